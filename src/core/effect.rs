@@ -1,0 +1,63 @@
+//! What the core may ask the world to do. An effect leaves nothing to choose, and is performed only after
+//! the events of its decision are durable. Performing it twice is harmless, or refused by run id.
+
+use super::ids::{JobName, RunId};
+use super::outcome::Asked;
+use super::spec::{JobSpec, KillScope};
+
+/// One act.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Ask the keeper to start a run.
+    Launch {
+        /// The run.
+        run: RunId,
+        /// Which try, counted from 1.
+        attempt: u64,
+        /// The settings, as they are now.
+        spec: Box<JobSpec>,
+    },
+    /// Ask the keeper to signal a run.
+    Signal {
+        /// The run.
+        run: RunId,
+        /// Signal number.
+        signal: i32,
+        /// Whom it reaches.
+        scope: KillScope,
+        /// Whether `CONT` follows.
+        cont: bool,
+        /// Who asked.
+        asked: Asked,
+    },
+    /// Run a stop command for a run; its end comes back as `StopCommandEnded`.
+    RunStopCommand {
+        /// The run.
+        run: RunId,
+        /// Its job.
+        job: JobName,
+        /// Main process, for `OUTLIVE_PID`.
+        pid: i32,
+        /// The command.
+        argv: Vec<String>,
+        /// Settings of the job (environment, working directory, user).
+        spec: Box<JobSpec>,
+    },
+    /// Tell the keeper that this run's end is durable here.
+    Forget {
+        /// The run.
+        run: RunId,
+    },
+    /// Tell the keeper to leave what is left of this run alone.
+    Disown {
+        /// The run.
+        run: RunId,
+    },
+    /// Everything is stopped (or to be kept): end the instance with this exit code.
+    Exit {
+        /// Leave the jobs running.
+        keep_jobs: bool,
+        /// Exit code of the instance.
+        code: u8,
+    },
+}

@@ -1,0 +1,162 @@
+//! What the core may be told. Every observation names its run.
+
+use super::identity::Epoch;
+use super::identity::Identity;
+use super::ids::{Generation, JobName, RunId};
+use super::outcome::{Asked, ExitRecord, Outcome};
+use super::spec::{JobSpec, KillScope};
+use super::time::Stamp;
+
+/// One thing the core is told. Fresh run ids and chance come in from outside with it, see [`super::Fresh`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A supervisor starts, after replay and before the survey.
+    SupervisorStarted {
+        /// Its generation, one more than the last.
+        generation: Generation,
+        /// Its version.
+        version: String,
+        /// The epoch it lives in.
+        epoch: Epoch,
+        /// Whether it was started in recovery mode.
+        recovery: bool,
+    },
+    /// The configured jobs, at start or by a reload: all of them, not a difference.
+    Configured {
+        /// The specs.
+        specs: Vec<JobSpec>,
+        /// Who asked; `Nobody` at start.
+        by: Asked,
+    },
+    /// A job given at run time.
+    Submitted {
+        /// Its spec.
+        spec: Box<JobSpec>,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `start`.
+    Start {
+        /// Which jobs, resolved.
+        jobs: Vec<JobName>,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `stop`.
+    Stop {
+        /// Which jobs, resolved.
+        jobs: Vec<JobName>,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `restart`.
+    Restart {
+        /// Which jobs, resolved.
+        jobs: Vec<JobName>,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `signal`.
+    Signal {
+        /// Which job.
+        job: JobName,
+        /// Signal number.
+        signal: i32,
+        /// Whom it reaches.
+        scope: KillScope,
+        /// Who asked.
+        by: Asked,
+    },
+    /// The instance is to end.
+    Shutdown {
+        /// Leave the jobs running.
+        keep_jobs: bool,
+        /// Who asked.
+        by: Asked,
+    },
+    /// What survived: at every start of a supervisor, and whenever a keeper (re)appears.
+    Surveyed(Survey),
+    /// The keeper started it.
+    Launched {
+        /// The run.
+        run: RunId,
+        /// Which process.
+        identity: Identity,
+        /// When.
+        at: Stamp,
+    },
+    /// The keeper will never start this run: it refused, and nothing ran.
+    Refused {
+        /// The run.
+        run: RunId,
+        /// How it counts.
+        outcome: Outcome,
+    },
+    /// The main process of a run has ended.
+    Ended {
+        /// All that is known.
+        record: Box<ExitRecord>,
+        /// Whether other processes of the run are still there.
+        leftovers: bool,
+    },
+    /// The last process of a run is gone.
+    TreeGone {
+        /// The run.
+        run: RunId,
+    },
+    /// A stop command has ended (or could not be started): the next rung may begin.
+    StopCommandEnded {
+        /// The run it was to stop.
+        run: RunId,
+        /// Whether it succeeded.
+        ok: bool,
+    },
+    /// The keeper's connection is lost; a survey follows when it is back.
+    KeeperLost,
+    /// Time has passed; perhaps the deadline.
+    Tick,
+}
+
+/// What is known about every run that the state holds as not ended, and about runs it does not know.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Survey {
+    /// The facts, one for each run.
+    pub runs: Vec<Surveyed>,
+}
+
+/// One run, looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Surveyed {
+    /// The run.
+    pub run: RunId,
+    /// Its job, if anything on disk or in the keeper says so.
+    pub job: Option<JobName>,
+    /// What was found.
+    pub fact: Fact,
+}
+
+/// What was found of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// The keeper holds it, alive, identity proven.
+    Alive {
+        /// Which process.
+        identity: Identity,
+        /// When it was started.
+        started: Stamp,
+    },
+    /// It has ended, and the record of it was found (with the keeper, or on disk).
+    Ended {
+        /// The record.
+        record: Box<ExitRecord>,
+        /// Whether other processes of it are still there.
+        leftovers: bool,
+    },
+    /// The start decision was won by cancelling it: it never ran and never will.
+    Cancelled,
+    /// It ran, or may have, and how it ended cannot be known.
+    Lost {
+        /// Why.
+        why: String,
+    },
+}

@@ -1,0 +1,180 @@
+//! How the control socket reaches the main loop: asks go in over a bounded channel and are answered once
+//! their effect is durable; reads never reach the loop, they look at the latest published view.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::core::ids::{JobName, RunId};
+use crate::core::spec::KillScope;
+use crate::wire::control::{
+    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, StdinReply,
+};
+
+/// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
+pub const ASKS_MAX: usize = 1024;
+
+/// What readers see: built by the main loop after each turn, never changed afterwards.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Its jobs.
+    pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
+    /// Their runs, oldest first, the latest last.
+    pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
+    /// Sequence number of the last durable event.
+    pub seq: u64,
+    /// Whether the first survey is done and every wanted job has been asked for.
+    pub ready: bool,
+}
+
+/// Who asks: the peer of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// User id.
+    pub uid: u32,
+    /// Process id, for the log only.
+    pub pid: i32,
+}
+
+/// Why an ask was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No such job, run, …
+    #[error("{0}")]
+    NotFound(String),
+    /// It makes no sense in the present state.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request itself is wrong; the lines say how.
+    #[error("{error}")]
+    Bad {
+        /// In one line.
+        error: String,
+        /// One line for each thing wrong.
+        details: Vec<String>,
+    },
+    /// The event log cannot be written.
+    #[error("nothing can be changed now: {0}")]
+    ReadOnly(String),
+    /// Still finding out what survived.
+    #[error("still recovering, try again")]
+    Recovering,
+    /// Too many asks are waiting.
+    #[error("too many requests are waiting, try again")]
+    Busy,
+    /// The supervisor is going away.
+    #[error("the supervisor is ending")]
+    Gone,
+    /// Something else, in words.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Where an answer goes.
+pub type Answer<T> = oneshot::Sender<Result<T, AskError>>;
+
+/// A change somebody asks for.
+#[derive(Debug)]
+pub enum Ask {
+    /// Start these jobs.
+    Start {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Stop these jobs.
+    Stop {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Restart these jobs.
+    Restart {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Signal these jobs.
+    Signal {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// Signal number.
+        signal: i32,
+        /// Whom it reaches; `None`: the main process, or what the job's own scope says.
+        scope: Option<KillScope>,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Submit a job.
+    Run {
+        /// What.
+        request: Box<RunRequest>,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<RunReply>,
+    },
+    /// Write to a job's stdin.
+    Stdin {
+        /// Which job.
+        job: JobName,
+        /// What.
+        data: Vec<u8>,
+        /// Whether to close it afterwards.
+        close: bool,
+        /// Answer.
+        reply: Answer<StdinReply>,
+    },
+    /// Read the configuration again, and apply or only plan it.
+    Reload {
+        /// Only plan.
+        plan: bool,
+        /// Who; `None`: a signal asked.
+        peer: Option<Peer>,
+        /// Answer.
+        reply: Answer<ReloadReply>,
+    },
+    /// End the instance. Answered when the shutdown has begun.
+    Shutdown {
+        /// Leave the jobs running.
+        keep_jobs: bool,
+        /// Who; `None`: a signal asked.
+        peer: Option<Peer>,
+        /// Answer.
+        reply: Answer<()>,
+    },
+}
+
+/// The control socket's end.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// Asks for the main loop.
+    pub asks: mpsc::Sender<Ask>,
+    /// The latest view.
+    pub view: watch::Receiver<Arc<View>>,
+    /// State directory: runs, output and the event log are read from there.
+    pub state_dir: PathBuf,
+}
+
+impl Handle {
+    /// The directory of a run.
+    #[must_use]
+    pub fn run_dir(&self, run: RunId) -> PathBuf {
+        self.state_dir.join("runs").join(run.to_string())
+    }
+}

@@ -1,0 +1,6 @@
+//! The protocols between the roles and with clients, as plain versioned data.
+
+pub mod control;
+pub mod frame;
+pub mod init;
+pub mod keeper;
