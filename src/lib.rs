@@ -17,5 +17,7 @@
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
 
 pub mod core;
+pub mod init;
 pub mod supervisor;
+pub mod sys;
 pub mod wire;
