@@ -86,6 +86,18 @@ pub fn environment_value(pid: i32, name: &str) -> Option<Vec<u8>> {
     })
 }
 
+/// Processes that have one of these paths open, as far as we may look.
+#[must_use]
+pub fn holders(paths: &[std::path::PathBuf]) -> Vec<Stat> {
+    let holds = |pid: &i32| {
+        std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
+            fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| paths.contains(&target)))
+        })
+    };
+    // The start time is read before the descriptors: if the pid is reused in between, it will not match.
+    all().into_iter().filter_map(stat).filter(|listed| holds(&listed.pid)).collect()
+}
+
 /// Opens a process listed a moment ago, and makes sure it is still that one: the descriptor pins the
 /// process, and its start time must be the one that was read together with its pid.
 #[must_use]
