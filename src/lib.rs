@@ -17,5 +17,8 @@
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
 
 pub mod core;
+pub mod keeper;
+pub mod state_dir;
 pub mod supervisor;
+pub mod sys;
 pub mod wire;

@@ -1,0 +1,1 @@
+//! The keeper: spawns runs and captures their output. Decides nothing.
