@@ -18,6 +18,8 @@
 
 pub mod core;
 pub mod init;
+pub mod keeper;
+pub mod state_dir;
 pub mod supervisor;
 pub mod sys;
 pub mod wire;

@@ -2,7 +2,9 @@
 #![allow(unsafe_code, reason = "this module is where system calls without a safe wrapper live")]
 
 pub mod clock;
+pub mod disk;
 pub mod exec;
+pub mod fifo;
 pub mod flock;
 pub mod identity;
 pub mod pidfd;
@@ -12,3 +14,5 @@ pub mod shared;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod splice;
+pub mod thread;
