@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
-use super::table::{FREE, LIVE, MAGIC, REAPED, SLOTS, TOLD, Table, ZOMBIE};
+use super::table::{FREE, HELD_MAX, LIVE, MAGIC, REAPED, SLOTS, TOLD, Table, ZOMBIE};
 use crate::sys::exec::{Prepared, set_close_on_exec};
 use crate::sys::shared::{Shared, borrow, close, inherit};
 use crate::sys::{clock, pidfd, reap, signals, socket};
@@ -21,8 +21,11 @@ const FIRST_SLOT: u64 = 16;
 
 /// The number at which a role finds its socket to init.
 const ROLE_SOCKET: i32 = 3;
-/// The number at which a supervisor finds the descriptor that its predecessor had held.
+/// The numbers at which a supervisor finds the descriptors that its predecessor had held: the first
+/// number for slot 0, and so on. A number at which nothing is open means that nothing is held.
 const HELD: i32 = 4;
+/// Descriptors that are given to a child are kept above the numbers that it will use.
+const FREE_FROM: i32 = 10;
 
 /// How long keeper and supervisor may take to end when the instance is over, in microseconds.
 const QUIT_US: u64 = 5_000_000;
@@ -49,8 +52,8 @@ pub struct Options {
 
 struct Programs {
     keeper: Prepared,
-    /// Indexed by: recovery mode, configuration held.
-    supervisor: [[Prepared; 2]; 2],
+    /// Indexed by recovery mode.
+    supervisor: [Prepared; 2],
     again: Prepared,
 }
 
@@ -77,6 +80,7 @@ pub fn run(options: Options) -> io::Result<u8> {
         libc::SIGUSR2,
     ])?;
     signals::default_dispositions();
+    crate::sys::exec::close_on_exec_from(3);
     crate::sys::exec::raise_descriptor_limit();
     let _ = reap::become_subreaper();
     let (table, fresh) = match options.table {
@@ -116,16 +120,6 @@ fn programs(options: &Options, table: i32) -> Programs {
         let more = more.iter().filter_map(|text| CString::new(text.as_str()).ok());
         Prepared::new(own.chain(options.arguments.iter().cloned()).chain(more).collect())
     };
-    let supervisor = |recovery: bool, held: bool| {
-        let mut more = Vec::new();
-        if recovery {
-            more.push("--recovery".to_owned());
-        }
-        if held {
-            more.extend(["--held-config".to_owned(), HELD.to_string()]);
-        }
-        with("outlive: supervisor", &more)
-    };
     let mut again = vec!["--table".to_owned(), table.to_string()];
     for fd in &options.keep_open {
         again.extend(["--keep-open".to_owned(), fd.to_string()]);
@@ -133,8 +127,8 @@ fn programs(options: &Options, table: i32) -> Programs {
     Programs {
         keeper: with("outlive: keeper", &[]),
         supervisor: [
-            [supervisor(false, false), supervisor(false, true)],
-            [supervisor(true, false), supervisor(true, true)],
+            with("outlive: supervisor", &[]),
+            with("outlive: supervisor", &["--recovery".to_owned()]),
         ],
         again: with("outlive: init", &again),
     }
@@ -149,7 +143,9 @@ impl Root {
             set_close_on_exec(socket, true);
             self.watch(socket, token, EventFlags::IN);
         }
-        set_close_on_exec(self.table.held_config, true);
+        for fd in self.table.held {
+            set_close_on_exec(fd, true);
+        }
         for index in 0..self.table.slots().len() {
             let slot = self.table.slots[index];
             for fd in slot.fds.into_iter().chain([slot.pidfd]) {
@@ -238,7 +234,7 @@ impl Root {
             return;
         }
         if self.table.keeper.pid == 0 && self.table.keeper.due_us <= now {
-            match start(&self.programs.keeper, None) {
+            match start(&self.programs.keeper, &[]) {
                 Ok((pid, ours)) => {
                     self.table.keeper.pid = pid;
                     self.table.keeper.socket = ours;
@@ -252,9 +248,8 @@ impl Root {
         }
         if self.table.supervisor.pid == 0 && self.table.supervisor.due_us <= now && self.last_resort_us == 0 {
             let recovery = self.table.supervisor.account.needs_recovery_mode(now, self.recovery_after);
-            let held = borrow(self.table.held_config).map(|_| self.table.held_config);
-            let program = &self.programs.supervisor[usize::from(recovery)][usize::from(held.is_some())];
-            match start(program, held) {
+            let program = &self.programs.supervisor[usize::from(recovery)];
+            match start(program, &self.table.held) {
                 Ok((pid, ours)) => {
                     self.table.supervisor.pid = pid;
                     self.table.supervisor.socket = ours;
@@ -368,16 +363,19 @@ impl Root {
 }
 
 /// Starts a role: its process id, and our end of its socket.
-fn start(program: &Prepared, held: Option<i32>) -> io::Result<(i32, i32)> {
+fn start(program: &Prepared, held: &[i32]) -> io::Result<(i32, i32)> {
     let (ours, theirs) = socket::pair()?;
-    // Out of the way of the numbers that the child will use.
-    let theirs = rustix::io::fcntl_dupfd_cloexec(&theirs, 10)?;
-    let socket = (theirs.as_raw_fd(), ROLE_SOCKET);
-    let pid = match held {
-        // The higher number first, lest the lower overwrite it.
-        Some(fd) => program.spawn(&[(fd, HELD), socket]),
-        None => program.spawn(&[socket]),
-    }?;
+    // Everything out of the way of the numbers that the child will use.
+    let theirs = rustix::io::fcntl_dupfd_cloexec(&theirs, FREE_FROM)?;
+    let mut fds = [(theirs.as_raw_fd(), ROLE_SOCKET); 1 + HELD_MAX];
+    let mut count = 1;
+    for (number, fd) in (HELD..).zip(held) {
+        if *fd >= 0 {
+            fds[count] = (*fd, number);
+            count += 1;
+        }
+    }
+    let pid = program.spawn(&fds[..count])?;
     Ok((pid, ours.into_raw_fd()))
 }
 
@@ -459,9 +457,13 @@ impl Root {
         match message.kind {
             Kind::Ready => self.table.supervisor.account.ready(),
             Kind::Hold => {
-                if let Some(fd) = fds.into_iter().flatten().next() {
-                    close(self.table.held_config);
-                    self.table.held_config = fd.into_raw_fd();
+                let fd = fds.into_iter().flatten().next();
+                let slot = usize::try_from(message.status).ok().and_then(|n| self.table.held.get_mut(n));
+                if let (Some(fd), Some(slot)) = (fd, slot)
+                    && let Ok(moved) = rustix::io::fcntl_dupfd_cloexec(&fd, FREE_FROM)
+                {
+                    close(*slot);
+                    *slot = moved.into_raw_fd();
                 }
             }
             Kind::Exit => {
@@ -637,7 +639,8 @@ impl Root {
         for fd in &self.keep_open {
             set_close_on_exec(*fd, on);
         }
-        for fd in [self.table.keeper.socket, self.table.supervisor.socket, self.table.held_config] {
+        let sockets = [self.table.keeper.socket, self.table.supervisor.socket];
+        for fd in sockets.into_iter().chain(self.table.held) {
             set_close_on_exec(fd, on);
         }
         for slot in self.table.slots() {

@@ -14,6 +14,9 @@ use crate::sys::shared::close;
 /// Runs that can be held at once. Beyond that a run is started without escrow.
 pub(super) const SLOTS: usize = 16_384;
 
+/// Descriptors that a supervisor may have held: the accepted configuration, the control socket.
+pub(super) const HELD_MAX: usize = 2;
+
 /// The state of a slot.
 pub(super) const FREE: u8 = 0;
 pub(super) const LIVE: u8 = 1;
@@ -55,8 +58,8 @@ pub(super) struct Table {
     pub(super) magic: u64,
     pub(super) keeper: RoleState,
     pub(super) supervisor: RoleState,
-    /// Descriptor held for the next supervisor, or 0.
-    pub(super) held_config: i32,
+    /// Descriptors held for the next supervisor, or -1.
+    pub(super) held: [i32; HELD_MAX],
     /// 1: an operator's signal asked for the end.
     pub(super) shutdown_asked: u8,
     /// 1: an operator's signal asked for a reload that no supervisor has been told of.
@@ -94,7 +97,7 @@ impl Table {
         self.magic = MAGIC;
         self.keeper.socket = -1;
         self.supervisor.socket = -1;
-        self.held_config = -1;
+        self.held = [-1; HELD_MAX];
     }
 
     fn in_use(&self) -> usize {

@@ -99,8 +99,7 @@ impl Keeper {
 
     fn zombie_of(&self, run: &Run) -> Option<proc::Stat> {
         let identity = run.identity.as_ref()?;
-        proc::stat(identity.pid)
-            .filter(|stat| stat.state == b'Z' && stat.start_ticks == identity.start_ticks)
+        proc::stat(identity.pid).filter(|stat| stat.state == b'Z' && stat.start_ticks == identity.start_ticks)
     }
 
     fn begin_end(&mut self, id: RunId, end: End) {
@@ -117,7 +116,8 @@ impl Keeper {
     /// A run whose worker does not answer, because its disk does not: the record says that the output is
     /// not complete, and nobody waits any longer.
     pub(super) fn finish_late_drains(&mut self, now_us: u64) {
-        let late = |run: &&Run| matches!(run.phase, Phase::Ending { deadline_us, .. } if deadline_us <= now_us);
+        let late =
+            |run: &&Run| matches!(run.phase, Phase::Ending { deadline_us, .. } if deadline_us <= now_us);
         let late: Vec<RunId> = self.runs.values().filter(late).map(|run| run.id).collect();
         for id in late {
             let totals = self.capture.capture.totals(id).unwrap_or_default();
@@ -233,7 +233,9 @@ impl Keeper {
         let known = self.known();
         proc::holders(&[dir.stdout(), dir.stderr()])
             .into_iter()
-            .filter(|stat| stat.pid != own && Some(stat.pid) != self.init.alive() && !known.contains(&stat.pid))
+            .filter(|stat| {
+                stat.pid != own && Some(stat.pid) != self.init.alive() && !known.contains(&stat.pid)
+            })
             .filter_map(|stat| {
                 let pidfd = proc::open_listed(&stat)?;
                 Some(tree::Member { pid: stat.pid, pidfd, session: stat.session })

@@ -75,7 +75,8 @@ impl InitLink {
     ) -> Message {
         let mut message = Message::about(Kind::Register, run, pid);
         message.flags = if child { CHILD } else { 0 };
-        message.fds = u8::from(stdout) * FDS_STDOUT | u8::from(stderr) * FDS_STDERR | u8::from(stdin) * FDS_STDIN;
+        message.fds =
+            u8::from(stdout) * FDS_STDOUT | u8::from(stderr) * FDS_STDERR | u8::from(stdin) * FDS_STDIN;
         message
     }
 

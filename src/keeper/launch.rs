@@ -23,6 +23,7 @@ use crate::core::ids::RunId;
 use crate::core::outcome::{Asked, Outcome, Source};
 use crate::core::spec::{OutputMode, Rlimit, Stdin};
 use crate::core::time::Stamp;
+use crate::state_dir::atomic;
 use crate::state_dir::exit::ExitSlot;
 use crate::state_dir::layout::RunRuntime;
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
@@ -129,7 +130,7 @@ impl Keeper {
             keeper_pid: rustix::process::getpid().as_raw_nonzero().get(),
         };
         let _ = dir.write_sentinel(&sentinel);
-        let _ = dir.write_pid(identity.pid);
+        let _ = atomic::write_unsynced(&dir.pid(), format!("{}\n", identity.pid).as_bytes(), 0o600);
         let _ = self.state.set_current(&launch.job, launch.run);
     }
 
@@ -195,7 +196,7 @@ impl Keeper {
         Ok(fifos)
     }
 
-    fn spawn(&mut self, launch: &Launch, fifos: &Fifos) -> Result<spawn::Spawned, NotLaunched> {
+    fn spawn(&self, launch: &Launch, fifos: &Fifos) -> Result<spawn::Spawned, NotLaunched> {
         let runtime = self.runtime.run(launch.run);
         let registration = self.init.socket().map(|_| {
             let present = [fifos.stdout.is_some(), fifos.stderr.is_some(), fifos.stdin.is_some()];
@@ -246,7 +247,8 @@ impl Keeper {
             claim: spawn::Claim {
                 temporary: c_path(&runtime.0.join("claim"))?,
                 decision: c_path(&runtime.decision())?,
-                prefix: format!("exec {} {init} ", if boot_id.is_empty() { "-" } else { boot_id }).into_bytes(),
+                prefix: format!("exec {} {init} ", if boot_id.is_empty() { "-" } else { boot_id })
+                    .into_bytes(),
             },
         })
     }

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recv,
-    send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
+    recv, send, socket_with,
 };
 
 use crate::core::ids::Generation;
@@ -171,7 +171,9 @@ impl Connection {
             self.out.clear();
             self.sent = 0;
         }
-        frame::encode(message, &mut self.out).is_ok() && self.flush() && self.out.len() - self.sent <= WAITING_MAX
+        frame::encode(message, &mut self.out).is_ok()
+            && self.flush()
+            && self.out.len() - self.sent <= WAITING_MAX
     }
 
     /// Sends what the socket takes. False: the connection is broken.

@@ -151,7 +151,8 @@ impl Keeper {
     fn turn(&mut self) {
         let mut space = [MaybeUninit::<Event>::uninit(); 128];
         let timeout = self.timeout();
-        let events: Vec<(u64, EventFlags)> = match epoll::wait(&self.epoll, &mut space[..], timeout.as_ref()) {
+        let events: Vec<(u64, EventFlags)> = match epoll::wait(&self.epoll, &mut space[..], timeout.as_ref())
+        {
             Ok((events, _)) => events.iter().map(|event| (event.data.u64(), event.flags)).collect(),
             Err(_) => Vec::new(),
         };
@@ -239,7 +240,8 @@ impl Keeper {
     pub(super) fn watch(&mut self, pidfd: BorrowedFd<'_>, id: RunId) {
         self.next_watch += 1;
         let token = PROCESS | self.next_watch;
-        if epoll::add(&self.epoll, pidfd, EventData::new_u64(token), EventFlags::IN | EventFlags::ET).is_ok() {
+        if epoll::add(&self.epoll, pidfd, EventData::new_u64(token), EventFlags::IN | EventFlags::ET).is_ok()
+        {
             self.watched.insert(token, id);
         }
     }
@@ -273,8 +275,12 @@ impl Keeper {
         if let Some(number) = self.links.accept()
             && let Some(connection) = self.links.get(number)
         {
-            let _ =
-                epoll::add(&self.epoll, connection.fd(), EventData::new_u64(CONNECTION | number), EventFlags::IN);
+            let _ = epoll::add(
+                &self.epoll,
+                connection.fd(),
+                EventData::new_u64(CONNECTION | number),
+                EventFlags::IN,
+            );
         }
     }
 
@@ -303,7 +309,8 @@ impl Keeper {
         if let Some(connection) = self.links.get(number) {
             let flags =
                 if connection.is_behind() { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            let _ = epoll::modify(&self.epoll, connection.fd(), EventData::new_u64(CONNECTION | number), flags);
+            let _ =
+                epoll::modify(&self.epoll, connection.fd(), EventData::new_u64(CONNECTION | number), flags);
         }
     }
 

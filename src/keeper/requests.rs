@@ -7,9 +7,7 @@ use super::tree::{self, Target};
 use crate::core::ids::{Generation, RunId};
 use crate::core::spec::KillScope;
 use crate::state_dir::atomic;
-use crate::wire::keeper::{
-    Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Request, RunStatus, VERSION,
-};
+use crate::wire::keeper::{Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Request, RunStatus, VERSION};
 
 type Answered = Result<Answer, Refusal>;
 
@@ -99,7 +97,10 @@ impl Keeper {
         if generation > self.newest {
             let path = generation_file(&self.runtime);
             atomic::write_unsynced(&path, generation.0.to_string().as_bytes(), 0o600).map_err(|error| {
-                Refusal::System { what: format!("writing {}", path.display()), errno: error.raw_os_error().unwrap_or(0) }
+                Refusal::System {
+                    what: format!("writing {}", path.display()),
+                    errno: error.raw_os_error().unwrap_or(0),
+                }
             })?;
             self.newest = generation;
         }
@@ -144,8 +145,11 @@ impl Keeper {
             return Err(Refusal::NotPossible { what: "has ended".to_owned() });
         };
         let known = self.known();
-        let target =
-            Target { run: id, leader: run.pid(), leader_pinned: run.is_pinned() && (run.child || run.is_live()) };
+        let target = Target {
+            run: id,
+            leader: run.pid(),
+            leader_pinned: run.is_pinned() && (run.child || run.is_live()),
+        };
         let reached =
             tree::signal(target, leader, (signal, scope, cont), self.ground(&known), &run.leftovers.members);
         if reached { Ok(Answer::Done) } else { Err(Refusal::NotPossible { what: "has ended".to_owned() }) }

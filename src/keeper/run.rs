@@ -16,7 +16,7 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
 use crate::core::spec::{OnSupervisorDeath, OutputMode};
 use crate::core::time::Stamp;
-use crate::state_dir::records::ExitSlot;
+use crate::state_dir::exit::ExitSlot;
 use crate::sys::reap::Ended;
 
 /// Longest wait for the capture worker after the end of a main process, in microseconds.

@@ -152,8 +152,8 @@ impl Keeper {
                 (reopen(held.stdout, &runtime.stdout()), reopen(held.stderr, &runtime.stderr()))
             {
                 let settings = record.map(|record| record.output);
-                let settings =
-                    settings.unwrap_or_else(|| crate::core::spec::JobSpec::new(unknown_job(), Vec::new()).output);
+                let settings = settings
+                    .unwrap_or_else(|| crate::core::spec::JobSpec::new(unknown_job(), Vec::new()).output);
                 self.begin_capture(id, settings, stdout, stderr, true);
             }
         }

@@ -85,9 +85,7 @@ pub(super) fn members(target: Target, ground: Ground<'_>, proven: &[Member]) -> 
         }
         None => {
             let all: Vec<proc::Stat> = proc::all().into_iter().filter_map(proc::stat).collect();
-            closure(all, |stat| {
-                (target.leader_pinned && stat.parent == target.leader) || belongs(stat)
-            })
+            closure(all, |stat| (target.leader_pinned && stat.parent == target.leader) || belongs(stat))
         }
     };
     candidates

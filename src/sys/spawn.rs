@@ -232,7 +232,7 @@ impl Spawner {
     }
 
     /// Starts a child of our parent. The calling thread waits until the child has executed or ended.
-    pub fn spawn(&mut self, plan: &Plan<'_>) -> io::Result<Spawned> {
+    pub fn spawn(&self, plan: &Plan<'_>) -> io::Result<Spawned> {
         let pointers =
             |list: &[CString]| -> Vec<_> { list.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect() };
         let mut shell_argv = vec![c"/bin/sh".as_ptr(), ptr::null()];

@@ -19,6 +19,12 @@ pub const FDS_STDERR: u8 = 2;
 /// The keeper's end of the stdin FIFO travels with the message.
 pub const FDS_STDIN: u8 = 4;
 
+/// Slot for the accepted configuration, a memory file.
+pub const HOLD_CONFIG: i32 = 0;
+/// Slot for the listening control socket: clients that connect while there is no supervisor wait for the
+/// next one instead of being refused.
+pub const HOLD_LISTENER: i32 = 1;
+
 /// What a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -44,7 +50,8 @@ pub enum Kind {
     Exit = 9,
     /// Supervisor → init: it is at work; deaths before this count as failed starts.
     Ready = 10,
-    /// Supervisor → init: hold this descriptor for the next supervisor (the accepted configuration).
+    /// Supervisor → init: hold this descriptor for the next supervisor, in the slot `status`
+    /// ([`HOLD_CONFIG`], [`HOLD_LISTENER`]). Replaces what the slot held.
     Hold = 11,
     /// Init → keeper: end; the instance is over.
     Quit = 12,
