@@ -24,6 +24,6 @@ mod run;
 mod survive;
 mod tree;
 
-// pub mod capture;
+pub mod capture;
 
 pub use main_loop::{Options, run};
