@@ -70,7 +70,7 @@ impl Index {
         let mut last = None;
         while count > 0 {
             match index.get(count - 1)? {
-                Some(record) if record.offset < end || (record.is_dropped() && record.offset == end) => {
+                Some(record) if record.offset < end || ends_there(&record, end) => {
                     last = Some(record);
                     break;
                 }
@@ -96,7 +96,9 @@ impl Index {
         // What lies before the first segment that is left needs no record.
         let covered = last.map_or(0, |r| r.end());
         if covered < end {
-            self.guess(series, covered, end, data);
+            self.tail.pop_if(|r| r.len == 0);
+            let stream = last.map_or(series.usual_stream(), |r| r.stream);
+            self.guess(stream, covered, end, data);
         }
         Ok(dropped)
     }
@@ -129,32 +131,42 @@ impl Index {
         Ok(())
     }
 
+    /// The stream of the last bytes, as far as that is known.
+    pub(super) fn last_stream(&self) -> Option<Stream> {
+        self.tail.last().map(|r| r.stream)
+    }
+
+    /// Notes that bytes of this stream are about to be taken, if the last ones were of another.
+    pub(super) fn announce(&mut self, stream: Stream, offset: u64, now: Now) {
+        if self.last_stream() != Some(stream) {
+            self.tail.pop_if(|r| r.len == 0);
+            self.append(stream, offset, 0, 0, now);
+        }
+    }
+
     /// Notes bytes. They are on disk after the next [`Self::flush`].
     pub(super) fn note(&mut self, note: Note, now: Now) {
-        let mut left = note.len;
-        if let Some(last) = self.tail.last_mut() {
-            let joins = if note.flags & DROPPED != 0 {
-                last.is_dropped() && last.offset == note.offset
-            } else {
-                !last.is_dropped()
-                    && last.end() == note.offset
-                    && now.boot_us.saturating_sub(last.boot_us) < COALESCE_US
-            };
-            if joins && last.stream == note.stream && last.flags & RECOVERED == note.flags & RECOVERED {
-                let more = u32::try_from(left).unwrap_or(u32::MAX).min(u32::MAX - last.len);
-                last.len += more;
-                left -= u64::from(more);
-                self.dirty = true;
+        let Note { stream, mut offset, len: mut left, flags } = note;
+        let drop = flags & DROPPED != 0;
+        self.tail.pop_if(|r| drop && r.len == 0);
+        while left > 0 {
+            if !self.tail.last().is_some_and(|last| joins(last, &note, offset, now)) {
+                self.append(stream, offset, 0, flags, now);
             }
+            let Some(last) = self.tail.last_mut() else { return };
+            if last.len == 0 {
+                (last.boot_us, last.wall_us) = (now.boot_us, now.wall_us);
+            }
+            let more = u32::try_from(left).unwrap_or(u32::MAX).min(u32::MAX - last.len);
+            last.len += more;
+            left -= u64::from(more);
+            offset += if drop { 0 } else { u64::from(more) };
         }
-        self.push(
-            Note {
-                offset: note.offset + if note.flags & DROPPED != 0 { 0 } else { note.len - left },
-                len: left,
-                ..note
-            },
-            now,
-        );
+        self.dirty = true;
+        self.dropped_before |= drop;
+        if self.tail.len() > MOST_WAITING {
+            self.melt();
+        }
     }
 
     /// Writes what is not on disk. An error leaves everything to be tried again.
@@ -177,22 +189,11 @@ impl Index {
         Ok(())
     }
 
-    fn push(&mut self, note: Note, now: Now) {
-        let (mut offset, mut left) = (note.offset, note.len);
-        while left > 0 {
-            let len = u32::try_from(left).unwrap_or(u32::MAX);
-            let before = if self.dropped_before { DROPPED_BEFORE } else { 0 };
-            let flags = note.flags | before;
-            let Note { stream, .. } = note;
-            self.tail.push(Record { offset, len, stream, flags, boot_us: now.boot_us, wall_us: now.wall_us });
-            self.dropped_before |= flags & DROPPED != 0;
-            self.dirty = true;
-            left -= u64::from(len);
-            offset += if flags & DROPPED != 0 { 0 } else { u64::from(len) };
-        }
-        if self.tail.len() > MOST_WAITING {
-            self.melt();
-        }
+    fn append(&mut self, stream: Stream, offset: u64, len: u32, flags: u8, now: Now) {
+        let flags = flags | if self.dropped_before { DROPPED_BEFORE } else { 0 };
+        let Now { boot_us, wall_us } = now;
+        self.tail.push(Record { offset, len, stream, flags, boot_us, wall_us });
+        self.dirty = true;
     }
 
     /// Joins neighbours that wait, wherever their bytes touch and none of them stands for dropped bytes. The
@@ -216,17 +217,33 @@ impl Index {
         self.tail = melted;
     }
 
-    /// Bytes that nobody lived to attribute get the stream of the record before, and the time of the file.
-    fn guess(&mut self, series: Series, from: u64, end: u64, data: Option<&File>) {
+    /// Bytes that nobody lived to note get the time of the file.
+    fn guess(&mut self, stream: Stream, from: u64, end: u64, data: Option<&File>) {
         let now = Now::read();
         let wall_us = data.and_then(|f| f.metadata().ok()).map_or(now.wall_us, |m| {
             m.mtime().saturating_mul(1_000_000).saturating_add(m.mtime_nsec() / 1000)
         });
         let ago = u64::try_from(now.wall_us.saturating_sub(wall_us)).unwrap_or(0);
         let then = Now { boot_us: now.boot_us.saturating_sub(ago), wall_us };
-        let stream = self.tail.last().map_or(series.usual_stream(), |r| r.stream);
-        self.push(Note { stream, offset: from, len: end - from, flags: RECOVERED }, then);
+        self.note(Note { stream, offset: from, len: end - from, flags: RECOVERED }, then);
     }
+}
+
+/// A record without bytes in the file that belongs to the end of the data: a drop, or an announcement.
+fn ends_there(record: &Record, end: u64) -> bool {
+    record.offset == end && (record.is_dropped() || record.len == 0)
+}
+
+/// Whether bytes can become part of a record.
+fn joins(last: &Record, note: &Note, offset: u64, now: Now) -> bool {
+    let kind = DROPPED | RECOVERED;
+    let soon = last.is_dropped() || last.len == 0 || now.boot_us.saturating_sub(last.boot_us) < COALESCE_US;
+    let touches = last.end() == offset;
+    last.stream == note.stream
+        && last.flags & kind == note.flags & kind
+        && touches
+        && soon
+        && last.len < u32::MAX
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::core::ids::RunId;
 use crate::core::spec::{OnLogStall, OutputMode};
 use crate::state_dir::output::{Series, Stream};
 
-use super::sink::Sink;
+use super::sink::{Sink, Taken, Tools, Turn};
 use super::{AddRun, Counters, Totals};
 
 /// How a FIFO is watched.
@@ -79,6 +79,16 @@ impl Run {
         self.counters.stderr.store(self.sinks.get(1).map_or(0, Sink::end), Ordering::Relaxed);
         self.counters.dropped.store(dropped, Ordering::Relaxed);
         self.counters.read()
+    }
+
+    /// Moves up to `quota` bytes of one FIFO.
+    pub(super) fn take(&mut self, which: usize, quota: usize, tools: &mut Tools) -> Taken {
+        let (Some(fifo), Some(other)) = (self.fifos.get(which), self.fifos.get(1 - which)) else {
+            return Taken::Nothing;
+        };
+        let Some(sink) = self.sinks.get_mut(fifo.sink) else { return Taken::Nothing };
+        let other = (other.sink == fifo.sink).then_some(&other.fd);
+        sink.take(Turn { fifo: &fifo.fd, stream: fifo.stream, other, quota }, tools)
     }
 
     /// The first error for which the disk refuses.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use crate::core::spec::{OnLogStall, Output};
 use crate::state_dir::layout::private_dir_all;
 use crate::state_dir::output::index::DROPPED;
 use crate::state_dir::output::{Name, Series, Stream, scan, segments, unpacked_len};
-use crate::sys::disk;
 use crate::sys::splice::{self, Moved, Peek};
+use crate::sys::{disk, fifo};
 
 use super::background::{Background, Closed};
 use super::index::{Index, Note, Now};
@@ -33,6 +33,17 @@ pub(super) struct Tools {
     pub(super) peek: Peek,
     pub(super) null: File,
     pub(super) background: Background,
+}
+
+/// One FIFO's turn.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) fifo: &'a OwnedFd,
+    pub(super) stream: Stream,
+    /// The FIFO that shares the series, if one does.
+    pub(super) other: Option<&'a OwnedFd>,
+    /// Most bytes.
+    pub(super) quota: usize,
 }
 
 /// What one turn did.
@@ -128,14 +139,14 @@ impl Sink {
         }
     }
 
-    /// Moves up to `quota` bytes out of the pipe, into the file or as the policy for a refusing disk says.
-    pub(super) fn take(&mut self, fifo: impl AsFd, stream: Stream, quota: usize, tools: &mut Tools) -> Taken {
+    /// Moves bytes out of the pipe, into the file or as the policy for a refusing disk says.
+    pub(super) fn take(&mut self, turn: Turn<'_>, tools: &mut Tools) -> Taken {
         let now = Now::read();
         let dropping = self.settings.on_log_stall == OnLogStall::Drop;
         if dropping && self.stall.is_some_and(|s| now.boot_us < s.retry_at) {
-            return self.discard(fifo, stream, quota, tools, now);
+            return self.discard(turn, tools, now);
         }
-        match self.try_take(&fifo, stream, quota, tools, now) {
+        match self.try_take(turn, tools, now) {
             Ok(taken) => {
                 if matches!(taken, Taken::Bytes { .. }) {
                     self.stall = None;
@@ -144,7 +155,7 @@ impl Sink {
             }
             Err(e) => {
                 self.refuse(&e, now);
-                if dropping { self.discard(fifo, stream, quota, tools, now) } else { Taken::Refused }
+                if dropping { self.discard(turn, tools, now) } else { Taken::Refused }
             }
         }
     }
@@ -167,64 +178,80 @@ impl Sink {
         self.stall = Some(Stall { errno, retry_at: now.boot_us + RETRY_US });
     }
 
-    fn try_take(
-        &mut self,
-        fifo: impl AsFd,
-        stream: Stream,
-        quota: usize,
-        tools: &mut Tools,
-        now: Now,
-    ) -> io::Result<Taken> {
-        self.open(tools, now)?;
-        let due = self.is_rotation_due(now);
+    fn try_take(&mut self, turn: Turn<'_>, tools: &mut Tools, now: Now) -> io::Result<Taken> {
+        if self.segment.is_none() {
+            // No byte, no file.
+            match tools.peek.line_end(turn.fifo, 1)? {
+                Moved::Bytes(_) => self.open(tools, now)?,
+                Moved::Nothing => return Ok(Taken::Nothing),
+                Moved::End => return Ok(Taken::End),
+            }
+        }
+        let due = self.is_rotation_due(now) && fifo::queued(turn.fifo)? > 0;
         self.notice_deletion(now, due)?;
         if due {
             self.rotate(tools, now);
         }
+        if let Some(other) = turn.other
+            && self.index.last_stream() != Some(turn.stream)
+        {
+            self.change_stream(turn.stream, other, tools, now)?;
+        }
+        self.splice(turn, tools, now)
+    }
+
+    fn splice(&mut self, turn: Turn<'_>, tools: &mut Tools, now: Now) -> io::Result<Taken> {
         let Some(segment) = self.segment.as_mut() else { return Err(io::ErrorKind::NotFound.into()) };
         let limit = if self.settings.max_size == 0 { u64::MAX } else { self.settings.max_size };
         let room = usize::try_from(limit.saturating_sub(segment.len)).unwrap_or(usize::MAX);
         let asked = if room > 0 {
-            quota.min(room)
+            turn.quota.min(room)
         } else {
             // The line that crosses the limit: exactly its rest, and nothing of the next one.
-            match tools.peek.line_end(&fifo, quota)? {
+            match tools.peek.line_end(turn.fifo, turn.quota)? {
                 Moved::Bytes(n) => n,
                 Moved::Nothing => return Ok(Taken::Nothing),
                 Moved::End => return Ok(Taken::End),
             }
         };
-        let n = match splice::to_file(&fifo, &segment.file, segment.len, asked)? {
+        let n = match splice::to_file(turn.fifo, &segment.file, segment.len, asked)? {
             Moved::Bytes(n) => n as u64,
             Moved::Nothing => return Ok(Taken::Nothing),
             Moved::End => return Ok(Taken::End),
         };
         segment.len += n;
         let full = n == asked as u64;
-        self.index.note(Note { stream, offset: self.end, len: n, flags: 0 }, now);
+        self.index.note(Note { stream: turn.stream, offset: self.end, len: n, flags: 0 }, now);
         self.end += n;
         // In a flood the next turn comes at once, and one write for several turns will do.
-        if !(full && room > 0) || self.index.waiting() > 1 {
+        if !full || room == 0 || self.index.waiting() > 1 {
             self.write_index(now);
         }
         Ok(Taken::Bytes { n, full })
     }
 
-    fn discard(
-        &mut self,
-        fifo: impl AsFd,
-        stream: Stream,
-        quota: usize,
-        tools: &mut Tools,
-        now: Now,
-    ) -> Taken {
-        match splice::to_null(fifo, &tools.null, quota) {
+    /// Bytes of the other stream follow. A share, or a keeper's death, may have cut a line of the stream
+    /// before: its rest goes first if it is there. Then the index is told, before the bytes move.
+    fn change_stream(&mut self, to: Stream, other: &OwnedFd, tools: &mut Tools, now: Now) -> io::Result<()> {
+        if let Some(from) = self.index.last_stream()
+            && !self.is_at_line_end()
+            && let Moved::Bytes(quota) = tools.peek.line_end(other, Peek::MAX)?
+        {
+            self.splice(Turn { fifo: other, stream: from, other: None, quota }, tools, now)?;
+        }
+        self.index.announce(to, self.end, now);
+        self.write_index(now);
+        Ok(())
+    }
+
+    fn discard(&mut self, turn: Turn<'_>, tools: &mut Tools, now: Now) -> Taken {
+        match splice::to_null(turn.fifo, &tools.null, turn.quota) {
             Ok(Moved::Bytes(n)) => {
                 let n = n as u64;
                 self.dropped += n;
-                self.index.note(Note { stream, offset: self.end, len: n, flags: DROPPED }, now);
+                self.index.note(Note { stream: turn.stream, offset: self.end, len: n, flags: DROPPED }, now);
                 self.write_index(now);
-                Taken::Bytes { n, full: n == quota as u64 }
+                Taken::Bytes { n, full: n == turn.quota as u64 }
             }
             Ok(Moved::Nothing) => Taken::Nothing,
             Ok(Moved::End) => Taken::End,
@@ -294,9 +321,14 @@ impl Sink {
         if limit == 0 || segment.len < limit || now.boot_us < self.rotate_retry_at {
             return false;
         }
+        segment.len >= limit.saturating_add(LINE_MAX) || self.is_at_line_end()
+    }
+
+    /// Whether the newest segment is empty or ends with a line end.
+    fn is_at_line_end(&self) -> bool {
+        let Some(segment) = self.segment.as_ref().filter(|s| s.len > 0) else { return true };
         let mut last = [0];
-        let at_line_end = segment.file.read_exact_at(&mut last, segment.len - 1).is_ok() && last == *b"\n";
-        at_line_end || segment.len >= limit.saturating_add(LINE_MAX)
+        segment.file.read_exact_at(&mut last, segment.len - 1).is_ok() && last == *b"\n"
     }
 
     /// Closes the segment: the next one first, so that the newest file is always the one to go on with.

@@ -218,8 +218,8 @@ impl Worker {
             }
             return;
         }
-        let Some(sink) = run.sinks.get_mut(fifo.sink) else { return };
-        let taken = sink.take(&fifo.fd, fifo.stream, quota, &mut self.tools);
+        let taken = run.take(which, quota, &mut self.tools);
+        let Some(fifo) = run.fifos.get_mut(which) else { return };
         let watch = match taken {
             Taken::Bytes { n, .. } => {
                 self.pace.turn(n);
@@ -355,20 +355,21 @@ impl Worker {
 
     fn sweep_one(&mut self, slot: usize, which: usize) -> Option<Taken> {
         let run = self.runs.get_mut(slot)?.as_mut()?;
-        let fifo = run.fifos.get_mut(which)?;
-        let sink = run.sinks.get_mut(fifo.sink)?;
+        let fifo = run.fifos.get(which)?;
         // Twice: what is there now, and what a last writer that has gone already may have added meanwhile.
         let mut left = fifo::capacity(&fifo.fd).unwrap_or(ALONE) * 2;
         let mut last = Taken::Nothing;
         while left > 0 {
-            last = sink.take(&fifo.fd, fifo.stream, left.min(ALONE), &mut self.tools);
+            last = run.take(which, left.min(ALONE), &mut self.tools);
             match last {
                 Taken::Bytes { n, .. } => left = left.saturating_sub(usize::try_from(n).unwrap_or(left)),
                 Taken::Nothing | Taken::End | Taken::Refused => break,
             }
         }
+        let opened = run.opened;
+        let fifo = run.fifos.get_mut(which)?;
         let watch = match last {
-            Taken::End if run.opened => {
+            Taken::End if opened => {
                 fifo.gone = true;
                 Watch::Edge
             }
