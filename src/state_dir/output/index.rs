@@ -5,7 +5,9 @@
 //! ```
 //!
 //! A record covers `len` bytes from `offset`, all of one stream, the first of which was captured at the
-//! given time; bytes within 10 ms share a record. Records of segments that were deleted are punched out of
+//! given time; bytes within 10 ms share a record. Where the stream changes, the record is written before the
+//! first byte, with a length of 0, so that whoever finds the files after a crash knows whose bytes the last
+//! ones are. Records of segments that were deleted are punched out of
 //! the file and read as zeros; so do blocks that a power cut kept from the disk.
 
 use std::fs::File;
@@ -20,7 +22,7 @@ const BYTES: usize = 32;
 
 /// `len` bytes were thrown away here; they are in no file, and offsets do not count them.
 pub const DROPPED: u8 = 1;
-/// Stream and time are a guess: whoever captured the bytes died, or could not write the index then.
+/// The time is a guess, and the stream may be: whoever captured the bytes died, or could not write the index.
 pub const RECOVERED: u8 = 2;
 /// Somewhere before this record bytes of this series were dropped.
 pub const DROPPED_BEFORE: u8 = 4;
@@ -30,7 +32,7 @@ pub const DROPPED_BEFORE: u8 = 4;
 pub struct Record {
     /// Offset of the first byte.
     pub offset: u64,
-    /// How many bytes.
+    /// How many bytes. 0: the writer was about to take bytes of this stream, and may have.
     pub len: u32,
     /// Which stream.
     pub stream: Stream,
@@ -85,14 +87,8 @@ impl Record {
             _ => return None,
         };
         let len = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        (len > 0).then(|| Self {
-            offset: word(0),
-            len,
-            stream,
-            flags: bytes[13],
-            boot_us: word(16),
-            wall_us: word(24).cast_signed(),
-        })
+        let (offset, boot_us, wall_us) = (word(0), word(16), word(24).cast_signed());
+        Some(Self { offset, len, stream, flags: bytes[13], boot_us, wall_us })
     }
 }
 

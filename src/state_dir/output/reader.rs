@@ -136,7 +136,7 @@ impl Reader {
         let first = index.partition(|r| if r.is_dropped() { r.offset < from } else { r.end() <= from })?;
         index.each(first, |record| {
             let inside = record.offset < to;
-            if inside {
+            if inside && record.len > 0 {
                 records.push(record);
             }
             inside
