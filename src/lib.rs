@@ -16,6 +16,7 @@
 //! | [`control`] | HTTP on the control socket | `core`, `wire`, `state_dir`, `journal`, the supervisor's handle |
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
 
+pub mod config;
 pub mod core;
 pub mod supervisor;
 pub mod wire;

@@ -1,0 +1,10 @@
+//! x
+mod env_file;
+mod error;
+mod glob;
+mod source;
+mod substitute;
+mod suggest;
+mod units;
+mod users;
+mod words;
