@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::source::Source;
+use super::source::{Position, Source};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,10 @@ impl std::error::Error for Errors {}
 pub(super) struct Report {
     errors: RefCell<Vec<Error>>,
     seen: RefCell<BTreeSet<(PathBuf, u32, u32, String)>>,
+    /// Lines with a syntax error: what is said about their values would only be an echo.
+    muted: RefCell<BTreeSet<(PathBuf, u32)>>,
+    /// Files of which the parser has left something out: nothing is called missing in them.
+    holes: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Report {
@@ -119,6 +123,9 @@ impl Report {
         suggestion: Option<String>,
     ) {
         let position = source.position(span.start);
+        if self.muted.borrow().contains(&(source.path.clone(), position.line)) {
+            return;
+        }
         self.add(Error {
             file: source.path.clone(),
             line: position.line,
@@ -131,12 +138,27 @@ impl Report {
         });
     }
 
-    /// Adds an error about a file as a whole.
-    pub(super) fn whole(&self, file: &Path, message: impl Into<String>) {
+    /// Says nothing more about this line.
+    pub(super) fn mute(&self, source: &Source, line: u32) {
+        self.muted.borrow_mut().insert((source.path.clone(), line));
+    }
+
+    /// Says of nothing in this file that it is missing.
+    pub(super) fn has_holes(&self, source: &Source) {
+        self.holes.borrow_mut().insert(source.path.clone());
+    }
+
+    /// Whether something missing from this file may be called so.
+    pub(super) fn may_miss(&self, source: &Source) -> bool {
+        !self.holes.borrow().contains(&source.path)
+    }
+
+    /// Adds an error about a file as a whole, or about a place in a text that cannot be shown.
+    pub(super) fn file(&self, file: &Path, message: impl Into<String>, at: Option<Position>) {
         self.add(Error {
             file: file.to_owned(),
-            line: 0,
-            column: 0,
+            line: at.map_or(0, |at| at.line),
+            column: at.map_or(0, |at| at.column),
             key: String::new(),
             message: message.into(),
             suggestion: None,
@@ -146,7 +168,7 @@ impl Report {
     }
 
     /// Adds an error that is already complete.
-    pub(super) fn add(&self, error: Error) {
+    fn add(&self, error: Error) {
         let place = (error.file.clone(), error.line, error.column, error.message.clone());
         if self.seen.borrow_mut().insert(place) {
             self.errors.borrow_mut().push(error);
@@ -206,8 +228,8 @@ mod tests {
         for line in [5, 2, 5] {
             report.add(Error { line, ..error("", 1, 1) });
         }
-        report.whole(Path::new("z.toml"), "gone");
-        report.whole(Path::new("outlive.toml"), "odd");
+        report.file(Path::new("z.toml"), "gone", None);
+        report.file(Path::new("outlive.toml"), "odd", None);
         let lines: Vec<u32> = report.finish(&["outlive.toml".into()]).iter().map(|e| e.line).collect();
         assert_eq!(lines, [0, 2, 5, 0]);
     }

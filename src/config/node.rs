@@ -34,6 +34,13 @@ impl<'a> Node<'a> {
         self.report.at(self.source, &self.key_span, &self.key, message, suggestion);
     }
 
+    /// Reports that a key below this one is missing.
+    pub(super) fn missing(&self, what: &str, suggestion: Option<String>) {
+        if self.report.may_miss(self.source) {
+            self.key_error(format!("{what} is missing"), suggestion);
+        }
+    }
+
     /// Reports a message with a suggestion.
     pub(super) fn bad(&self, (message, suggestion): (String, Option<String>)) {
         self.error(message, suggestion);
@@ -152,31 +159,39 @@ impl<'a> Node<'a> {
 
     /// A table with these keys and no others; unknown ones are reported here and now.
     pub(super) fn table(&self, expected: &str, known: &'static [&'static str]) -> Option<Table<'a>> {
-        let entries = self.entries(expected)?;
-        for (name, entry) in &entries {
-            if !known.contains(name) {
-                let suggestion = suggest::for_key(name, known);
-                let suggestion = suggestion.or_else(|| Some(format!("the keys here are {}", listed(known))));
-                entry.key_error("unknown key", suggestion);
-            }
-        }
-        Some(Table { node: self.clone(), entries, known })
+        Some(Table::new(self.entries(expected)?, known))
     }
 }
 
 /// A table with known keys.
 #[derive(Clone)]
 pub(super) struct Table<'a> {
-    pub node: Node<'a>,
     entries: Vec<(&'a str, Node<'a>)>,
     known: &'static [&'static str],
 }
 
 impl<'a> Table<'a> {
+    /// Wraps entries and reports those whose key is not known.
+    pub(super) fn new(entries: Vec<(&'a str, Node<'a>)>, known: &'static [&'static str]) -> Self {
+        for (name, entry) in &entries {
+            if !known.contains(name) {
+                let suggestion = suggest::for_key(name, known);
+                let listed = || format!("known here: {}", listed(known));
+                entry.key_error("unknown key", suggestion.or_else(|| Some(listed())));
+            }
+        }
+        Self { entries, known }
+    }
+
     /// The value of a key, if it is there.
     pub(super) fn get(&self, key: &str) -> Option<Node<'a>> {
         debug_assert!(self.known.contains(&key), "{key} is read but not known");
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| node.clone())
+    }
+
+    /// As [`Table::get`], for a key that this table may be without.
+    pub(super) fn get_if_known(&self, key: &str) -> Option<Node<'a>> {
+        self.known.contains(&key).then(|| self.get(key)).flatten()
     }
 }
 

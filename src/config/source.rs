@@ -31,6 +31,11 @@ impl Source {
         Self { path: path.to_owned(), dir, text, show: true }
     }
 
+    /// Its path from the root.
+    pub(super) fn full_path(&self) -> PathBuf {
+        self.path.file_name().map_or_else(|| self.path.clone(), |name| self.dir.join(name))
+    }
+
     /// Where byte `at` is. An offset past the end, or inside a character, is moved back to one that exists.
     pub(super) fn position(&self, at: usize) -> Position {
         position(&self.text, at)
