@@ -7,7 +7,7 @@ use crate::core::spec::JobSpec;
 
 use super::error::{Errors, Report};
 use super::files::{self, Allowed};
-use super::job::{self, Context, DEFAULTS_KEYS, EnvFiles, Template};
+use super::job::{self, Context, DEFAULTS_KEYS, EnvFiles, JOB_KEYS, Template};
 use super::node::{Node, Table};
 use super::settings;
 use super::source::Source;
@@ -35,17 +35,17 @@ pub(super) fn load(
         return Err(Errors(report.finish(&[])));
     }
     let main_document = syntax::parse(&main, &report);
-    let (included, complete) = included(&main_document, &report);
+    let included = included(&main_document, &report);
     let mut documents = vec![main_document];
-    documents.extend(included.iter().map(|source| syntax::parse(source, &report)));
+    documents.extend(included.sources.iter().map(|source| syntax::parse(source, &report)));
 
     let context = Context { env, accounts, report: &report, home: &main.dir };
     let mut env_files = EnvFiles::default();
-    let (supervisor, jobs) = resolve(&context, &documents, complete, &mut env_files);
+    let (supervisor, jobs) = resolve(&context, &documents, included.complete, &mut env_files);
 
-    let sources = || std::iter::once(&main).chain(&included);
-    let mut called: Vec<PathBuf> = sources().map(|s| s.path.clone()).collect();
-    called.extend(env_files.texts.iter().map(|(path, _)| path.clone()));
+    let sources = || std::iter::once(&main).chain(&included.sources);
+    let called: Vec<PathBuf> =
+        std::iter::once(main.path.clone()).chain(included.called.iter().cloned()).collect();
     let mut texts: Vec<(PathBuf, &str)> = sources().map(|s| (s.full_path(), s.text.as_str())).collect();
     texts.extend(env_files.texts.iter().map(|(path, text)| (path.clone(), text.as_str())));
     let digest = digest::of(&texts);
@@ -57,7 +57,7 @@ pub(super) fn load(
 /// Reads one file; what is wrong with it is reported.
 fn read(path: &Path, allowed: Allowed, report: &Report) -> Option<Source> {
     match files::read(path, allowed) {
-        Ok(text) => Some(Source::new(path, text)),
+        Ok(text) => Some(syntax::patch(Source::new(path, text))),
         Err(unread) => {
             report.file(path, format!("cannot read the file: {}", unread.message), unread.at);
             None
@@ -77,11 +77,22 @@ fn root<'a>(document: &'a Document<'a>, report: &'a Report) -> Node<'a> {
     }
 }
 
-/// The included files, read, and whether none is missing.
-fn included(main: &Document<'_>, report: &Report) -> (Vec<Source>, bool) {
-    let mut sources = Vec::new();
+/// The included files.
+#[derive(Default)]
+struct Included {
+    /// Those that could be read.
+    sources: Vec<Source>,
+    /// All of them, in order.
+    called: Vec<PathBuf>,
+    /// Whether every one could be read.
+    complete: bool,
+}
+
+/// Reads the included files.
+fn included(main: &Document<'_>, report: &Report) -> Included {
+    let mut included = Included::default();
     if main.state == State::Swallowed {
-        return (sources, false);
+        return included;
     }
     let before = report.count();
     let top = root(main, report).entries("a table").unwrap_or_default();
@@ -93,11 +104,13 @@ fn included(main: &Document<'_>, report: &Report) -> (Vec<Source>, bool) {
         for path in matching(&node) {
             let same = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
             if seen.insert(same) {
-                sources.extend(read(&path, Allowed::Regular, report));
+                included.sources.extend(read(&path, Allowed::Regular, report));
+                included.called.push(path);
             }
         }
     }
-    (sources, report.count() == before)
+    included.complete = report.count() == before;
+    included
 }
 
 /// The files that one pattern of `include` names, called as people would call them: relative patterns stay
@@ -147,7 +160,7 @@ fn resolve(
         let Some(top) = top(&node, i == 0) else { continue };
         if i == 0 {
             supervisor = top.get("supervisor").map(|n| settings::read(context, &n)).unwrap_or_default();
-            defaults = top.get("defaults").and_then(|n| n.table("a table", DEFAULTS_KEYS));
+            defaults = top.get("defaults").and_then(|n| defaults_table(&n));
         }
         let jobs = top.get("job").and_then(|n| n.entries("tables [job.NAME]"));
         job_nodes.extend(jobs.unwrap_or_default());
@@ -182,6 +195,17 @@ fn resolve(
     (supervisor, jobs)
 }
 
+/// `[defaults]`. What cannot be one is said to be so.
+fn defaults_table<'a>(node: &Node<'a>) -> Option<Table<'a>> {
+    let only_job = |name: &str| JOB_KEYS.contains(&name) && !DEFAULTS_KEYS.contains(&name);
+    let (foreign, own): (Vec<_>, Vec<_>) =
+        node.entries("a table")?.into_iter().partition(|(name, _)| only_job(name));
+    for (name, entry) in &foreign {
+        entry.key_error(format!("`{name}` cannot be a default; it belongs in a [job.NAME]"), None);
+    }
+    Some(Table::new(own, DEFAULTS_KEYS))
+}
+
 /// The top table of a file. What belongs to the main file alone is said to be so.
 fn top<'a>(node: &Node<'a>, main: bool) -> Option<Table<'a>> {
     if main {
@@ -192,7 +216,7 @@ fn top<'a>(node: &Node<'a>, main: bool) -> Option<Table<'a>> {
         .into_iter()
         .partition(|(name, _)| !MAIN_KEYS.contains(name) || *name == "job");
     for (name, entry) in &foreign {
-        entry.key_error(format!("`{name}` belongs into the main file"), None);
+        entry.key_error(format!("`{name}` belongs in the main file"), None);
     }
     Some(Table::new(own, INCLUDED_KEYS))
 }

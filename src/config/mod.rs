@@ -8,6 +8,7 @@ mod glob;
 mod job;
 mod load;
 mod node;
+mod schema;
 mod settings;
 mod source;
 mod substitute;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::spec::JobSpec;
 
 pub use error::{Error, Errors};
+pub use schema::schema;
 pub use settings::{LogLevel, SupervisorSettings};
 
 /// A configuration, read, checked and resolved.
@@ -77,3 +79,6 @@ fn candidates(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
     paths.push(PathBuf::from("/etc/outlive/outlive.toml"));
     paths
 }
+
+#[cfg(test)]
+mod tests;

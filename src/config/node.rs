@@ -176,8 +176,8 @@ impl<'a> Table<'a> {
         for (name, entry) in &entries {
             if !known.contains(name) {
                 let suggestion = suggest::for_key(name, known);
-                let listed = || format!("known here: {}", listed(known));
-                entry.key_error("unknown key", suggestion.or_else(|| Some(listed())));
+                let few = || (known.len() < 12).then(|| format!("known here: {}", listed(known)));
+                entry.key_error("unknown key", suggestion.or_else(few));
             }
         }
         Self { entries, known }

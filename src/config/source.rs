@@ -14,6 +14,10 @@ pub(super) struct Source {
     pub text: String,
     /// Whether its lines may be shown in messages. Environment files hold secrets.
     pub show: bool,
+    /// The text with the lines of `stops` blanked, if there are any.
+    pub patched: Option<String>,
+    /// Errors at which the parser stops reading, see [`super::syntax::patch`].
+    pub stops: Vec<(Range<usize>, String)>,
 }
 
 /// Line and column, both from 1; the column counts characters.
@@ -28,7 +32,7 @@ impl Source {
     pub(super) fn new(path: &Path, text: String) -> Self {
         let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let dir = full.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
-        Self { path: path.to_owned(), dir, text, show: true }
+        Self { path: path.to_owned(), dir, text, show: true, patched: None, stops: Vec::new() }
     }
 
     /// Its path from the root.

@@ -31,11 +31,31 @@ pub(super) enum State {
 /// Errors shown for one file; one that is no TOML at all has thousands.
 const SHOWN: usize = 20;
 
+/// A key without a value is where the parser stops. Such lines are blanked, so that what follows is read
+/// too; blanks of the same length keep every offset as it is.
+pub(super) fn patch(mut source: Source) -> Source {
+    while source.stops.len() < SHOWN {
+        let text = source.patched.as_ref().unwrap_or(&source.text);
+        let (_, errors) = DeTable::parse_recoverable(text);
+        let stop = errors.iter().find(|e| e.message().starts_with("key with no value"));
+        let Some(span) = stop.and_then(|e| e.span()) else { break };
+        let line = Lines(text).span(span.start);
+        let blanks = " ".repeat(line.len());
+        let patched = format!("{}{blanks}{}", &text[..line.start], &text[line.end..]);
+        source.stops.push((span, stop.map(|e| e.message().to_owned()).unwrap_or_default()));
+        if patched == *text {
+            break;
+        }
+        source.patched = Some(patched);
+    }
+    source
+}
+
 /// Parses a file and reports its syntax errors.
 pub(super) fn parse<'a>(source: &'a Source, report: &Report) -> Document<'a> {
-    let (table, errors) = DeTable::parse_recoverable(&source.text);
-    let mut errors: Vec<(Range<usize>, String)> =
-        errors.iter().map(|e| (e.span().unwrap_or_default(), e.message().to_owned())).collect();
+    let (table, errors) = DeTable::parse_recoverable(source.patched.as_ref().unwrap_or(&source.text));
+    let found = errors.iter().map(|e| (e.span().unwrap_or_default(), e.message().to_owned()));
+    let mut errors: Vec<(Range<usize>, String)> = source.stops.iter().cloned().chain(found).collect();
     errors.sort_by_key(|(span, _)| span.start);
     let swallowed = errors.iter().any(|(_, message)| message.starts_with("unclosed "));
     if swallowed && let Some(first) = errors.iter().position(|(_, message)| runs_away(message)) {
@@ -80,6 +100,16 @@ pub(super) fn parse<'a>(source: &'a Source, report: &Report) -> Document<'a> {
 }
 
 const DUPLICATE: &str = "duplicate key";
+
+/// What the parser says, said for people.
+const PLAIN: [(&str, &str); 6] = [
+    ("string values must be quoted", "a string must stand in quotes"),
+    ("invalid basic string", "the string is never closed"),
+    ("invalid literal string", "the string is never closed"),
+    ("invalid multi-line basic string", "the string is never closed"),
+    ("invalid multi-line literal string", "the string is never closed"),
+    ("key with no value", "a key without a value, expected `=`"),
+];
 
 fn runs_away(message: &str) -> bool {
     ["unclosed ", "missing comma", "unexpected `"].iter().any(|start| message.starts_with(start))
@@ -138,7 +168,10 @@ impl Lines<'_> {
     /// The words for an error of the parser.
     fn explain(&self, source: &Source, span: &Range<usize>, message: &str) -> (String, Option<String>) {
         if message != DUPLICATE {
-            return (message.to_owned(), None);
+            let plain = PLAIN.iter().find(|(theirs, _)| message.starts_with(theirs)).map(|(_, ours)| *ours);
+            let open = (runs_away(message) && !message.starts_with("unclosed"))
+                .then(|| "is a `]` or `}` missing before this?".to_owned());
+            return (plain.unwrap_or(message).to_owned(), open);
         }
         let first = if self.is_header(span.start) { self.same_header(span) } else { self.same_key(span) };
         let Some(first) = first else { return ("duplicate key".into(), None) };
@@ -183,7 +216,7 @@ mod tests {
     use super::*;
 
     fn errors(text: &str) -> (State, Vec<String>) {
-        let source = Source::new(Path::new("o.toml"), text.to_owned());
+        let source = patch(Source::new(Path::new("o.toml"), text.to_owned()));
         let report = Report::default();
         let state = parse(&source, &report).state;
         let shown =
@@ -221,11 +254,11 @@ mod tests {
 
     #[test]
     fn every_broken_line_is_named() {
-        let (state, found) = errors("[job.a]\ncommand = x\nuser = \"y\nnice 3\numask = 08\n");
+        let (state, found) = errors("[job.a]\ncommand = x\nuser = \"y\nnice 3\ngroup\numask = 08\n");
         let places: Vec<&str> = found.iter().map(|e| e.split(": ").nth(1).unwrap_or_default()).collect();
         assert_eq!(
             (state, places),
-            (State::Holes, vec!["job.a.command", "job.a.user", "job.a.nice", "job.a.umask"])
+            (State::Holes, vec!["job.a.command", "job.a.user", "job.a.nice", "job.a.group", "job.a.umask"])
         );
     }
 

@@ -20,6 +20,12 @@ use super::users::Accounts;
 pub(super) use expand::EnvFiles;
 pub(super) use policy::duration;
 pub(super) use process::mode;
+#[cfg(test)]
+pub(super) use {
+    output::OUTPUT_KEYS,
+    policy::{BACKOFF_KEYS, START_LIMIT_KEYS, STOP_KEYS},
+    process::RLIMITS,
+};
 
 /// Every key of `[job.NAME]`.
 pub(super) const JOB_KEYS: &[&str] = &[
