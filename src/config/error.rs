@@ -1,6 +1,6 @@
 //! What is wrong with a configuration: every error at once, each with its place.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
@@ -34,6 +34,9 @@ pub struct Error {
 /// Everything that is wrong, in the order of files and lines; never empty when it is returned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors(pub Vec<Error>);
+
+/// Most errors that are kept. Nobody reads more, and finding the line of each takes time.
+const MOST: usize = 500;
 
 /// Longest piece of a source line that is shown.
 const SHOWN: usize = 160;
@@ -100,6 +103,8 @@ impl std::error::Error for Errors {}
 #[derive(Debug, Default)]
 pub(super) struct Report {
     errors: RefCell<Vec<Error>>,
+    /// Errors beyond [`MOST`]: counted, not kept.
+    more: Cell<usize>,
     seen: RefCell<BTreeSet<(PathBuf, u32, u32, String)>>,
     /// Lines with a syntax error: what is said about their values would only be an echo.
     muted: RefCell<BTreeSet<(PathBuf, u32)>>,
@@ -110,7 +115,7 @@ pub(super) struct Report {
 impl Report {
     /// How many errors there are by now.
     pub(super) fn count(&self) -> usize {
-        self.errors.borrow().len()
+        self.errors.borrow().len() + self.more.get()
     }
 
     /// Adds an error about a place in a file.
@@ -122,6 +127,10 @@ impl Report {
         message: impl Into<String>,
         suggestion: Option<String>,
     ) {
+        if self.errors.borrow().len() >= MOST {
+            self.more.set(self.more.get() + 1);
+            return;
+        }
         let position = source.position(span.start);
         if self.muted.borrow().contains(&(source.path.clone(), position.line)) {
             return;
@@ -180,6 +189,18 @@ impl Report {
         let mut errors = self.errors.into_inner();
         let rank = |file: &Path| files.iter().position(|f| f == file).unwrap_or(files.len());
         errors.sort_by_key(|e| (rank(&e.file), e.line, e.column));
+        if let (Some(last), more @ 1..) = (errors.last().cloned(), self.more.get()) {
+            let message = format!("{more} more errors are not shown");
+            errors.push(Error {
+                line: 0,
+                column: 0,
+                key: String::new(),
+                suggestion: None,
+                source_line: None,
+                message,
+                ..last
+            });
+        }
         errors
     }
 }

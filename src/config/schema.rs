@@ -119,6 +119,15 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_every_key() {
+        let page: String = include_str!("mod.rs").lines().take_while(|l| l.starts_with("//!")).collect();
+        for key in [MAIN_KEYS, SUPERVISOR_KEYS, JOB_KEYS].concat() {
+            let named = [format!("`{key}`"), format!("[{key}]"), format!("[{key}."), format!("`{key}.")];
+            assert!(named.iter().any(|form| page.contains(form)), "{key}");
+        }
+    }
+
+    #[test]
     fn every_key_is_described() {
         let root = schema();
         for path in ["", "/$defs/supervisor", "/$defs/job", "/$defs/stop_step"] {

@@ -1,5 +1,7 @@
 //! What somebody may have meant.
 
+use super::job::JOB_KEYS;
+
 /// The candidate nearest to `word` by edit distance, if it is near enough to be a slip of the finger.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
@@ -59,6 +61,10 @@ pub(super) fn for_key(word: &str, known: &[&str]) -> Option<String> {
             Some("did you mean `stop`, as in `stop = { signal = \"TERM\", timeout = \"10s\" }`?".into())
         }
         Some(ours) => Some(format!("did you mean `{ours}`?")),
+        None if JOB_KEYS.contains(&word) => {
+            let why = "what follows the header of a table belongs to that table";
+            Some(format!("`{word}` is a key of [job.NAME], and {why}"))
+        }
         None => did_you_mean(word, known.iter().copied()),
     }
 }

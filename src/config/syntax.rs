@@ -58,6 +58,8 @@ pub(super) fn parse<'a>(source: &'a Source, report: &Report) -> Document<'a> {
     let mut errors: Vec<(Range<usize>, String)> = source.stops.iter().cloned().chain(found).collect();
     errors.sort_by_key(|(span, _)| span.start);
     let swallowed = errors.iter().any(|(_, message)| message.starts_with("unclosed "));
+    // A long line of nonsense has an error for each character, and each looks for its line.
+    errors.truncate(10 * SHOWN);
     if swallowed && let Some(first) = errors.iter().position(|(_, message)| runs_away(message)) {
         errors.truncate(first + 1);
     }

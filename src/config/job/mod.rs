@@ -9,6 +9,8 @@ mod process;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use toml::de::DeValue;
+
 use crate::core::ids::JobName;
 use crate::core::spec::{JobSpec, Kind, Restart};
 
@@ -188,6 +190,15 @@ pub(super) fn read<'a>(
             None
         }
     };
+    if !matches!(node.value, DeValue::Table(_)) {
+        let suggestion = match node.value {
+            DeValue::Array(_) => format!("write [{}] in single brackets", node.key),
+            _ if JOB_KEYS.contains(&name) => "a job has a name: write [job.NAME] above it".into(),
+            _ => format!("write {}.command = …", node.key),
+        };
+        node.wrong_type("a table", Some(suggestion));
+        return None;
+    }
     let table = node.table("a table", JOB_KEYS)?;
     let instances = table.get("instances");
     let count = instances.as_ref().and_then(|n| n.integer(1..=MAX_INSTANCES));
@@ -199,6 +210,12 @@ pub(super) fn read<'a>(
     let settings = reader.settings(&mut spec);
     let (env_files, depends_on) = (reader.env_files(), reader.depends_on());
     let name = checked?;
+    if let Some(last) = count.map(|count| name.instance(count))
+        && let Err(e) = JobName::new(last.as_str())
+    {
+        node.key_error(format!("`{last}` would be no job name: {e}"), None);
+        return None;
+    }
     let has_instances = instances.is_some();
     let node = node.clone();
     Some(Template { name, node, instances: count, has_instances, depends_on, spec, settings, env_files })
@@ -249,7 +266,8 @@ impl<'a> Reader<'a, '_> {
         }
         // Collecting the components drops `.` and doubled slashes; `..` stays, for it may follow a link.
         let path: PathBuf = node.source.dir.join(text).components().collect();
-        path.into_os_string().into_string().ok()
+        let path = path.into_os_string().into_string();
+        path.map_err(|_| node.error("the name of the directory of this file is not UTF-8", None)).ok()
     }
 
     /// What it needs; whether that exists is known when all jobs are read.
@@ -257,7 +275,7 @@ impl<'a> Reader<'a, '_> {
         let Some(node) = self.layers.own.as_ref().and_then(|t| t.get("depends_on")) else {
             return Vec::new();
         };
-        if let toml::de::DeValue::String(name) = node.value {
+        if let DeValue::String(name) = node.value {
             node.wrong_type("a list of job names", Some(format!("write [\"{name}\"]")));
             return Vec::new();
         }

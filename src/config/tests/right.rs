@@ -363,5 +363,11 @@ fn the_examples_load_where_nothing_is_installed() {
     for path in paths {
         let config = crate::config::load(&path, &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}"));
         assert!(config.jobs.len() >= 3, "{}", path.display());
+        for job in &config.jobs {
+            if let [shell, "-c", text] = job.command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                let read = std::process::Command::new(shell).args(["-n", "-c", text]).output().unwrap();
+                assert!(read.status.success(), "{}: {read:?}", job.name);
+            }
+        }
     }
 }

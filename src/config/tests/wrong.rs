@@ -73,6 +73,12 @@ const WRONG: &[(&str, &[&str])] = &[
         "[job.a]\ncommand = \"x\"\nrlimits = { nofiles = 3 }\n",
         &["outlive.toml:3:13: job.a.rlimits.nofiles: unknown resource limit; did you mean `nofile`?"],
     ),
+    (
+        "[job.a]\ncommand = \"x\"\n[job.a.output]\nkeep = 1\nnice = 5\n",
+        &[
+            "outlive.toml:5:1: job.a.output.nice: unknown key; `nice` is a key of [job.NAME], and what follows the header of a table belongs to that table",
+        ],
+    ),
     // Names.
     (
         "[job.\"a/b\"]\ncommand = \"x\"\n",
@@ -87,8 +93,21 @@ const WRONG: &[(&str, &[&str])] = &[
         ],
     ),
     // Types.
+    (
+        "[[job.a]]\ncommand = \"x\"\n",
+        &["outlive.toml:1:1: job.a: expected a table, found a list; write [job.a] in single brackets"],
+    ),
+    (
+        "[job]\ncommand = \"x\"\n",
+        &[
+            "outlive.toml:2:11: job.command: expected a table, found a string; a job has a name: write [job.NAME] above it",
+        ],
+    ),
     ("job = 3\n", &["outlive.toml:1:7: job: expected tables [job.NAME], found an integer"]),
-    ("job.a = \"x\"\n", &["outlive.toml:1:9: job.a: expected a table, found a string"]),
+    (
+        "job.a = \"x\"\n",
+        &["outlive.toml:1:9: job.a: expected a table, found a string; write job.a.command = …"],
+    ),
     (
         "[job.a]\ncommand = 3\n",
         &["outlive.toml:2:11: job.a.command: expected a list of strings or a string, found an integer"],
@@ -525,4 +544,22 @@ fn no_text_makes_the_reader_panic() {
         dir.write("outlive.toml", format!("{}{}", &whole[..at], &whole[at + c.len_utf8()..]).as_bytes());
         let _ = dir.load().map_err(|e| e.to_string());
     }
+}
+
+#[test]
+fn a_flood_of_errors_is_counted_not_shown() {
+    let text: String = (0..2000).map(|n| format!("[job.j{n}]\ncommand = {n}\n")).collect();
+    let errors = Dir::new(&[("outlive.toml", &text)]).errors();
+    assert_eq!(errors.len(), 501);
+    assert_eq!(errors[500], "outlive.toml: 1500 more errors are not shown");
+    let junk = "]".repeat(200_000);
+    assert!(!Dir::new(&[("outlive.toml", &junk)]).errors().is_empty());
+}
+
+#[test]
+fn a_name_leaves_room_for_the_number_of_the_instance() {
+    let name = "x".repeat(126);
+    let text = format!("[job.{name}]\ncommand = \"x\"\ninstances = 10\n");
+    let errors = Dir::new(&[("outlive.toml", &text)]).errors();
+    assert!(errors.len() == 1 && errors[0].contains("at most 128 bytes"), "{errors:?}");
 }
