@@ -189,6 +189,12 @@ impl<'a> Table<'a> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| node.clone())
     }
 
+    /// Whether an unknown key here was probably meant to be this one.
+    pub(super) fn has_slip_of(&self, key: &str) -> bool {
+        let unknown = self.entries.iter().filter(|(name, _)| !self.known.contains(name));
+        unknown.into_iter().any(|(name, _)| suggest::for_key(name, &[key]).is_some())
+    }
+
     /// As [`Table::get`], for a key that this table may be without.
     pub(super) fn get_if_known(&self, key: &str) -> Option<Node<'a>> {
         self.known.contains(&key).then(|| self.get(key)).flatten()

@@ -39,6 +39,8 @@ impl<'a> Reader<'a, '_> {
         let shell = own.get("shell").is_some_and(|n| n.boolean() == Some(true));
         match own.get("command") {
             Some(node) => self.argv(&node, shell).unwrap_or_default(),
+            // The misspelt key has been reported; it is not missing as well.
+            None if own.has_slip_of("command") => Vec::new(),
             None => {
                 let suggestion = "write `command = [\"program\", \"argument\"]`".to_owned();
                 job.missing("`command`", Some(suggestion));

@@ -33,6 +33,7 @@ const WRONG: &[(&str, &[&str])] = &[
         ],
     ),
     // Keys.
+    ("[job.a]\ncomand = \"x\"\n", &["outlive.toml:2:1: job.a.comand: unknown key; did you mean `command`?"]),
     (
         "[job.a]\ncomand = \"x\"\ncommand = \"x\"\n",
         &["outlive.toml:2:1: job.a.comand: unknown key; did you mean `command`?"],
