@@ -16,6 +16,9 @@
 //! | [`control`] | HTTP on the control socket | `core`, `wire`, `state_dir`, `journal`, the supervisor's handle |
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
 
+pub mod cli;
+pub mod client;
+pub mod control;
 pub mod core;
 pub mod supervisor;
 pub mod wire;

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod ids;
 pub mod input;
 pub mod outcome;
+pub mod select;
 pub mod signal;
 pub mod spec;
 pub mod time;
