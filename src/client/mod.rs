@@ -97,6 +97,8 @@ pub struct OutputQuery {
     pub since: Option<String>,
     /// Go on with what comes.
     pub follow: bool,
+    /// With a run id and `follow`: go on into the runs after it.
+    pub onward: bool,
     /// The time in front of each line (raw answers only).
     pub timestamps: bool,
 }
@@ -112,6 +114,7 @@ impl OutputQuery {
             ("tail", self.tail.map(|n| n.to_string())),
             ("since", self.since.clone()),
             ("follow", self.follow.then(|| "true".to_owned())),
+            ("onward", self.onward.then(|| "true".to_owned())),
             ("timestamps", self.timestamps.then(|| "true".to_owned())),
         ];
         query.extend(texts.into_iter().filter_map(|(name, value)| Some((name, value?))));
@@ -246,7 +249,10 @@ impl Client {
         let path = format!("/v1/jobs/{}/output", escape(name.as_str()));
         let kind = Some("text/event-stream");
         let response = self.send(Method::GET, &path, &query.query(), kind, Bytes::new()).await?;
-        Ok(OutputStream::new(Body::new(granted(response).await?.into_body())))
+        let response = granted(response).await?;
+        let run = header_text(response.headers(), "x-outlive-run").and_then(|id| id.parse().ok());
+        let offset = header_text(response.headers(), "x-outlive-offset");
+        Ok(OutputStream::new(Body::new(response.into_body()), run, offset))
     }
 
     /// Recorded decisions after `since`; with `follow` also those to come.

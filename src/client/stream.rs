@@ -117,18 +117,24 @@ pub enum OutputItem {
 
 /// Output as server-sent events.
 #[derive(Debug)]
-pub struct OutputStream(Lines);
+pub struct OutputStream {
+    /// The run with which the answer begins, or the last of several.
+    pub run: Option<RunId>,
+    /// Its first byte, `N` or `stdout:N,stderr:N`.
+    pub offset: Option<String>,
+    lines: Lines,
+}
 
 impl OutputStream {
-    pub(super) fn new(body: Body) -> Self {
-        Self(Lines { body, buffer: Vec::new(), taken: 0 })
+    pub(super) fn new(body: Body, run: Option<RunId>, offset: Option<String>) -> Self {
+        Self { run, offset, lines: Lines { body, buffer: Vec::new(), taken: 0 } }
     }
 
     /// The next item. A stream that stops without [`OutputItem::End`] is an error: ask again from where it
     /// broke off.
     pub async fn next(&mut self) -> Result<OutputItem, Error> {
         let (mut name, mut data) = (String::new(), String::new());
-        while let Some(line) = self.0.next().await? {
+        while let Some(line) = self.lines.next().await? {
             if let Some(rest) = line.strip_prefix("event: ") {
                 rest.clone_into(&mut name);
             } else if let Some(rest) = line.strip_prefix("data: ") {

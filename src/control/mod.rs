@@ -45,7 +45,7 @@
 //! If older bytes were rotated away, the answer begins later than asked. A run that keeps its streams apart
 //! has an offset for each, written `stdout:N,stderr:N`. Following goes on over rotation and, unless one run
 //! was named, over restarts into the next run; with one run it ends when the run has ended and all is
-//! delivered. With `Accept: text/event-stream` the answer is events named `output`, each an
+//! delivered, or goes on all the same with `onward=true`. With `Accept: text/event-stream` the answer is events named `output`, each an
 //! [`OutputEvent`](crate::wire::control::OutputEvent), and a last one named `end`.
 //!
 //! **Who may.** Root, the user of the instance, and members of the socket's group where the mode lets

@@ -37,6 +37,7 @@ const OUTPUT_QUERY: &[(&str, &str, &str)] = &[
     ("tail", "integer", "only this many lines from the end"),
     ("since", "string", "RFC 3339 time, or an age such as 10m"),
     ("follow", "boolean", "go on with what comes"),
+    ("onward", "boolean", "with follow and a run id: go on into the runs after it"),
     ("timestamps", "boolean", "put the time of capture in front of each line"),
 ];
 

@@ -16,7 +16,8 @@ use super::status::exact;
 use super::{stream, when};
 use crate::core::ids::{JobName, RunId};
 
-const KNOWN: [&str; 8] = ["run", "stream", "offset", "limit", "tail", "since", "follow", "timestamps"];
+const KNOWN: [&str; 9] =
+    ["run", "stream", "offset", "limit", "tail", "since", "follow", "onward", "timestamps"];
 
 /// Largest `tail`; more is everything in practice, and a multiple of it must not overflow.
 const TAIL_MAX: u64 = 1 << 40;
@@ -38,6 +39,8 @@ struct Request {
     begin: Begin,
     limit: Option<u64>,
     follow: bool,
+    /// Whether to go on into the job's next run.
+    onward: bool,
     form: Form,
 }
 
@@ -74,12 +77,14 @@ impl Request {
             (false, true) => Form::Stamped,
             (false, false) => Form::Raw,
         };
+        let follow = params.on("follow")?;
         Ok(Self {
-            runs,
             only,
             begin: Begin { offset, tail: tail.map(|n| n.min(TAIL_MAX)), since_us: since.transpose()? },
             limit: params.parsed("limit", "a number of bytes")?,
-            follow: params.on("follow")?,
+            follow,
+            onward: follow && (params.on("onward")? || !matches!(runs, Runs::One(_))),
+            runs,
             form,
         })
     }
@@ -115,7 +120,7 @@ pub(crate) async fn output(
         open,
         job: name,
         follow: request.follow,
-        chase: request.follow && !matches!(request.runs, Runs::One(_)),
+        chase: request.onward,
         left: request.limit,
         renderer: Renderer::new(request.form),
         sink,
