@@ -18,6 +18,7 @@ pub mod input;
 pub mod job;
 pub mod outcome;
 pub mod reload;
+pub mod select;
 pub mod signal;
 pub mod spec;
 pub mod state;
