@@ -1,1 +1,69 @@
-fn main() {}
+//! Roles and nothing else: the name this process was started by decides which one it plays.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use outlive::cli::{self, Hooks, check::ConfigHooks};
+use outlive::roles::{Role, RoleArguments};
+use outlive::{config, init, keeper, supervisor, up};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let title = arguments.next().unwrap_or_default();
+    let Some(role) = Role::from_title(&title) else {
+        let hooks = Hooks {
+            up: up::run,
+            config: ConfigHooks {
+                find_default: || config::find_default(&up::loader_environment()),
+                load: load_config,
+                schema: || format!("{:#}", config::schema()),
+            },
+        };
+        return ExitCode::from(cli::main(hooks));
+    };
+    let code = match RoleArguments::parse(arguments) {
+        Ok(arguments) => play(role, arguments),
+        Err(why) => Err(why),
+    };
+    ExitCode::from(code.unwrap_or_else(|why| {
+        complain(&format!("{}: {why}\n", role.title()));
+        74
+    }))
+}
+
+/// Init and keeper have no log of their own; what ends them goes to stderr, if anybody reads there.
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn play(role: Role, arguments: RoleArguments) -> Result<u8, String> {
+    let text = |error: std::io::Error| error.to_string();
+    match role {
+        Role::Init => init::run(init::Options {
+            arguments: arguments.shared(),
+            recovery_after: arguments.recovery_after,
+            keep_open: arguments.keep_open,
+            table: arguments.table,
+        })
+        .map_err(text),
+        Role::Keeper => keeper::run(&keeper::Options {
+            state_dir: arguments.state_dir,
+            runtime_dir: arguments.runtime_dir,
+        })
+        .map_err(text),
+        Role::Supervisor => Ok(supervisor::run(&supervisor::Options {
+            state_dir: arguments.state_dir,
+            runtime_dir: arguments.runtime_dir,
+            socket: arguments.socket,
+            config: arguments.config,
+            recovery: arguments.recovery,
+        })),
+    }
+}
+
+fn load_config(path: &Path) -> Result<usize, Vec<String>> {
+    config::load(path, &up::loader_environment())
+        .map(|config| config.jobs.len())
+        .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
+}

@@ -64,6 +64,7 @@ mod base64;
 mod bind;
 mod error;
 mod events;
+mod files;
 mod follow;
 mod instance;
 mod openapi;
@@ -88,6 +89,7 @@ use tokio::sync::watch;
 
 pub use bind::{PATH_BYTES_MAX, bind};
 pub use events::ReadEvents;
+pub use files::{open_output, read_events};
 pub use serve::{Limits, serve, serve_with};
 
 use crate::supervisor::handle::{Handle, View};

@@ -6,9 +6,9 @@
 
 use std::os::fd::AsFd;
 
-use super::capture::CaptureEvent;
+use super::capture::{CaptureEvent, Totals};
 use super::main_loop::{Keeper, now};
-use super::run::{DRAIN_US, End, Phase, Run, Totals, outcome_of};
+use super::run::{DRAIN_US, End, Phase, Run, outcome_of};
 use super::tree::{self, Target};
 use crate::core::ids::RunId;
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
@@ -109,7 +109,7 @@ impl Keeper {
         if captured {
             self.capture.capture.drain(id);
         } else {
-            self.finish(id, Totals { complete: true, ..Totals::default() }, false);
+            self.finish(id, Totals::default(), true);
         }
     }
 
@@ -120,49 +120,60 @@ impl Keeper {
             |run: &&Run| matches!(run.phase, Phase::Ending { deadline_us, .. } if deadline_us <= now_us);
         let late: Vec<RunId> = self.runs.values().filter(late).map(|run| run.id).collect();
         for id in late {
-            let totals = self.capture.capture.totals(id).unwrap_or_default();
-            let totals = Totals {
-                stdout: totals.stdout,
-                stderr: totals.stderr,
-                dropped: totals.dropped,
-                complete: false,
-            };
-            self.finish(id, totals, true);
+            self.finish(id, self.capture.capture.totals(id), false);
         }
     }
 
     pub(super) fn capture_news(&mut self) {
         for event in self.capture.news() {
             match event {
-                CaptureEvent::Drained { run, totals, complete, held } => {
-                    let totals = Totals {
-                        stdout: totals.stdout,
-                        stderr: totals.stderr,
-                        dropped: totals.dropped,
-                        complete,
-                    };
-                    if matches!(self.runs.get(&run).map(|r| &r.phase), Some(Phase::Ending { .. })) {
-                        self.finish(run, totals, held);
-                    }
-                }
+                CaptureEvent::Drained { run, totals, complete } => self.drained(run, totals, complete),
                 CaptureEvent::HolderGone { run } => {
-                    if let Some(run) = self.runs.get_mut(&run) {
-                        run.leftovers.fifo_held = false;
+                    if let Some(known) = self.runs.get_mut(&run) {
+                        known.leftovers.fifo_held = false;
                     }
                     self.look_at(run);
                 }
-                CaptureEvent::Stall { run, errno, dropped } => {
-                    self.tell(&Notice::LogStall { run, errno, dropped });
-                }
+                CaptureEvent::Stall { run, errno, dropped } => self.stalled(run, errno, dropped),
+                CaptureEvent::Closed { .. } => {}
+                // A worker is gone, and nothing of it can be mended here. A new keeper starts with new
+                // workers; the FIFOs keep what is in them.
+                CaptureEvent::Failed { .. } => self.quit = true,
             }
         }
     }
 
+    fn drained(&mut self, id: RunId, totals: Totals, complete: bool) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match run.phase {
+            Phase::Live => {}
+            Phase::Ending { .. } => self.finish(id, totals, complete),
+            Phase::Ended { .. } if complete => {
+                run.stalled = false;
+                run.leftovers.fifo_held = false;
+                self.look_at(id);
+            }
+            Phase::Ended { .. } => {}
+        }
+    }
+
+    fn stalled(&mut self, id: RunId, errno: i32, dropped: u64) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.stalled = errno != 0;
+            if errno == 0 && matches!(run.phase, Phase::Ended { .. }) {
+                // What waited for the disk is taken now; the answer lets go of the pipes.
+                self.capture.capture.drain(id);
+            }
+        }
+        self.tell(&Notice::LogStall { run: id, errno, dropped });
+    }
+
     /// Records the end, lets init reap, tells the supervisor.
-    fn finish(&mut self, id: RunId, totals: Totals, fifo_held: bool) {
+    fn finish(&mut self, id: RunId, totals: Totals, complete: bool) {
         let Some(run) = self.runs.get(&id) else { return };
         let Phase::Ending { end, .. } = &run.phase else { return };
-        let record = run.record(end, totals);
+        let record = run.record(end, totals, complete);
+        let fifo_held = run.captured && !complete;
         // While the main process is still a zombie its session number is pinned: look now.
         let known = self.known();
         let target = Target { run: id, leader: run.pid(), leader_pinned: run.child };
@@ -250,16 +261,22 @@ impl Keeper {
         if !matches!(run.phase, Phase::Ended { .. }) || run.leftovers.any() {
             return;
         }
-        let (pid, captured, forgotten) = (run.pid(), run.captured, run.forgotten);
-        run.captured = false;
-        run.pidfd = None;
-        run.leftovers.members.clear();
-        if captured {
-            self.capture.capture.remove(id);
+        if run.stalled && run.captured {
+            // Bytes wait in the pipes for the disk.
+            return;
         }
-        // A claim that comes too late finds no directory, and its child ends without having run.
-        let _ = std::fs::remove_dir_all(&self.runtime.run(id).0);
-        self.init.release(id, pid);
+        let (pid, captured, forgotten) = (run.pid(), run.captured, run.forgotten);
+        if !std::mem::replace(&mut run.put_away, true) {
+            run.captured = false;
+            run.pidfd = None;
+            run.leftovers.members.clear();
+            if captured {
+                self.capture.capture.remove(id);
+            }
+            // A claim that comes too late finds no directory, and its child ends without having run.
+            let _ = std::fs::remove_dir_all(&self.runtime.run(id).0);
+            self.init.release(id, pid);
+        }
         if forgotten {
             self.runs.remove(&id);
         }

@@ -13,11 +13,11 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 
-use super::capture::AddRun;
+use super::capture::{AddRun, Totals};
 use super::end::captures;
 use super::init_link::InitLink;
 use super::main_loop::{Keeper, now};
-use super::run::{End, Leftovers, Phase, Run, Totals};
+use super::run::{End, Leftovers, Phase, Run};
 use crate::core::identity::Identity;
 use crate::core::ids::RunId;
 use crate::core::outcome::{Asked, Outcome, Source};
@@ -99,6 +99,8 @@ impl Keeper {
             asked: Asked::Nobody,
             child: self.init.alive().is_some(),
             captured: false,
+            stalled: false,
+            put_away: false,
             forgotten: false,
             slot: Some(slot),
             killed_for_supervisor: false,
@@ -143,9 +145,16 @@ impl Keeper {
         resumed: bool,
     ) {
         let output_dir = self.state.run(id).output();
-        self.capture.capture.add(AddRun { run: id, output_dir, settings, stdout, stderr, resumed });
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.captured = true;
+        let added =
+            self.capture.capture.add(AddRun { run: id, output_dir, settings, stdout, stderr, resumed });
+        match (added, self.runs.get_mut(&id)) {
+            (Ok(()), Some(run)) => run.captured = true,
+            (Ok(()), None) => self.capture.capture.remove(id),
+            // No thread to be had: the bytes wait in the FIFO, and the next keeper takes them.
+            (Err(error), _) => {
+                let errno = error.raw_os_error().unwrap_or(0);
+                self.tell(&Notice::LogStall { run: id, errno, dropped: 0 });
+            }
         }
     }
 
@@ -158,7 +167,7 @@ impl Keeper {
         };
         let Some(run) = self.runs.get(&id) else { return };
         let end = End { outcome, source: Source::Keeper, rusage: None, at: now() };
-        let record = run.record(&end, Totals { complete: true, ..Totals::default() });
+        let record = run.record(&end, Totals::default(), true);
         self.write_record(id, &record);
         if let Some(run) = self.runs.get_mut(&id) {
             run.stdin = None;

@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
     while !keeper.quit {
         keeper.turn();
     }
-    keeper.capture.capture.stop();
+    keeper.capture.capture.finish();
     Ok(0)
 }
 

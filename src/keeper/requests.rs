@@ -66,11 +66,7 @@ impl Keeper {
                     && matches!(known.phase, Phase::Ended { .. })
                 {
                     known.forgotten = true;
-                    if known.leftovers.any() {
-                        return Ok(Answer::Done);
-                    }
                     self.put_away_if_over(run);
-                    self.runs.remove(&run);
                 }
                 Ok(Answer::Done)
             }
@@ -118,7 +114,7 @@ impl Keeper {
     }
 
     fn status(&self, run: &Run) -> RunStatus {
-        let totals = self.capture.capture.totals(run.id).unwrap_or_default();
+        let totals = self.capture.capture.totals(run.id);
         RunStatus {
             run: run.id,
             job: run.job.clone(),
@@ -129,7 +125,7 @@ impl Keeper {
                 Phase::Live | Phase::Ending { .. } => None,
             },
             leftovers: run.leftovers.any(),
-            output_bytes: totals.stdout + totals.stderr,
+            output_bytes: totals.stdout_bytes + totals.stderr_bytes,
             kill_in: None,
         }
     }

@@ -10,6 +10,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::capture::Totals;
 use super::tree::Member;
 use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
@@ -29,15 +30,6 @@ pub(super) struct End {
     pub(super) source: Source,
     pub(super) rusage: Option<Rusage>,
     pub(super) at: Stamp,
-}
-
-/// Bytes captured.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Totals {
-    pub(super) stdout: u64,
-    pub(super) stderr: u64,
-    pub(super) dropped: u64,
-    pub(super) complete: bool,
 }
 
 /// Where a run is.
@@ -83,6 +75,10 @@ pub(super) struct Run {
     pub(super) child: bool,
     /// Whether a capture worker has it.
     pub(super) captured: bool,
+    /// Whether the disk refuses its output: the pipes are kept until it does not.
+    pub(super) stalled: bool,
+    /// Whether everything of it has been put away.
+    pub(super) put_away: bool,
     /// Whether the supervisor has made its end durable.
     pub(super) forgotten: bool,
     pub(super) slot: Option<ExitSlot>,
@@ -107,7 +103,7 @@ impl Run {
         }
     }
 
-    pub(super) fn record(&self, end: &End, totals: Totals) -> ExitRecord {
+    pub(super) fn record(&self, end: &End, totals: Totals, complete: bool) -> ExitRecord {
         ExitRecord {
             v: 1,
             run: self.id,
@@ -118,10 +114,10 @@ impl Run {
             started: self.started,
             ended: end.at,
             rusage: end.rusage,
-            stdout_bytes: totals.stdout,
-            stderr_bytes: totals.stderr,
+            stdout_bytes: totals.stdout_bytes,
+            stderr_bytes: totals.stderr_bytes,
             dropped_bytes: totals.dropped,
-            output_complete: totals.complete,
+            output_complete: complete,
         }
     }
 }

@@ -21,7 +21,7 @@ use super::end::captures;
 use super::init_link::Held;
 use super::launch::{c_path, open_output, open_stdin};
 use super::main_loop::{Keeper, now};
-use super::run::{End, Leftovers, Phase, Run, Totals};
+use super::run::{End, Leftovers, Phase, Run};
 use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
@@ -304,6 +304,8 @@ impl Keeper {
             asked: Asked::Nobody,
             child,
             captured: false,
+            stalled: false,
+            put_away: false,
             forgotten: false,
             slot: None,
             killed_for_supervisor: false,
@@ -317,8 +319,8 @@ impl Keeper {
 
     fn end_with(&mut self, id: RunId, outcome: Outcome, source: Source) {
         let Some(run) = self.runs.get(&id) else { return };
-        let totals = Totals { complete: !run.captured, ..Totals::default() };
-        let record = run.record(&End { outcome, source, rusage: None, at: now() }, totals);
+        let end = End { outcome, source, rusage: None, at: now() };
+        let record = run.record(&end, self.capture.capture.totals(id), !run.captured);
         self.write_record(id, &record);
         self.recall_end(id, record, false);
     }

@@ -267,11 +267,12 @@ fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
 }
 
 /// What `${VAR}` is taken from: our environment, and the path of this executable.
-pub(crate) fn loader_environment() -> BTreeMap<String, String> {
+pub fn loader_environment() -> BTreeMap<String, String> {
     let mut env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    if let Some(exe) = std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok()) {
+    if let Some(exe) = std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok())
+    {
         env.insert("OUTLIVE_EXE".to_owned(), exe);
     }
     env

@@ -5,17 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::oneshot;
 
-use crate::core::event::Event;
-use crate::core::ids::Generation;
-use crate::core::time::Stamp;
-use crate::journal::{Journal, JournalError};
-
-/// The events of one decision, and when it was made.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) at: Stamp,
-    pub(super) events: Vec<Event>,
-}
+use crate::journal::{Entry, Journal, JournalError, Line, OpenReport};
 
 type Answer = oneshot::Sender<Result<u64, JournalError>>;
 
@@ -38,14 +28,12 @@ pub(super) enum AppendError {
 
 impl EventLog {
     /// Gives the journal to its thread.
-    pub(super) fn start(mut journal: Journal, generation: Generation) -> std::io::Result<Self> {
+    pub(super) fn start(mut journal: Journal) -> std::io::Result<Self> {
         let (batches, receive) = channel::<(Vec<Entry>, Answer)>();
         std::thread::Builder::new().name("journal".to_owned()).stack_size(256 * 1024).spawn(move || {
             for (entries, answer) in receive {
-                let decisions = entries.into_iter().map(|entry| (entry.at, entry.events));
-                let result = journal.append(generation, decisions);
                 // Nobody waits any more only if the loop has ended.
-                let _ = answer.send(result);
+                let _ = answer.send(journal.append(&entries));
             }
         })?;
         Ok(Self { batches })
@@ -61,8 +49,8 @@ impl EventLog {
 
 /// Reads everything there is into `apply`.
 pub(super) fn open(
-    dir: &Path,
-    apply: impl FnMut(&crate::journal::Line),
-) -> Result<(Journal, crate::journal::OpenReport), JournalError> {
-    Journal::open(dir, apply)
+    state_dir: &Path,
+    apply: impl FnMut(&Line),
+) -> Result<(Journal, OpenReport), JournalError> {
+    Journal::open(state_dir, apply)
 }

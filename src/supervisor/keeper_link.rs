@@ -116,7 +116,9 @@ async fn introduce(socket: &Path, generation: Generation) -> Result<Connected, F
     loop {
         while let Some(message) = decoder.next::<FromKeeper>()? {
             match message {
-                FromKeeper::Reply { result: Ok(Answer::Hello { pid, init, .. }), .. } => who = Some((pid, init)),
+                FromKeeper::Reply { result: Ok(Answer::Hello { pid, init, .. }), .. } => {
+                    who = Some((pid, init))
+                }
                 FromKeeper::Reply { result: Ok(Answer::Inventory { runs }), .. } => {
                     let Some((pid, init)) = who else { return Err(Failed::NotThere) };
                     return Ok(Connected { pid, init, runs, read, write, decoder });

@@ -71,12 +71,14 @@ pub(super) fn variables(spec: &JobSpec) -> BTreeMap<OsString, OsString> {
     let user = user_of(spec).ok().filter(|_| spec.user.is_some());
     let mut env: BTreeMap<OsString, OsString> = std::env::vars_os()
         .filter(|(name, _)| {
-            let wanted = spec.inherit_env.as_ref().is_none_or(|names| names.iter().any(|n| name == n.as_str()));
+            let wanted =
+                spec.inherit_env.as_ref().is_none_or(|names| names.iter().any(|n| name == n.as_str()));
             wanted && !NOT_INHERITED.iter().any(|n| name == n)
         })
         .collect();
     if let Some(user) = user {
-        let pairs = [("HOME", &user.home), ("SHELL", &user.shell), ("USER", &user.name), ("LOGNAME", &user.name)];
+        let pairs =
+            [("HOME", &user.home), ("SHELL", &user.shell), ("USER", &user.name), ("LOGNAME", &user.name)];
         for (name, value) in pairs {
             if let Some(value) = value {
                 env.insert(name.into(), value.into());
@@ -115,7 +117,12 @@ fn user_of(spec: &JobSpec) -> Result<User, CannotLaunch> {
     resolve(spec.user.as_deref(), spec.group.as_deref(), &passwd, &groups)
 }
 
-fn resolve(user: Option<&str>, group: Option<&str>, passwd: &str, groups: &str) -> Result<User, CannotLaunch> {
+fn resolve(
+    user: Option<&str>,
+    group: Option<&str>,
+    passwd: &str,
+    groups: &str,
+) -> Result<User, CannotLaunch> {
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut found = User {
         ids: UserIds { uid: own.0, gid: own.1, groups: Vec::new() },

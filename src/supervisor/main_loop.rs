@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::event_log::{Entry, EventLog};
+use super::event_log::EventLog;
 use super::handle::{Ask, View};
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::{News, Requests};
@@ -30,6 +30,7 @@ use crate::core::outcome::{Asked, Outcome};
 use crate::core::state::State;
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
+use crate::journal::Entry;
 use crate::state_dir::layout::StateDir;
 use crate::sys::clock;
 
@@ -128,7 +129,8 @@ pub(super) fn now() -> Stamp {
 impl Sources {
     /// Waits for something to happen.
     async fn next(&mut self, deadline: Option<Stamp>, retry: Option<Duration>) -> Option<Happening> {
-        let until_deadline = deadline.map(|at| Duration::from_micros(at.boot_us.saturating_sub(clock::boot_us())));
+        let until_deadline =
+            deadline.map(|at| Duration::from_micros(at.boot_us.saturating_sub(clock::boot_us())));
         let wait = match (until_deadline, retry) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -233,7 +235,8 @@ impl Supervisor {
         }
         turn.effects.append(&mut decision.effects);
         if !decision.events.is_empty() {
-            turn.entries.push(Entry { at, events: decision.events.clone() });
+            let events = decision.events.clone();
+            turn.entries.push(Entry { at, generation: self.generation, events });
         }
         decision
     }

@@ -22,5 +22,5 @@ mod stop_command;
 mod survey;
 mod view;
 
-pub(crate) use asks::loader_environment;
+pub use asks::loader_environment;
 pub use start::{Options, run};

@@ -51,14 +51,14 @@ impl Supervisor {
             return;
         }
         let mut state = State::new();
-        let opened = event_log::open(&self.state_dir.journal(), |line| {
-            for event in &line.ev {
-                state.apply(event, line.at());
+        let opened = event_log::open(&self.state_dir.0, |line| {
+            for event in &line.entry.events {
+                state.apply(event, line.entry.at);
             }
         });
-        let log = opened.map_err(|e| e.to_string()).and_then(|(journal, _)| {
-            EventLog::start(journal, self.generation).map_err(|e| e.to_string())
-        });
+        let log = opened
+            .map_err(|e| e.to_string())
+            .and_then(|(journal, _)| EventLog::start(journal).map_err(|e| e.to_string()));
         match log {
             Err(why) => self.become_read_only(why),
             Ok(log) => {
@@ -72,10 +72,7 @@ impl Supervisor {
                 self.state.set_specs(&specs);
                 // Whatever was decided and not recorded did not happen; what happened meanwhile is asked.
                 self.decide(&Input::KeeperLost, turn);
-                self.decide(
-                    &Input::Configured { specs: self.config.jobs.clone(), by: Asked::Nobody },
-                    turn,
-                );
+                self.decide(&Input::Configured { specs: self.config.jobs.clone(), by: Asked::Nobody }, turn);
                 self.request(Request::Inventory, super::perform::Pending::Survey);
                 self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
             }

@@ -118,7 +118,7 @@ fn begin(
         let listener = control_socket(options, &accepted.config, &init, listener)?;
         let (supervisor, sources, handle) = assemble(options, state_dir, init, accepted)?;
         let (end, ending) = watch::channel(false);
-        let files = control::Sources { output: control::output::open_files, events: control::read_events };
+        let files = control::Sources { output: control::open_output, events: control::read_events };
         let server = tokio::spawn(control::serve(listener, handle, files, ending));
         let code = supervisor.run(sources).await;
         let _ = end.send(true);
@@ -192,23 +192,30 @@ fn assemble(
     let mut state = State::new();
     let mut seq = 0;
     let mut old_epoch = BTreeSet::new();
-    let (journal, report) = super::event_log::open(&state_dir.journal(), |line| {
+    let (journal, report) = super::event_log::open(&state_dir.0, |line| {
         seq = line.seq;
-        for event in &line.ev {
+        for event in &line.entry.events {
             if let Event::SupervisorStarted { epoch, .. } = event
                 && *epoch != state.instance.epoch
             {
                 old_epoch.extend(state.live_runs().map(|(run, _)| run));
             }
-            state.apply(event, line.at());
+            state.apply(event, line.entry.at);
         }
     })
     .map_err(|e| format!("the event log: {e}"))?;
-    for warning in &report.warnings {
-        tracing::warn!("event log: {warning}");
+    if let Some(torn) = &report.torn {
+        tracing::info!(bytes = torn.bytes, copy = %torn.copy.display(), "the event log had an unfinished end; cut off");
+    }
+    for damage in &report.damaged {
+        let (segment, copy) = (damage.segment.display(), damage.copy.display());
+        tracing::warn!(%segment, damage.offset, %copy, "the event log is damaged here: {}", damage.why);
+    }
+    for (first, last) in &report.missing {
+        tracing::warn!(first, last, "these entries of the event log are missing");
     }
     let generation = Generation(state.instance.generation.0 + 1);
-    let log = EventLog::start(journal, generation).map_err(|e| format!("the event log: {e}"))?;
+    let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
     let Accepted { config, problem, inherited } = accepted;
     if inherited {
         let specs: Vec<_> = config.jobs.iter().cloned().map(Arc::new).collect();

@@ -11,7 +11,14 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::spec::JobSpec;
 
 /// Starts the command; its end is told to the loop.
-pub(super) fn run(supervisor: &Supervisor, run: RunId, job: &JobName, pid: i32, argv: Vec<String>, spec: &JobSpec) {
+pub(super) fn run(
+    supervisor: &Supervisor,
+    run: RunId,
+    job: &JobName,
+    pid: i32,
+    argv: Vec<String>,
+    spec: &JobSpec,
+) {
     let tell = supervisor.tell_stop_command.clone();
     let mut command = Command::new(argv.first().map_or("", String::as_str));
     command.args(argv.get(1..).unwrap_or_default());
@@ -31,7 +38,9 @@ pub(super) fn run(supervisor: &Supervisor, run: RunId, job: &JobName, pid: i32, 
                     command.uid(user.uid).gid(user.gid);
                 }
             }
-            Err(cannot) => tracing::error!(%job, step = cannot.step, "the user of a stop command is not known"),
+            Err(cannot) => {
+                tracing::error!(%job, step = cannot.step, "the user of a stop command is not known")
+            }
         }
     }
     let job = job.clone();

@@ -126,3 +126,15 @@ pub fn raise_descriptor_limit() -> Option<(u64, u64)> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok()?;
     Some((limit.current?, limit.maximum?))
 }
+
+/// Makes a command start in a session of its own, so that nothing of this terminal reaches it.
+pub fn in_a_session_of_its_own(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: setsid is safe to call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            Ok(())
+        })
+    };
+}
