@@ -191,6 +191,7 @@ impl Keeper {
         run.stdin = None;
         run.phase = Phase::Ended { record: Box::new(record.clone()) };
         let (pid, child, leftovers) = (run.pid(), run.child, run.leftovers.any());
+        run.leftovers.told = leftovers;
         if child {
             self.init.ack(id, pid);
         }
@@ -213,9 +214,7 @@ impl Keeper {
     /// Whether anything of an ended run is still there; when not, everything of it is put away.
     fn look_at_leftovers(&mut self, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
-        let (had_any, gone) =
-            (run.leftovers.any(), run.leftovers.members.iter().any(|m| pidfd::has_ended(m.pidfd.as_fd())));
-        if gone {
+        if run.leftovers.members.iter().any(|m| pidfd::has_ended(m.pidfd.as_fd())) {
             let known = self.known();
             let target = Target { run: id, leader: run.pid(), leader_pinned: false };
             let mut members = tree::members(target, self.ground(&known), &run.leftovers.members);
@@ -230,8 +229,10 @@ impl Keeper {
                 run.leftovers.members = members;
             }
         }
-        let any = self.runs.get(&id).is_some_and(|run| run.leftovers.any());
-        if had_any && !any {
+        if let Some(run) = self.runs.get_mut(&id)
+            && !run.leftovers.any()
+            && std::mem::take(&mut run.leftovers.told)
+        {
             self.tell(&Notice::TreeGone { run: id });
         }
         self.put_away_if_over(id);

@@ -45,6 +45,9 @@ impl Keeper {
                 self.hello(number, min_version, version, generation)
             }
             Request::Inventory => {
+                for run in self.runs.values_mut() {
+                    run.leftovers.told |= run.leftovers.any();
+                }
                 Ok(Answer::Inventory { runs: self.runs.values().map(|run| self.status(run)).collect() })
             }
             Request::Launch(launch) => match self.launch(&launch) {

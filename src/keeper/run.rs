@@ -49,6 +49,8 @@ pub(super) struct Leftovers {
     pub(super) fifo_held: bool,
     /// It is left alone: nobody waits for it any more.
     pub(super) disowned: bool,
+    /// Somebody was told that something is left, and is to be told when it is gone.
+    pub(super) told: bool,
 }
 
 impl Leftovers {

@@ -181,7 +181,7 @@ impl Keeper {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.phase = Phase::Ended { record: Box::new(record) };
         // The worker says when nobody holds the FIFOs; until then somebody may.
-        run.leftovers = Leftovers { members, fifo_held: run.captured, disowned: false };
+        run.leftovers = Leftovers { members, fifo_held: run.captured, disowned: false, told: true };
         let (pid, captured) = (run.pid(), run.captured);
         if unacknowledged {
             self.init.ack(id, pid);
