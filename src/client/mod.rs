@@ -267,7 +267,9 @@ impl Client {
         query.extend(limit.map(|n| ("limit", n.to_string())));
         query.extend(follow.then(|| ("follow", "true".to_owned())));
         let response = self.send(Method::GET, "/v1/events", &query, None, Bytes::new()).await?;
-        Ok(EventLines::new(Body::new(granted(response).await?.into_body())))
+        let response = granted(response).await?;
+        let seq = header_text(response.headers(), "x-outlive-seq").and_then(|n| n.parse().ok());
+        Ok(EventLines::new(Body::new(response.into_body()), seq.unwrap_or(0)))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {

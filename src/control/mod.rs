@@ -79,7 +79,7 @@ mod serve;
 mod status;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod when;
 
 use std::sync::Arc;
