@@ -4,6 +4,7 @@ use super::args::EventsArgs;
 use super::error::Fail;
 use super::watch::{PATIENCE, PATIENCE_AT_END, PAUSE};
 use super::{Ctx, code};
+use crate::client::Since;
 use crate::wire::control::EventView;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -38,10 +39,8 @@ async fn read(
     ctx: &mut Ctx<'_>,
     answered: &mut Option<Instant>,
 ) -> Result<(), Fail> {
-    let mut events = ctx.client.events(*since, None, args.follow).await?;
+    let mut events = ctx.client.events(since.map_or(Since::Beginning, Since::Seq), None, args.follow).await?;
     *answered = Some(Instant::now());
-    // Without a number to go on from, a second stream would miss what came between it and the first.
-    since.get_or_insert(events.seq);
     while let Some((event, json)) = events.next().await? {
         *answered = Some(Instant::now());
         *since = Some(event.seq);

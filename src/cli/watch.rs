@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::code;
 use super::error::Fail;
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, Since};
 use crate::wire::control::{JobStatus, StateWord};
 
 /// Between two tries to reach an instance.
@@ -89,7 +89,7 @@ impl Follower {
     fn start(client: &Client, news: &Arc<Notify>) -> Self {
         let (client, news) = (client.clone(), Arc::clone(news));
         Self(tokio::spawn(async move {
-            let mut events = client.events(None, None, true).await?;
+            let mut events = client.events(Since::Now, None, true).await?;
             // What happened before the stream began.
             news.notify_one();
             while events.next().await?.is_some() {

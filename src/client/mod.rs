@@ -122,6 +122,18 @@ impl OutputQuery {
     }
 }
 
+/// Where a stream of decisions begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Since {
+    /// With the first there is.
+    #[default]
+    Beginning,
+    /// After this number.
+    Seq(u64),
+    /// With the next one.
+    Now,
+}
+
 /// A raw answer: its bytes, and which bytes they are.
 #[derive(Debug)]
 pub struct RawOutput {
@@ -255,15 +267,14 @@ impl Client {
         Ok(OutputStream::new(Body::new(response.into_body()), run, offset))
     }
 
-    /// Recorded decisions after `since`; with `follow` also those to come.
-    pub async fn events(
-        &self,
-        since: Option<u64>,
-        limit: Option<u64>,
-        follow: bool,
-    ) -> Result<EventLines, Error> {
+    /// Recorded decisions; with `follow` also those to come.
+    pub async fn events(&self, since: Since, limit: Option<u64>, follow: bool) -> Result<EventLines, Error> {
         let mut query = Vec::new();
-        query.extend(since.map(|n| ("since", n.to_string())));
+        query.extend(match since {
+            Since::Beginning => None,
+            Since::Seq(n) => Some(("since", n.to_string())),
+            Since::Now => Some(("since", "now".to_owned())),
+        });
         query.extend(limit.map(|n| ("limit", n.to_string())));
         query.extend(follow.then(|| ("follow", "true".to_owned())));
         let response = self.send(Method::GET, "/v1/events", &query, None, Bytes::new()).await?;

@@ -71,7 +71,7 @@ impl Lines {
 /// Recorded decisions, one at a time.
 #[derive(Debug)]
 pub struct EventLines {
-    /// The last decision when the answer began: what a follower who named no beginning sees comes after it.
+    /// Number of the last decision when the answer began.
     pub seq: u64,
     lines: Lines,
 }

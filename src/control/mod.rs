@@ -10,7 +10,7 @@
 //! curl -s --unix-socket $S -d '{"signal":"HUP"}' http://x/v1/jobs/web/signal
 //! curl -s --unix-socket $S -d '{"command":["make","all"],"cwd":"/src"}' http://x/v1/run
 //! curl -sN --unix-socket $S 'http://x/v1/jobs/web/output?tail=10&follow=true'
-//! curl -sN --unix-socket $S -H 'Accept: text/event-stream' 'http://x/v1/events?follow=true'
+//! curl -sN --unix-socket $S -H 'Accept: text/event-stream' 'http://x/v1/events?since=now&follow=true'
 //! ```
 //!
 //! | route | what it does |
@@ -25,7 +25,7 @@
 //! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
 //! | `GET /v1/jobs/NAME/output` | captured bytes, see below |
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
-//! | `GET /v1/events` | recorded decisions as JSON lines: `since=SEQ`, `limit=N`, `follow=true` |
+//! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
 //! | `POST /v1/run` | submits a job; answers 201 with its name |
 //! | `POST /v1/shutdown` | body `{"keep_jobs": true}` or none; answers 202 when it has begun |
