@@ -6,3 +6,4 @@ mod disk_full;
 mod flow;
 mod kill;
 mod rotation;
+mod speed;
