@@ -67,6 +67,51 @@ fn start(dir: &Path) -> Child {
     child
 }
 
+/// How often the threads of a process went to sleep of their own will: once per wake-up.
+fn wake_ups(pid: u32) -> Vec<(String, u64)> {
+    let mut all = Vec::new();
+    for task in Path::new(&format!("/proc/{pid}/task")).read_dir().unwrap() {
+        let path = task.unwrap().path();
+        let name = std::fs::read_to_string(path.join("comm")).unwrap();
+        let status = std::fs::read_to_string(path.join("status")).unwrap();
+        let count = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        all.push((name.trim().to_owned(), count.trim().parse().unwrap()));
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn an_idle_worker_never_wakes_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs: Vec<_> = ["1-out", "1-err", "2-out", "2-err"]
+        .into_iter()
+        .map(|name| {
+            fifo::create(&dir.path().join(name), 0o600).unwrap();
+            fifo::open_both(&dir.path().join(name)).unwrap()
+        })
+        .collect();
+    write_all(&jobs[0], b"a line\n");
+    let mut child = start(dir.path());
+    let output = dir.path().join("runs/1/output");
+    until("the line on disk", || read_all(&output, Series::Merged) == b"a line\n");
+    // One run's last holders go: their hang-up must not be reported again and again.
+    let [out, err, ..] = <[_; 4]>::try_from(jobs).unwrap();
+    drop((out, err));
+    let (_keep, never) = channel::<()>();
+    let mut before = wake_ups(child.id());
+    until("a second without any wake-up", || {
+        let _ = never.recv_timeout(Duration::from_secs(1));
+        let now = wake_ups(child.id());
+        let quiet = now == before;
+        before = now;
+        quiet
+    });
+    assert!(before.iter().any(|(name, _)| name == "capture"), "{before:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
