@@ -20,5 +20,8 @@ pub mod cli;
 pub mod client;
 pub mod control;
 pub mod core;
+pub mod keeper;
+pub mod state_dir;
 pub mod supervisor;
+pub mod sys;
 pub mod wire;
