@@ -11,6 +11,7 @@
 
 pub mod effect;
 pub mod event;
+pub mod graph;
 pub mod identity;
 pub mod ids;
 pub mod input;
