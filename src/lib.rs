@@ -17,5 +17,6 @@
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
 
 pub mod core;
+pub mod journal;
 pub mod supervisor;
 pub mod wire;
