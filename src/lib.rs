@@ -21,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod journal;
 pub mod keeper;
 pub mod state_dir;
 pub mod supervisor;
