@@ -5,7 +5,7 @@
 
 mod act;
 mod args;
-pub mod check;
+mod check;
 mod completions;
 mod demo_http;
 mod error;
@@ -27,6 +27,7 @@ mod wait;
 mod watch;
 mod when;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
 
@@ -85,8 +86,6 @@ instance, NO_COLOR switches colours off.";
 pub struct Hooks {
     /// Starts an instance; answers the exit code.
     pub up: fn(up::UpOptions) -> u8,
-    /// The configuration.
-    pub config: check::ConfigHooks,
 }
 
 /// What a verb works with.
@@ -115,7 +114,7 @@ pub fn run(
         Ok(cli) => cli,
         Err(e) => return usage(&e, &mut out),
     };
-    let result = match without_instance(&cli.verb, hooks, &mut out) {
+    let result = match without_instance(&cli.verb, &mut out) {
         Some(result) => result,
         None => with_instance(cli, env, hooks, &mut out),
     };
@@ -143,13 +142,18 @@ fn usage(error: &clap::Error, out: &mut Out) -> u8 {
 }
 
 /// Verbs that work where there can be no instance.
-fn without_instance(verb: &Verb, hooks: Hooks, out: &mut Out) -> Option<Result<u8, Fail>> {
+fn without_instance(verb: &Verb, out: &mut Out) -> Option<Result<u8, Fail>> {
     Some(match verb {
-        Verb::Check(args) => check::check(args, hooks.config, out),
+        Verb::Check(args) => check::check(args, &environment(), out),
         Verb::Completions(args) => completions::completions(args, out),
         Verb::DemoHttp => demo_http::demo_http(out),
         _ => return None,
     })
+}
+
+/// The variables of this process that are text; no configuration can name others.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
 fn with_instance(

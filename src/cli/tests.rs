@@ -1,11 +1,12 @@
 //! Samples for the tests of the verbs, and the command line as a whole.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::control::output::Stream::{Stderr, Stdout};
+
+use crate::control::tests::fake::Stream::{Stderr, Stdout};
 use crate::control::tests::fake::{Fake, name, run_id, soon};
 use crate::core::ids::JobName;
 use crate::core::spec::Kind;
@@ -90,18 +91,7 @@ fn fake_up(options: up::UpOptions) -> u8 {
     77
 }
 
-fn fake_load(path: &Path) -> Result<usize, Vec<String>> {
-    if path.ends_with("good.toml") { Ok(3) } else { Err(vec!["one".to_owned(), "two".to_owned()]) }
-}
-
-const HOOKS: Hooks = Hooks {
-    up: fake_up,
-    config: check::ConfigHooks {
-        find_default: || None::<PathBuf>,
-        load: fake_load,
-        schema: || "{\"schema\": true}".to_owned(),
-    },
-};
+const HOOKS: Hooks = Hooks { up: fake_up };
 
 /// What a command did.
 struct Done {
@@ -360,12 +350,22 @@ async fn a_reader_that_goes_away_ends_the_command_quietly() {
 #[tokio::test]
 async fn check_counts_jobs_or_mistakes() {
     let dir = tempfile::tempdir().unwrap();
-    let good = outlive(dir.path(), &["check", "-c", "good.toml"]).await;
-    assert_eq!((good.code, good.stdout.as_str()), (0, "good.toml: good, 3 jobs\n"));
-    let bad = outlive(dir.path(), &["check", "-c", "bad.toml"]).await;
-    assert_eq!((bad.code, bad.stderr.as_str()), (2, "one\ntwo\nbad.toml: 2 mistakes\n"));
-    assert_eq!(outlive(dir.path(), &["check"]).await.code, 2);
-    assert_eq!(outlive(dir.path(), &["check", "--schema"]).await.stdout, "{\"schema\": true}\n");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let good = write("good.toml", "[job.a]\ncommand = [\"true\"]\ninstances = 2\n");
+    let done = outlive(dir.path(), &["check", "-c", &good]).await;
+    assert_eq!((done.code, done.stdout), (0, format!("{good}: good, 2 jobs\n")), "{}", done.stderr);
+    let bad = write("bad.toml", "[job.a]\ncomand = [\"true\"]\n");
+    let done = outlive(dir.path(), &["check", "-c", &bad]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (2, ""));
+    assert!(done.stderr.starts_with(&format!("{bad}:2:1:")), "{}", done.stderr);
+    assert!(done.stderr.contains("command") && done.stderr.contains("1 mistake\n"), "{}", done.stderr);
+    let schema = outlive(dir.path(), &["check", "--schema"]).await.stdout;
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert!(schema["properties"]["job"].is_object());
     let script = outlive(dir.path(), &["completions", "zsh"]).await;
     assert!(script.stdout.contains("#compdef outlive"), "{}", script.stdout);
 }

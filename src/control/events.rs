@@ -15,7 +15,7 @@ use super::stream::{self, Sink};
 use crate::wire::control::EventView;
 
 /// Reads from the log of a state directory at most `max` entries after a sequence number, oldest first.
-pub type ReadEvents = fn(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>>;
+pub(crate) type ReadEvents = fn(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>>;
 
 /// Entries read at a time: a read looks through a whole segment of the log, so it should be worth it.
 const BLOCK: usize = 4096;

@@ -67,7 +67,7 @@ mod events;
 mod follow;
 mod instance;
 mod openapi;
-pub mod output;
+mod output;
 mod output_route;
 mod params;
 mod patient;
@@ -76,6 +76,7 @@ mod render;
 mod routes;
 mod run_feed;
 mod serve;
+mod sources;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -87,18 +88,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use bind::{PATH_BYTES_MAX, bind};
-pub use events::ReadEvents;
-pub use serve::{Limits, serve, serve_with};
+pub use serve::serve;
 
 use crate::supervisor::handle::{Handle, View};
 
-/// Where files are read: functions, so that this module knows no file format.
+/// Where files are read: functions, so that tests can do without a keeper.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Opens a run's captured output.
-    pub output: output::OpenOutput,
+    output: output::OpenOutput,
     /// Reads the event log.
-    pub events: ReadEvents,
+    events: events::ReadEvents,
 }
 
 /// What every request has at hand.

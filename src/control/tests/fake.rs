@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::super::output::{Chunk, OutputReader, Record, Series, Stream};
-use super::super::{Limits, Sources, bind, serve_with};
+pub(crate) use super::super::output::Stream;
+use super::super::output::{Chunk, OutputReader, Record, Series};
+use super::super::serve::{Limits, serve_with};
+use super::super::{Sources, bind};
 use crate::client::Client;
 use crate::core::ids::{JobName, RunId};
 use crate::core::spec::Kind;
@@ -43,6 +45,7 @@ pub(crate) struct Fake {
     pub(crate) ending: watch::Sender<bool>,
     pub(crate) served: JoinHandle<()>,
     handle: Handle,
+    sources: Sources,
     limits: Limits,
 }
 
@@ -52,6 +55,15 @@ impl Fake {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
+        Self::of(Sources { output: open_output, events: read_events }, limits)
+    }
+
+    /// With the files that a keeper and a supervisor write.
+    pub(crate) fn of_files() -> Self {
+        Self::of(Sources::FILES, Limits::default())
+    }
+
+    fn of(sources: Sources, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("c.sock");
         let listener = bind(&socket, 0o600, None).unwrap();
@@ -62,9 +74,8 @@ impl Fake {
         let asked = Arc::default();
         tokio::spawn(main_loop(asks_rx, Arc::clone(&asked)));
         let handle = Handle { asks, view: view_rx, state_dir: dir.path().to_owned() };
-        let sources = Sources { output: open_output, events: read_events };
         let served = tokio::spawn(serve_with(listener, handle.clone(), sources, ending_rx, limits));
-        Self { client: Client::new(socket), dir, view, asked, ending, served, handle, limits }
+        Self { client: Client::new(socket), dir, view, asked, ending, served, handle, sources, limits }
     }
 
     /// Kills the server with all its connections, and starts another in its place.
@@ -73,9 +84,9 @@ impl Fake {
         let _ = (&mut self.served).await;
         let listener = bind(self.client.socket(), 0o600, None).unwrap();
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-        let sources = Sources { output: open_output, events: read_events };
         let ending = self.ending.subscribe();
-        self.served = tokio::spawn(serve_with(listener, self.handle.clone(), sources, ending, self.limits));
+        let (handle, sources) = (self.handle.clone(), self.sources);
+        self.served = tokio::spawn(serve_with(listener, handle, sources, ending, self.limits));
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut View)) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::super::Limits;
 use super::super::output::Stream::Stdout;
+use super::super::serve::Limits;
 use super::fake::{Fake, run_id, soon};
 
 async fn connect(fake: &Fake) -> UnixStream {

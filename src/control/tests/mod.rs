@@ -2,6 +2,7 @@
 //! runs whose output lies in plain files.
 
 pub(crate) mod fake;
+mod files;
 mod limits;
 mod output;
 mod verbs;
