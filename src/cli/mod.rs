@@ -30,6 +30,7 @@ mod when;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -166,7 +167,7 @@ fn with_instance(
     let wrong = |e: paths::PathsError| Fail::Usage(e.to_string());
     let paths = Paths::resolve(&cli.place, env, uid).map_err(wrong)?;
     paths.check().map_err(wrong)?;
-    let client = Client::new(&paths.socket);
+    let client = Client::new(&paths.socket).with_patience(RECOVERY_TIME);
     let mut ctx = Ctx { paths, client, hooks, env, out };
     let ctx = &mut ctx;
     match cli.verb {
@@ -187,6 +188,9 @@ fn with_instance(
         Verb::Check(_) | Verb::Completions(_) | Verb::DemoHttp => Ok(code::OK),
     }
 }
+
+/// How long a command waits for an instance that is finding out what survived.
+const RECOVERY_TIME: Duration = Duration::from_secs(10);
 
 /// Runs a verb's conversation with the instance on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Fail> {

@@ -270,6 +270,25 @@ async fn waiting_outlives_the_supervisor_and_gives_the_code_of_the_job() {
 }
 
 #[tokio::test]
+async fn a_verb_waits_while_the_instance_recovers() {
+    let fake = Fake::new();
+    fake.change(|view| {
+        view.ready = false;
+        view.jobs.clear();
+        Arc::make_mut(&mut view.instance).state = InstanceState::Recovering;
+    });
+    let (_, start) = begin(fake.dir.path(), &["start", "api"]);
+    for _ in 0..20 {
+        fake.client.version().await.unwrap();
+    }
+    assert!(!start.is_finished());
+    fake.change(|view| {
+        view.jobs.insert(name("api"), Arc::new(job("api", StateWord::Stopped)));
+    });
+    assert_eq!(soon(start).await.unwrap().stdout, "api: done\n");
+}
+
+#[tokio::test]
 async fn logs_are_exact_prefixed_or_stamped() {
     let fake = Fake::new();
     let dir = fake.dir.path();
