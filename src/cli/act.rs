@@ -62,7 +62,7 @@ async fn wait(
     timeout: Option<Duration>,
     done: impl FnMut(&[JobStatus]) -> bool,
 ) -> Result<Vec<JobStatus>, Fail> {
-    let result = watch::until(&ctx.client, jobs, timeout, done).await;
+    let result = watch::until(&ctx.client, jobs, timeout, watch::Met::Before, done).await;
     if let Err(Fail::Code(code::TIMEOUT)) = result {
         ctx.out.note("outlive: the request was accepted; the time to wait for it is over");
     }

@@ -2,8 +2,9 @@
 
 use super::args::EventsArgs;
 use super::error::Fail;
-use super::watch::{PATIENCE, PAUSE};
+use super::watch::{PATIENCE, PATIENCE_AT_END, PAUSE};
 use super::{Ctx, code};
+use crate::client::Since;
 use crate::wire::control::EventView;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -11,13 +12,18 @@ use tokio::time::Instant;
 pub(crate) async fn events(args: &EventsArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     let mut since = args.since;
     let mut answered: Option<Instant> = None;
+    let mut ending = false;
     loop {
         match read(args, &mut since, ctx, &mut answered).await {
             Ok(()) if !args.follow => return Ok(code::OK),
-            // The supervisor ended or died; its successor goes on where it stopped.
-            Ok(()) => {}
-            Err(Fail::Client(e)) if args.follow && since.is_some() && e.may_pass() => {
-                if answered.is_none_or(|at| at.elapsed() >= PATIENCE) {
+            // The supervisor ends; if it has a successor, that goes on where it stopped.
+            Ok(()) => ending = true,
+            Err(Fail::Client(e)) if args.follow && e.may_pass() => {
+                let Some(quiet) = answered.map(|at| at.elapsed()) else { return Err(e.into()) };
+                if ending && quiet >= PATIENCE_AT_END {
+                    return Ok(code::OK);
+                }
+                if quiet >= PATIENCE {
                     return Err(e.into());
                 }
             }
@@ -33,7 +39,7 @@ async fn read(
     ctx: &mut Ctx<'_>,
     answered: &mut Option<Instant>,
 ) -> Result<(), Fail> {
-    let mut events = ctx.client.events(*since, None, args.follow).await?;
+    let mut events = ctx.client.events(since.map_or(Since::Beginning, Since::Seq), None, args.follow).await?;
     *answered = Some(Instant::now());
     while let Some((event, json)) = events.next().await? {
         *answered = Some(Instant::now());
@@ -47,6 +53,7 @@ async fn read(
         }
         ctx.out.flush()?;
     }
+    *answered = Some(Instant::now());
     Ok(())
 }
 

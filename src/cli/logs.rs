@@ -11,16 +11,13 @@ use tokio::time::Instant;
 
 use super::args::LogsArgs;
 use super::error::Fail;
-use super::watch::{PATIENCE, PAUSE};
+use super::watch::{PATIENCE, PATIENCE_AT_END, PAUSE};
 use super::{Ctx, Out, code};
 use crate::client::{Client, Error, OutputItem, OutputQuery, OutputStream, Piece};
 use crate::core::ids::{JobName, RunId};
 
 /// Pieces that may wait to be printed.
 const WAITING_MAX: usize = 16;
-
-/// How long a successor of a supervisor that said it ends is waited for.
-const PATIENCE_AT_END: std::time::Duration = std::time::Duration::from_secs(2);
 
 pub(crate) async fn logs(args: &LogsArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     let names: Vec<JobName> =

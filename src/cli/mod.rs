@@ -5,7 +5,7 @@
 
 mod act;
 mod args;
-pub mod check;
+mod check;
 mod completions;
 mod demo_http;
 mod error;
@@ -27,8 +27,10 @@ mod wait;
 mod watch;
 mod when;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -85,8 +87,6 @@ instance, NO_COLOR switches colours off.";
 pub struct Hooks {
     /// Starts an instance; answers the exit code.
     pub up: fn(up::UpOptions) -> u8,
-    /// The configuration.
-    pub config: check::ConfigHooks,
 }
 
 /// What a verb works with.
@@ -115,7 +115,7 @@ pub fn run(
         Ok(cli) => cli,
         Err(e) => return usage(&e, &mut out),
     };
-    let result = match without_instance(&cli.verb, hooks, &mut out) {
+    let result = match without_instance(&cli.verb, &mut out) {
         Some(result) => result,
         None => with_instance(cli, env, hooks, &mut out),
     };
@@ -143,13 +143,18 @@ fn usage(error: &clap::Error, out: &mut Out) -> u8 {
 }
 
 /// Verbs that work where there can be no instance.
-fn without_instance(verb: &Verb, hooks: Hooks, out: &mut Out) -> Option<Result<u8, Fail>> {
+fn without_instance(verb: &Verb, out: &mut Out) -> Option<Result<u8, Fail>> {
     Some(match verb {
-        Verb::Check(args) => check::check(args, hooks.config, out),
+        Verb::Check(args) => check::check(args, &environment(), out),
         Verb::Completions(args) => completions::completions(args, out),
         Verb::DemoHttp => demo_http::demo_http(out),
         _ => return None,
     })
+}
+
+/// The variables of this process that are text; no configuration can name others.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
 fn with_instance(
@@ -162,7 +167,7 @@ fn with_instance(
     let wrong = |e: paths::PathsError| Fail::Usage(e.to_string());
     let paths = Paths::resolve(&cli.place, env, uid).map_err(wrong)?;
     paths.check().map_err(wrong)?;
-    let client = Client::new(&paths.socket);
+    let client = Client::new(&paths.socket).with_patience(RECOVERY_TIME);
     let mut ctx = Ctx { paths, client, hooks, env, out };
     let ctx = &mut ctx;
     match cli.verb {
@@ -183,6 +188,9 @@ fn with_instance(
         Verb::Check(_) | Verb::Completions(_) | Verb::DemoHttp => Ok(code::OK),
     }
 }
+
+/// How long a command waits for an instance that is finding out what survived.
+const RECOVERY_TIME: Duration = Duration::from_secs(10);
 
 /// Runs a verb's conversation with the instance on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Fail> {

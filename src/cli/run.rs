@@ -36,7 +36,7 @@ pub(crate) fn run(args: &RunArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     }
     ctx.out.note(&format!("outlive: running as {}", reply.name));
     let names = [reply.name.to_string()];
-    let jobs = block_on(watch::until(&ctx.client, &names, None, watch::has_ended))??;
+    let jobs = block_on(watch::until(&ctx.client, &names, None, watch::Met::Before, watch::has_ended))??;
     Ok(wait::shell_code(&jobs))
 }
 

@@ -11,6 +11,9 @@ use super::{Ctx, code};
 use crate::client::Error;
 use crate::wire::control::{ShutdownRequest, Status};
 
+/// How the root process shows itself.
+const TITLE: &[u8] = b"outlive: init";
+
 pub(crate) async fn shutdown(args: &ShutdownArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     let before = if args.no_wait { None } else { ctx.client.status(&[]).await.ok() };
     let root = before.as_ref().and_then(hold_root);
@@ -19,9 +22,9 @@ pub(crate) async fn shutdown(args: &ShutdownArgs, ctx: &mut Ctx<'_>) -> Result<u
         return Ok(code::OK);
     }
     match root {
-        // The root ends last; if the jobs are kept, it may stay with them.
-        Some(root) if !args.keep_jobs => ended(root).await?,
-        _ => silence(ctx).await?,
+        // The root ends last.
+        Some(root) => ended(root).await?,
+        None => silence(ctx).await?,
     }
     Ok(code::OK)
 }
@@ -31,8 +34,9 @@ fn hold_root(status: &Status) -> Option<OwnedFd> {
     let pid = status.instance.roles.init.pid?;
     let handle = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     // Looked at after the handle was taken, so that both mean the same process.
-    let title = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    title.starts_with(b"outlive: init").then_some(handle)
+    let shown = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let is_root = ["cmdline", "comm"].iter().any(|file| shown(file).starts_with(TITLE));
+    is_root.then_some(handle)
 }
 
 /// Waits for the end of the process behind a handle.

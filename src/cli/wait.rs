@@ -17,7 +17,7 @@ pub(crate) async fn wait(args: &WaitArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail>
         WaitFor::Ended => watch::has_ended(jobs),
         WaitFor::Exited => exits.all(jobs),
     };
-    let jobs = watch::until(&ctx.client, &args.jobs, args.timeout, done).await;
+    let jobs = watch::until(&ctx.client, &args.jobs, args.timeout, watch::Met::Never, done).await;
     if let Err(Fail::Code(code::TIMEOUT)) = jobs {
         ctx.out.note("outlive: the time is over");
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::code;
 use super::error::Fail;
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, Since};
 use crate::wire::control::{JobStatus, StateWord};
 
 /// Between two tries to reach an instance.
@@ -25,9 +25,21 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long an instance that answered before may be silent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a successor of a supervisor that said it ends is waited for.
+pub(crate) const PATIENCE_AT_END: Duration = Duration::from_secs(2);
+
 /// It does not run, and will not by itself.
 pub(crate) fn has_ended(jobs: &[JobStatus]) -> bool {
     jobs.iter().all(|job| matches!(job.state, StateWord::Stopped | StateWord::Exited | StateWord::Fatal))
+}
+
+/// Whether the instance has answered before this wait: then its silence is a supervisor being replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// It has.
+    Before,
+    /// This is the first time that it is asked.
+    Never,
 }
 
 /// Waits until `done` says so about the jobs that the selectors mean.
@@ -38,12 +50,13 @@ pub(crate) async fn until(
     client: &Client,
     selectors: &[String],
     timeout: Option<Duration>,
+    met: Met,
     mut done: impl FnMut(&[JobStatus]) -> bool,
 ) -> Result<Vec<JobStatus>, Fail> {
     let work = async {
         let news = Arc::new(Notify::new());
         let mut follower = Follower::start(client, &news);
-        let mut answered: Option<Instant> = None;
+        let mut answered = (met == Met::Before).then(Instant::now);
         loop {
             match client.status(selectors).await {
                 Ok(status) if done(&status.jobs) => return Ok(status.jobs),
@@ -76,7 +89,7 @@ impl Follower {
     fn start(client: &Client, news: &Arc<Notify>) -> Self {
         let (client, news) = (client.clone(), Arc::clone(news));
         Self(tokio::spawn(async move {
-            let mut events = client.events(None, None, true).await?;
+            let mut events = client.events(Since::Now, None, true).await?;
             // What happened before the stream began.
             news.notify_one();
             while events.next().await?.is_some() {

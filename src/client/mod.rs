@@ -31,6 +31,9 @@ use crate::wire::control::{
 /// delay; a supervisor that says nothing for this long is broken.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
+/// Between two tries while the instance is recovering.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// Largest answer that is no stream.
 const ANSWER_MAX: usize = 256 * 1024 * 1024;
 
@@ -122,6 +125,18 @@ impl OutputQuery {
     }
 }
 
+/// Where a stream of decisions begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Since {
+    /// With the first there is.
+    #[default]
+    Beginning,
+    /// After this number.
+    Seq(u64),
+    /// With the next one.
+    Now,
+}
+
 /// A raw answer: its bytes, and which bytes they are.
 #[derive(Debug)]
 pub struct RawOutput {
@@ -139,12 +154,21 @@ pub struct RawOutput {
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 impl Client {
     /// A client of the instance whose control socket this is.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), patience: Duration::ZERO }
+    }
+
+    /// The same client, asking again for this long while the instance answers that it is still recovering.
+    /// Such an answer means that nothing was done, so this is right for every call.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The socket.
@@ -233,8 +257,7 @@ impl Client {
     /// Captured bytes as they are.
     pub async fn output_raw(&self, name: &JobName, query: &OutputQuery) -> Result<RawOutput, Error> {
         let path = format!("/v1/jobs/{}/output", escape(name.as_str()));
-        let response = self.send(Method::GET, &path, &query.query(), None, Bytes::new()).await?;
-        let response = granted(response).await?;
+        let response = self.granted(Method::GET, &path, &query.query(), None, Bytes::new()).await?;
         let text = |name: &str| header_text(response.headers(), name);
         Ok(RawOutput {
             run: text("x-outlive-run").and_then(|id| id.parse().ok()),
@@ -248,30 +271,29 @@ impl Client {
     pub async fn output(&self, name: &JobName, query: &OutputQuery) -> Result<OutputStream, Error> {
         let path = format!("/v1/jobs/{}/output", escape(name.as_str()));
         let kind = Some("text/event-stream");
-        let response = self.send(Method::GET, &path, &query.query(), kind, Bytes::new()).await?;
-        let response = granted(response).await?;
+        let response = self.granted(Method::GET, &path, &query.query(), kind, Bytes::new()).await?;
         let run = header_text(response.headers(), "x-outlive-run").and_then(|id| id.parse().ok());
         let offset = header_text(response.headers(), "x-outlive-offset");
         Ok(OutputStream::new(Body::new(response.into_body()), run, offset))
     }
 
-    /// Recorded decisions after `since`; with `follow` also those to come.
-    pub async fn events(
-        &self,
-        since: Option<u64>,
-        limit: Option<u64>,
-        follow: bool,
-    ) -> Result<EventLines, Error> {
+    /// Recorded decisions; with `follow` also those to come.
+    pub async fn events(&self, since: Since, limit: Option<u64>, follow: bool) -> Result<EventLines, Error> {
         let mut query = Vec::new();
-        query.extend(since.map(|n| ("since", n.to_string())));
+        query.extend(match since {
+            Since::Beginning => None,
+            Since::Seq(n) => Some(("since", n.to_string())),
+            Since::Now => Some(("since", "now".to_owned())),
+        });
         query.extend(limit.map(|n| ("limit", n.to_string())));
         query.extend(follow.then(|| ("follow", "true".to_owned())));
-        let response = self.send(Method::GET, "/v1/events", &query, None, Bytes::new()).await?;
-        Ok(EventLines::new(Body::new(granted(response).await?.into_body())))
+        let response = self.granted(Method::GET, "/v1/events", &query, None, Bytes::new()).await?;
+        let seq = header_text(response.headers(), "x-outlive-seq").and_then(|n| n.parse().ok());
+        Ok(EventLines::new(Body::new(response.into_body()), seq.unwrap_or(0)))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {
-        decode(self.send(Method::GET, path, query, None, Bytes::new()).await?).await
+        decode(self.granted(Method::GET, path, query, None, Bytes::new()).await?).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -280,12 +302,35 @@ impl Client {
         query: &[(&str, String)],
         body: Bytes,
     ) -> Result<T, Error> {
-        decode(self.send(Method::POST, path, query, None, body).await?).await
+        decode(self.granted(Method::POST, path, query, None, body).await?).await
     }
 
     async fn post_json<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Error> {
         let body = serde_json::to_vec(body).map_err(broken)?;
         self.post(path, &[], body.into()).await
+    }
+
+    /// Asks until the answer is a good one, or is not worth waiting for.
+    async fn granted(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        accept: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let end = tokio::time::Instant::now() + self.patience;
+        loop {
+            let response = self.send(method.clone(), path, query, accept, body.clone()).await?;
+            match granted(response).await {
+                Err(Error::Refused { reply, .. })
+                    if reply.code == "recovering" && tokio::time::Instant::now() < end =>
+                {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     async fn send(
@@ -371,7 +416,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Error {
 }
 
 async fn decode<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Error> {
-    let body = collect(granted(response).await?.into_body()).await?;
+    let body = collect(response.into_body()).await?;
     serde_json::from_slice(&body).map_err(broken)
 }
 

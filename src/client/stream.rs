@@ -70,16 +70,20 @@ impl Lines {
 
 /// Recorded decisions, one at a time.
 #[derive(Debug)]
-pub struct EventLines(Lines);
+pub struct EventLines {
+    /// Number of the last decision when the answer began.
+    pub seq: u64,
+    lines: Lines,
+}
 
 impl EventLines {
-    pub(super) fn new(body: Body) -> Self {
-        Self(Lines { body, buffer: Vec::new(), taken: 0 })
+    pub(super) fn new(body: Body, seq: u64) -> Self {
+        Self { seq, lines: Lines { body, buffer: Vec::new(), taken: 0 } }
     }
 
     /// The next one, and the JSON it came as; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<(EventView, String)>, Error> {
-        match self.0.next().await? {
+        match self.lines.next().await? {
             None => Ok(None),
             Some(line) => Ok(Some((serde_json::from_str(&line).map_err(broken)?, line))),
         }

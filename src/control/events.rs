@@ -15,10 +15,13 @@ use super::stream::{self, Sink};
 use crate::wire::control::EventView;
 
 /// Reads from the log of a state directory at most `max` entries after a sequence number, oldest first.
-pub type ReadEvents = fn(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>>;
+pub(crate) type ReadEvents = fn(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>>;
 
-/// Entries read at a time.
-const BLOCK: usize = 256;
+/// Entries read at a time: a read looks through a whole segment of the log, so it should be worth it.
+const BLOCK: usize = 4096;
+
+/// Shortest time between two reads of a follower: what happens meanwhile is read together.
+const BETWEEN_READS: Duration = Duration::from_millis(20);
 
 /// Silence after which an event stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -35,10 +38,13 @@ pub(crate) async fn events(
     let seq = shared.view().seq;
     // A client that lost its connection says where it was, as browsers do by themselves.
     let resumed = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
-    let since = params.parsed("since", "a sequence number")?.or(resumed);
+    let since = match params.text("since") {
+        Some("now") => Some(seq),
+        _ => params.parsed("since", "a sequence number or \"now\"")?.or(resumed),
+    };
     let feed = Feed {
         sse: stream::wants_events(&headers),
-        since: since.unwrap_or(if follow { seq } else { 0 }),
+        since: since.unwrap_or(0),
         left: params.parsed("limit", "a number of entries")?,
         follow,
         shared,
@@ -91,10 +97,12 @@ impl Feed {
                 return;
             }
             if block.is_empty() {
-                match self.wait(&sink).await {
-                    Some(newer) => seq = newer,
-                    None => return,
+                let earliest = tokio::time::Instant::now() + BETWEEN_READS;
+                if self.wait(&sink).await.is_none() {
+                    return;
                 }
+                tokio::time::sleep_until(earliest).await;
+                seq = self.shared.handle.view.borrow_and_update().seq;
             }
             block = match self.read(seq).await {
                 Ok(block) => block,
@@ -113,7 +121,7 @@ impl Feed {
     }
 
     /// Waits for a new entry; `None` when the client goes or the supervisor ends.
-    async fn wait(&mut self, sink: &Sink) -> Option<u64> {
+    async fn wait(&mut self, sink: &Sink) -> Option<()> {
         loop {
             let shared = &mut self.shared;
             tokio::select! {
@@ -127,9 +135,8 @@ impl Feed {
                     continue;
                 }
             }
-            let seq = shared.handle.view.borrow().seq;
-            if seq > self.since {
-                return Some(seq);
+            if shared.handle.view.borrow().seq > self.since {
+                return Some(());
             }
         }
     }

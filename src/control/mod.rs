@@ -10,7 +10,7 @@
 //! curl -s --unix-socket $S -d '{"signal":"HUP"}' http://x/v1/jobs/web/signal
 //! curl -s --unix-socket $S -d '{"command":["make","all"],"cwd":"/src"}' http://x/v1/run
 //! curl -sN --unix-socket $S 'http://x/v1/jobs/web/output?tail=10&follow=true'
-//! curl -sN --unix-socket $S -H 'Accept: text/event-stream' 'http://x/v1/events?follow=true'
+//! curl -sN --unix-socket $S -H 'Accept: text/event-stream' 'http://x/v1/events?since=now&follow=true'
 //! ```
 //!
 //! | route | what it does |
@@ -25,7 +25,7 @@
 //! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
 //! | `GET /v1/jobs/NAME/output` | captured bytes, see below |
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
-//! | `GET /v1/events` | recorded decisions as JSON lines: `since=SEQ`, `limit=N`, `follow=true` |
+//! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
 //! | `POST /v1/run` | submits a job; answers 201 with its name |
 //! | `POST /v1/shutdown` | body `{"keep_jobs": true}` or none; answers 202 when it has begun |
@@ -64,11 +64,10 @@ mod base64;
 mod bind;
 mod error;
 mod events;
-mod files;
 mod follow;
 mod instance;
 mod openapi;
-pub mod output;
+mod output;
 mod output_route;
 mod params;
 mod patient;
@@ -77,10 +76,11 @@ mod render;
 mod routes;
 mod run_feed;
 mod serve;
+mod sources;
 mod status;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod when;
 
 use std::sync::Arc;
@@ -88,19 +88,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use bind::{PATH_BYTES_MAX, bind};
-pub use events::ReadEvents;
-pub use files::{open_output, read_events};
-pub use serve::{Limits, serve, serve_with};
+pub use serve::serve;
 
 use crate::supervisor::handle::{Handle, View};
 
-/// Where files are read: functions, so that this module knows no file format.
+/// Where files are read: functions, so that tests can do without a keeper.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Opens a run's captured output.
-    pub output: output::OpenOutput,
+    output: output::OpenOutput,
     /// Reads the event log.
-    pub events: ReadEvents,
+    events: events::ReadEvents,
 }
 
 /// What every request has at hand.

@@ -42,7 +42,7 @@ const OUTPUT_QUERY: &[(&str, &str, &str)] = &[
 ];
 
 const EVENTS_QUERY: &[(&str, &str, &str)] = &[
-    ("since", "integer", "only entries after this sequence number"),
+    ("since", "string", "only entries after this sequence number, or now: only those to come"),
     ("limit", "integer", "at most this many entries"),
     ("follow", "boolean", "go on with what comes"),
 ];

@@ -1,11 +1,12 @@
-//! What the output routes need of a run's captured bytes; the files themselves belong to `state_dir`.
+//! What the output routes need of a run's captured bytes. The files themselves belong to `state_dir`; the
+//! trait is there because a test of a slow disk or a rotated file needs neither.
 
 use std::io;
 use std::path::Path;
 
 /// Which of a job's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Descriptor 1.
     Stdout,
     /// Descriptor 2.
@@ -14,8 +15,7 @@ pub enum Stream {
 
 impl Stream {
     /// The word in queries and answers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
@@ -25,7 +25,7 @@ impl Stream {
 
 /// One series of files: both streams in order of arrival, or one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Series {
+pub(crate) enum Series {
     /// Both streams.
     Merged,
     /// One stream of a run that keeps them apart.
@@ -34,30 +34,30 @@ pub enum Series {
 
 /// Bytes of a series.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// Where they stand; later than asked if older bytes were rotated away.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// The bytes; none at the end.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 /// An entry of the time and stream index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// First byte it speaks of.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// How many bytes.
-    pub len: u64,
+    pub(crate) len: u64,
     /// Who wrote them.
-    pub stream: Stream,
+    pub(crate) stream: Stream,
     /// When, in microseconds of the boot clock.
-    pub boot_us: u64,
+    pub(crate) boot_us: u64,
     /// When, in microseconds since 1970.
-    pub wall_us: i64,
+    pub(crate) wall_us: i64,
 }
 
 /// Reads one run's output while it is being written.
-pub trait OutputReader: Send {
+pub(crate) trait OutputReader: Send {
     /// Looks again at which files there are.
     fn refresh(&mut self) -> io::Result<()>;
     /// The series that exist.
@@ -77,4 +77,4 @@ pub trait OutputReader: Send {
 }
 
 /// Opens the reader of an output directory; `NotFound` while the run has none.
-pub type OpenOutput = fn(&Path) -> io::Result<Box<dyn OutputReader>>;
+pub(crate) type OpenOutput = fn(&Path) -> io::Result<Box<dyn OutputReader>>;

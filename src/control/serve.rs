@@ -23,15 +23,15 @@ use crate::supervisor::handle::Handle;
 
 /// What a connection may use.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections at a time; one more is answered with 503 and closed.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Time for a request's headers, and for the next request on an open connection.
-    pub header_time: Duration,
+    pub(crate) header_time: Duration,
     /// Bytes of a request's headers.
-    pub header_bytes: usize,
+    pub(crate) header_bytes: usize,
     /// How long a client may take nothing of an answer.
-    pub write_time: Duration,
+    pub(crate) write_time: Duration,
 }
 
 impl Default for Limits {
@@ -60,12 +60,12 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves the control socket until `ending` is true (or its sender is gone), then lets open answers finish
 /// for two seconds at most.
-pub async fn serve(listener: UnixListener, handle: Handle, sources: Sources, ending: watch::Receiver<bool>) {
-    serve_with(listener, handle, sources, ending, Limits::default()).await;
+pub async fn serve(listener: UnixListener, handle: Handle, ending: watch::Receiver<bool>) {
+    serve_with(listener, handle, Sources::FILES, ending, Limits::default()).await;
 }
 
-/// The same with other limits.
-pub async fn serve_with(
+/// The same with other sources and limits.
+pub(crate) async fn serve_with(
     listener: UnixListener,
     handle: Handle,
     sources: Sources,

@@ -118,8 +118,8 @@ fn begin(
         let listener = control_socket(options, &accepted.config, &init, listener)?;
         let (supervisor, sources, handle) = assemble(options, state_dir, init, accepted)?;
         let (end, ending) = watch::channel(false);
-        let files = control::Sources { output: control::open_output, events: control::read_events };
-        let server = tokio::spawn(control::serve(listener, handle, files, ending));
+        
+        let server = tokio::spawn(control::serve(listener, handle, ending));
         let code = supervisor.run(sources).await;
         let _ = end.send(true);
         let _ = server.await;

@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::super::output::{Chunk, OutputReader, Record, Series, Stream};
-use super::super::{Limits, Sources, bind, serve_with};
+pub(crate) use super::super::output::Stream;
+use super::super::output::{Chunk, OutputReader, Record, Series};
+use super::super::serve::{Limits, serve_with};
+use super::super::{Sources, bind};
 use crate::client::Client;
 use crate::core::ids::{JobName, RunId};
 use crate::core::spec::Kind;
@@ -20,36 +22,48 @@ use crate::wire::control::{
     Roles, RunReply, RunView, StateWord, StdinReply, WantWord,
 };
 
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Fails a test that would hang.
-pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, work).await.expect("it takes too long")
 }
 
-pub(super) fn name(text: &str) -> JobName {
+pub(crate) fn name(text: &str) -> JobName {
     JobName::new(text).unwrap()
 }
 
-pub(super) fn run_id(n: u8) -> RunId {
+pub(crate) fn run_id(n: u8) -> RunId {
     RunId::from_bytes([n; 16])
 }
 
-pub(super) struct Fake {
-    pub(super) client: Client,
-    pub(super) dir: tempfile::TempDir,
-    pub(super) view: watch::Sender<Arc<View>>,
-    pub(super) asked: Arc<Mutex<Vec<String>>>,
-    pub(super) ending: watch::Sender<bool>,
-    pub(super) served: JoinHandle<()>,
+pub(crate) struct Fake {
+    pub(crate) client: Client,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    pub(crate) ending: watch::Sender<bool>,
+    pub(crate) served: JoinHandle<()>,
+    handle: Handle,
+    sources: Sources,
+    limits: Limits,
 }
 
 impl Fake {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Limits::default())
     }
 
-    pub(super) fn with(limits: Limits) -> Self {
+    pub(crate) fn with(limits: Limits) -> Self {
+        Self::of(Sources { output: open_output, events: read_events }, limits)
+    }
+
+    /// With the files that a keeper and a supervisor write.
+    pub(crate) fn of_files() -> Self {
+        Self::of(Sources::FILES, Limits::default())
+    }
+
+    fn of(sources: Sources, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("c.sock");
         let listener = bind(&socket, 0o600, None).unwrap();
@@ -60,17 +74,27 @@ impl Fake {
         let asked = Arc::default();
         tokio::spawn(main_loop(asks_rx, Arc::clone(&asked)));
         let handle = Handle { asks, view: view_rx, state_dir: dir.path().to_owned() };
-        let sources = Sources { output: open_output, events: read_events };
-        let served = tokio::spawn(serve_with(listener, handle, sources, ending_rx, limits));
-        Self { client: Client::new(socket), dir, view, asked, ending, served }
+        let served = tokio::spawn(serve_with(listener, handle.clone(), sources, ending_rx, limits));
+        Self { client: Client::new(socket), dir, view, asked, ending, served, handle, sources, limits }
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut View)) {
+    /// Kills the server with all its connections, and starts another in its place.
+    pub(crate) async fn replace(&mut self) {
+        self.served.abort();
+        let _ = (&mut self.served).await;
+        let listener = bind(self.client.socket(), 0o600, None).unwrap();
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        let ending = self.ending.subscribe();
+        let (handle, sources) = (self.handle.clone(), self.sources);
+        self.served = tokio::spawn(serve_with(listener, handle, sources, ending, self.limits));
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut View)) {
         self.view.send_modify(|view| change(Arc::make_mut(view)));
     }
 
     /// Gives a job another run, the latest.
-    pub(super) fn add_run(&self, job: &str, run: RunId) {
+    pub(crate) fn add_run(&self, job: &str, run: RunId) {
         self.change(|view| {
             let mut runs = view.runs.get(&name(job)).map(|runs| runs.to_vec()).unwrap_or_default();
             runs.push(run_view(job, run));
@@ -78,7 +102,7 @@ impl Fake {
         });
     }
 
-    pub(super) fn end_run(&self, job: &str, run: RunId) {
+    pub(crate) fn end_run(&self, job: &str, run: RunId) {
         self.change(|view| {
             let mut runs = view.runs[&name(job)].to_vec();
             for known in runs.iter_mut().filter(|known| known.run == run) {
@@ -88,12 +112,12 @@ impl Fake {
         });
     }
 
-    pub(super) fn output_dir(&self, run: RunId) -> PathBuf {
+    pub(crate) fn output_dir(&self, run: RunId) -> PathBuf {
         self.dir.path().join("runs").join(run.to_string()).join("output")
     }
 
     /// Captures bytes: `file` is `merged`, `stdout` or `stderr`; `at` in seconds since 1970.
-    pub(super) fn capture(&self, run: RunId, file: &str, stream: Stream, at: u64, data: &[u8]) {
+    pub(crate) fn capture(&self, run: RunId, file: &str, stream: Stream, at: u64, data: &[u8]) {
         let dir = self.output_dir(run);
         let offset = std::fs::metadata(dir.join(file)).map_or(0, |meta| meta.len());
         self.capture_unindexed(run, file, data);
@@ -101,19 +125,19 @@ impl Fake {
         append(&dir.join(format!("{file}.index")), line.as_bytes());
     }
 
-    pub(super) fn capture_unindexed(&self, run: RunId, file: &str, data: &[u8]) {
+    pub(crate) fn capture_unindexed(&self, run: RunId, file: &str, data: &[u8]) {
         let dir = self.output_dir(run);
         std::fs::create_dir_all(&dir).unwrap();
         append(&dir.join(file), data);
     }
 
     /// Rotates away everything before `offset`.
-    pub(super) fn rotate(&self, run: RunId, file: &str, offset: u64) {
+    pub(crate) fn rotate(&self, run: RunId, file: &str, offset: u64) {
         let path = self.output_dir(run).join(format!("{file}.first"));
         append(&path, format!("{offset}\n").as_bytes());
     }
 
-    pub(super) fn record_event(&self, seq: u64) {
+    pub(crate) fn record_event(&self, seq: u64) {
         let event = EventView {
             seq,
             at: "1970-01-01T00:00:00.000Z".to_owned(),
@@ -124,7 +148,7 @@ impl Fake {
         self.change(|view| view.seq = seq);
     }
 
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -156,7 +180,7 @@ fn first_view() -> View {
     }
 }
 
-pub(super) fn job(text: &str) -> JobStatus {
+pub(crate) fn job(text: &str) -> JobStatus {
     JobStatus {
         name: name(text),
         kind: Kind::Service,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::super::Limits;
 use super::super::output::Stream::Stdout;
+use super::super::serve::Limits;
 use super::fake::{Fake, run_id, soon};
 
 async fn connect(fake: &Fake) -> UnixStream {
@@ -67,6 +67,7 @@ async fn wrong_paths_methods_parameters_and_bodies_are_told_apart() {
         (request("GET /v1/jobs/%ff", ""), "400", "\"bad_request\""),
         (request("GET /v1/jobs/a%2Fb", ""), "404", "a/b"),
         (request("GET /v1/jobs/..%2F..%2Fetc", ""), "404", "\"not_found\""),
+        (request("GET /v1/events?since=then", ""), "400", "sequence number"),
         (request("POST /v1/run", ""), "400", "not as expected"),
         (request("POST /v1/run", "Content-Length: 2\r\n\r\n[]"), "400", "not as expected"),
         (request("POST /v1/jobs/api/signal", "Content-Length: 3\r\n\r\nHUP"), "400", "not as expected"),

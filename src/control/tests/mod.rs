@@ -1,7 +1,8 @@
 //! The control socket as a client sees it: a real socket, a main loop that records what it is asked, and
 //! runs whose output lies in plain files.
 
-mod fake;
+pub(crate) mod fake;
+mod files;
 mod limits;
 mod output;
 mod verbs;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 
 use super::fake::{Fake, name, run_id, soon};
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, Since};
 use crate::core::spec::KillScope;
 use crate::wire::control::{
     ErrorReply, InstanceState, RunRequest, ShutdownRequest, SignalRequest, StateWord,
@@ -135,20 +135,20 @@ async fn events_are_read_and_followed() {
     for seq in 1..=600 {
         fake.record_event(seq);
     }
-    let mut events = fake.client.events(Some(597), None, false).await.unwrap();
+    let mut events = fake.client.events(Since::Seq(597), None, false).await.unwrap();
     let mut seen = Vec::new();
     while let Some((event, json)) = soon(events.next()).await.unwrap() {
         assert!(json.contains("job.removed"));
         seen.push(event.seq);
     }
     assert_eq!(seen, [598, 599, 600]);
-    let mut events = fake.client.events(None, None, false).await.unwrap();
+    let mut events = fake.client.events(Since::Beginning, None, false).await.unwrap();
     let mut count = 0;
     while soon(events.next()).await.unwrap().is_some() {
         count += 1;
     }
     assert_eq!(count, 600, "more than one block");
-    let mut events = fake.client.events(None, Some(2), true).await.unwrap();
+    let mut events = fake.client.events(Since::Now, Some(2), true).await.unwrap();
     fake.record_event(601);
     fake.record_event(602);
     fake.record_event(603);
@@ -160,7 +160,7 @@ async fn events_are_read_and_followed() {
 #[tokio::test]
 async fn the_end_of_the_supervisor_ends_streams_and_the_server() {
     let fake = Fake::new();
-    let mut events = fake.client.events(None, None, true).await.unwrap();
+    let mut events = fake.client.events(Since::Now, None, true).await.unwrap();
     fake.ending.send(true).unwrap();
     assert!(soon(events.next()).await.unwrap().is_none());
     soon(fake.served).await.unwrap();

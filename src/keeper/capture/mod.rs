@@ -95,6 +95,9 @@ pub enum CaptureEvent {
         run: RunId,
         /// Bytes in all.
         totals: Totals,
+        /// Bytes that were still in the pipes: the disk refused them, or somebody goes on writing. They are
+        /// gone unless somebody else holds the FIFOs.
+        left: u64,
     },
     /// A worker ended by an error of its own, and its runs are not captured: the keeper should be replaced.
     /// Nothing is lost as long as the FIFOs are held.
@@ -236,7 +239,8 @@ impl Capture {
         self.lock().runs.get(&run).map(|e| e.counters.read()).unwrap_or_default()
     }
 
-    /// Ends all workers and waits for them. What is in the pipes stays there.
+    /// Ends all workers and waits for them, however long a disk that hangs may take. What is in the pipes
+    /// stays there.
     pub fn finish(self) {
         let threads = self.lock().close();
         for thread in threads {
@@ -308,7 +312,7 @@ impl Routes {
         let totals = Totals::default();
         match command {
             Command::Drain(run) => self.notify.tell(CaptureEvent::Drained { run, totals, complete: false }),
-            Command::Remove(run) => self.notify.tell(CaptureEvent::Closed { run, totals }),
+            Command::Remove(run) => self.notify.tell(CaptureEvent::Closed { run, totals, left: 0 }),
             Command::Add(..) | Command::Stop => {}
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::core::ids::RunId;
-use crate::core::spec::{OnLogStall, OutputMode};
+use crate::core::spec::OutputMode;
 use crate::state_dir::output::{Series, Stream};
 
 use super::sink::{Sink, Taken, Tools, Turn};
@@ -41,7 +41,6 @@ pub(super) struct Run {
     pub(super) id: RunId,
     pub(super) fifos: [Fifo; 2],
     pub(super) sinks: Vec<Sink>,
-    pub(super) drops: bool,
     /// Whether its job has opened the FIFOs, as far as we know: then "nobody holds it" is an end.
     pub(super) opened: bool,
     pub(super) told_gone: bool,
@@ -64,7 +63,6 @@ impl Run {
             id,
             fifos: [fifo(stdout, Stream::Stdout, 0), fifo(stderr, Stream::Stderr, second)],
             sinks,
-            drops: settings.on_log_stall == OnLogStall::Drop,
             opened: resumed,
             told_gone: false,
             told_stall: false,
@@ -94,6 +92,11 @@ impl Run {
     /// The first error for which the disk refuses.
     pub(super) fn stalled(&self) -> Option<i32> {
         self.sinks.iter().find_map(Sink::stalled)
+    }
+
+    /// Whether bytes are left in a pipe because the disk refuses them.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.fifos.iter().any(|f| f.watch == Watch::Quiet)
     }
 
     pub(super) fn has_unwritten_records(&self) -> bool {

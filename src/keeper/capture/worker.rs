@@ -267,7 +267,7 @@ impl Worker {
         let Some(Some(run)) = self.runs.get_mut(slot) else { return };
         let totals = run.count();
         let stalled = run.stalled();
-        if stalled.is_some() && !run.drops {
+        if run.is_quiet() {
             self.retry_at.get_or_insert_with(|| clock::boot_us() + RETRY_US);
         }
         if run.has_unwritten_records() && !self.unwritten.contains(&slot) {
@@ -393,8 +393,9 @@ impl Worker {
         }
         self.free.push(slot);
         let totals = run.count();
+        let left = run.fifos.iter().map(|f| fifo::queued(&f.fd).unwrap_or(0)).sum();
         drop(run);
-        self.notify.tell(CaptureEvent::Closed { run: id, totals });
+        self.notify.tell(CaptureEvent::Closed { run: id, totals, left });
     }
 
     fn flush(&mut self, slot: usize) {
@@ -431,7 +432,7 @@ impl Worker {
     /// Tries a stalled run again.
     fn retry(&mut self, slot: usize) {
         let Some(Some(run)) = self.runs.get(slot) else { return };
-        if run.stalled().is_none() || run.drops {
+        if !run.is_quiet() {
             return;
         }
         self.sweep(slot);

@@ -1,13 +1,18 @@
 //! A disk that refuses: both policies, on a file system of 64 KiB. Needs root for the mount.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::core::ids::JobName;
+use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
 use crate::core::spec::{OnLogStall, Output};
+use crate::core::time::Stamp;
 use crate::state_dir::output::{Reader, Series};
+use crate::state_dir::{ExitSlot, RunDir, read_exit};
 
 use super::super::CaptureEvent;
-use super::rig::{Rig, read_all, settings, until, write_all};
+use super::rig::{Rig, read_all, run_id, settings, until, write_all};
 
 struct Tiny(PathBuf);
 
@@ -119,4 +124,53 @@ fn dropped_bytes_are_counted_and_have_a_record() {
     let lost: u64 = records.iter().filter(|r| r.is_dropped()).map(|r| u64::from(r.len)).sum();
     assert_eq!(lost, totals.dropped);
     rig.capture.finish();
+}
+
+#[test]
+fn closing_a_blocked_run_says_what_is_left() {
+    let rig = Rig::new();
+    let Some(tiny) = Tiny::mount(rig.dir.path()) else { return };
+    let job = rig.job_in(1, settings(), &tiny.0);
+    crate::state_dir::atomic::write_unsynced(&tiny.0.join("ballast"), &[0; 60_000], 0o600).unwrap();
+    write_all(&job.out, &[b'x'; 30_000]);
+    stall(&rig, libc::ENOSPC);
+    rig.capture.remove(job.run);
+    let (stored, left) = rig.wait("closed", |event| match event {
+        CaptureEvent::Closed { totals, left, .. } => Some((totals.stdout_bytes, *left)),
+        _ => None,
+    });
+    assert!(left > 0);
+    assert_eq!(stored + left, 30_000);
+    rig.capture.finish();
+}
+
+#[test]
+fn an_exit_record_has_its_place_on_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(tiny) = Tiny::mount(dir.path()) else { return };
+    let run = RunDir(tiny.0.join("run"));
+    run.create().unwrap();
+    let slot = ExitSlot::prepare(&run).unwrap();
+    let ballast = crate::sys::disk::create_new(&tiny.0.join("ballast"), 0o600).unwrap();
+    let full = (0..).map(|n| ballast.write_at(&[1; 4096], n * 4096)).find_map(Result::err).unwrap();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    let record = ExitRecord {
+        v: 1,
+        run: run_id(1),
+        job: JobName::new("t").unwrap(),
+        outcome: Outcome::Exited { code: 3 },
+        source: Source::Wait,
+        asked: Asked::Nobody,
+        started: None,
+        ended: Stamp::default(),
+        rusage: None,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        dropped_bytes: 0,
+        output_complete: false,
+    };
+    slot.commit(&record).unwrap();
+    assert_eq!(read_exit(&run).unwrap(), Some(record));
+    let other = RunDir(tiny.0.join("other"));
+    assert!(other.create().and_then(|()| ExitSlot::prepare(&other).map(drop)).is_err());
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::core::spec::{Output, OutputMode};
-use crate::state_dir::output::{Reader, Series};
+use crate::state_dir::output::{Reader, Series, Stream};
 use crate::sys::fifo;
 
 use super::super::{AddRun, Capture, CaptureEvent};
@@ -67,6 +67,51 @@ fn start(dir: &Path) -> Child {
     child
 }
 
+/// How often the threads of a process went to sleep of their own will: once per wake-up.
+fn wake_ups(pid: u32) -> Vec<(String, u64)> {
+    let mut all = Vec::new();
+    for task in Path::new(&format!("/proc/{pid}/task")).read_dir().unwrap() {
+        let path = task.unwrap().path();
+        let name = std::fs::read_to_string(path.join("comm")).unwrap();
+        let status = std::fs::read_to_string(path.join("status")).unwrap();
+        let count = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        all.push((name.trim().to_owned(), count.trim().parse().unwrap()));
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn an_idle_worker_never_wakes_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs: Vec<_> = ["1-out", "1-err", "2-out", "2-err"]
+        .into_iter()
+        .map(|name| {
+            fifo::create(&dir.path().join(name), 0o600).unwrap();
+            fifo::open_both(&dir.path().join(name)).unwrap()
+        })
+        .collect();
+    write_all(&jobs[0], b"a line\n");
+    let mut child = start(dir.path());
+    let output = dir.path().join("runs/1/output");
+    until("the line on disk", || read_all(&output, Series::Merged) == b"a line\n");
+    // One run's last holders go: their hang-up must not be reported again and again.
+    let [out, err, ..] = <[_; 4]>::try_from(jobs).unwrap();
+    drop((out, err));
+    let (_keep, never) = channel::<()>();
+    let mut before = wake_ups(child.id());
+    until("a second without any wake-up", || {
+        let _ = never.recv_timeout(Duration::from_secs(1));
+        let now = wake_ups(child.id());
+        let quiet = now == before;
+        before = now;
+        quiet
+    });
+    assert!(before.iter().any(|(name, _)| name == "capture"), "{before:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
@@ -76,6 +121,7 @@ fn next(seed: &mut u64) -> u64 {
 fn check(text: &[u8], prefix: &str, count: u64) {
     let mut expected = 0;
     for line in text.split_inclusive(|&b| b == b'\n') {
+        assert!(line.len() < 20, "torn: {}", String::from_utf8_lossy(line));
         if line.starts_with(prefix.as_bytes()) {
             assert_eq!(String::from_utf8_lossy(line), format!("{prefix} {expected}\n"));
             expected += 1;
@@ -140,25 +186,28 @@ fn no_kill_loses_doubles_or_tears_a_line() {
     });
     let (one, two) = (dir.join("runs/1/output"), dir.join("runs/2/output"));
     let merged = read_all(&one, Series::Merged);
-    check_interleaved(&one, &merged, &counts);
+    check_merged(&one, &merged, &counts);
     check(&read_all(&two, Series::Stdout), "2-out", counts[2].1);
     check(&read_all(&two, Series::Stderr), "2-err", counts[3].1);
     let bytes: u64 = counts.iter().map(|c| c.1).sum();
     println!("{rounds} kills, {bytes} lines, none lost, doubled or torn");
 }
 
-/// In a merged series a line of one stream may be cut by the other stream, wherever a pipe was emptied in
-/// the middle of a line. The index puts the streams apart again; guesses after a kill cannot. What must hold
-/// without the index: the bytes of both streams are all there, in order.
-fn check_interleaved(output: &Path, merged: &[u8], counts: &[(&str, u64)]) {
-    let reader = Reader::open(output).unwrap();
-    let records = reader.records(Series::Merged, 0, u64::MAX).unwrap();
-    let mut end = 0;
-    for record in &records {
-        assert_eq!(record.offset, end, "the index has a gap");
-        end = record.end();
-    }
-    assert_eq!(end, merged.len() as u64);
+/// Without the index: every line of both streams is whole, and in order. With it: it covers every byte, and
+/// what it says of the streams is right for each of them, also for those a killed keeper took last.
+fn check_merged(output: &Path, merged: &[u8], counts: &[(&str, u64)]) {
     check(merged, "1-out", counts[0].1);
     check(merged, "1-err", counts[1].1);
+    let reader = Reader::open(output).unwrap();
+    let (mut end, mut out, mut err) = (0, Vec::new(), Vec::new());
+    for record in reader.records(Series::Merged, 0, u64::MAX).unwrap() {
+        assert_eq!(record.offset, end, "the index has a gap");
+        end = record.end();
+        let bytes = &merged[usize::try_from(record.offset).unwrap()..usize::try_from(end).unwrap()];
+        if record.stream == Stream::Stdout { out.extend(bytes) } else { err.extend(bytes) }
+    }
+    assert_eq!(end, merged.len() as u64);
+    check(&out, "1-out", counts[0].1);
+    check(&err, "1-err", counts[1].1);
+    assert_eq!(out.len() + err.len(), merged.len());
 }

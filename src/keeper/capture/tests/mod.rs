@@ -5,4 +5,6 @@ mod rig;
 mod disk_full;
 mod flow;
 mod kill;
+mod resume;
 mod rotation;
+mod speed;

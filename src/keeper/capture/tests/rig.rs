@@ -93,7 +93,7 @@ impl Rig {
     pub(super) fn closed(&self, run: RunId) -> Totals {
         self.capture.remove(run);
         self.wait("closed", |event| match event {
-            CaptureEvent::Closed { run: r, totals } if *r == run => Some(*totals),
+            CaptureEvent::Closed { run: r, totals, .. } if *r == run => Some(*totals),
             _ => None,
         })
     }
