@@ -65,6 +65,8 @@ pub enum Phase {
         run: RunId,
         /// Set if it was, or is, being stopped on request.
         stop: Option<Stop>,
+        /// Whether another run was asked for meanwhile. That alone stops nothing.
+        then_start: bool,
         /// The rung in progress; `None`: they are waited for, or the ladder has not begun.
         ladder: Option<Ladder>,
     },
@@ -245,7 +247,7 @@ impl Job {
         match event {
             Event::JobAdded { want, .. } => {
                 self.removed = false;
-                self.set_want(*want, &Asked::Reload);
+                self.set_want(*want);
             }
             Event::JobSubmitted { .. } => {
                 self.submitted = true;
@@ -255,9 +257,9 @@ impl Job {
             }
             Event::JobRemoved { .. } => {
                 self.removed = true;
-                self.set_want(Want::Down, &Asked::Reload);
+                self.set_want(Want::Down);
             }
-            Event::WantSet { want, by, .. } => self.set_want(*want, by),
+            Event::WantSet { want, .. } => self.set_want(*want),
             Event::RunRequested { run, attempt, at, .. } => self.requested(*run, *attempt, *at),
             Event::RunStarted { run, identity, at: started, grace, .. } => {
                 let process = Process { identity: identity.clone(), started: *started };
@@ -313,7 +315,7 @@ impl Job {
         self.window.clear();
     }
 
-    fn set_want(&mut self, want: Want, by: &Asked) {
+    fn set_want(&mut self, want: Want) {
         self.want = want;
         let up = want == Want::Up;
         if up {
@@ -321,8 +323,12 @@ impl Job {
         }
         match &mut self.phase {
             Phase::Stopping { stop, .. } => stop.then_start = up,
-            Phase::Leftovers { stop: Some(stop), .. } => stop.then_start = up,
-            Phase::Leftovers { stop, .. } => *stop = Some(Stop { by: by.clone(), then_start: up }),
+            Phase::Leftovers { stop, then_start, .. } => {
+                *then_start = up;
+                if let Some(stop) = stop {
+                    stop.then_start = up;
+                }
+            }
             Phase::Waiting | Phase::Backoff { .. } | Phase::Fatal { .. } if !up => {
                 self.phase = Phase::Stopped;
             }
@@ -378,7 +384,10 @@ impl Job {
                 self.phase = Phase::Stopping { run: news, process, stop: new, ladder: None };
             }
             Phase::Stopping { run, stop, .. } if *run == news => *stop = new,
-            Phase::Leftovers { run, stop, .. } if *run == news => *stop = Some(new),
+            Phase::Leftovers { run, stop, then_start, .. } if *run == news => {
+                *then_start = new.then_start;
+                *stop = Some(new);
+            }
             Phase::Stopped
             | Phase::Waiting
             | Phase::Starting { .. }
@@ -415,19 +424,22 @@ impl Job {
         };
         self.phase = match (leftovers, stop) {
             // A rung that was meant for the main process is none for the rest, unless it was the last.
-            (true, stop) => {
-                Phase::Leftovers { run: record.run, stop, ladder: ladder.filter(|ladder| ladder.kill) }
-            }
+            (true, stop) => Phase::Leftovers {
+                run: record.run,
+                then_start: stop.as_ref().is_some_and(|stop| stop.then_start),
+                stop,
+                ladder: ladder.filter(|ladder| ladder.kill),
+            },
             (false, Some(_)) => Phase::Stopped,
             (false, None) => Phase::Exited,
         };
     }
 
     fn tree_over(&mut self, news: RunId) {
-        if let Phase::Leftovers { run, stop, .. } = &self.phase
+        if let Phase::Leftovers { run, stop, then_start, .. } = &self.phase
             && *run == news
         {
-            self.phase = if stop.is_some() { Phase::Stopped } else { Phase::Exited };
+            self.phase = if stop.is_some() || *then_start { Phase::Stopped } else { Phase::Exited };
         }
     }
 

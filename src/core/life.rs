@@ -221,11 +221,12 @@ fn leftovers(d: &mut Draft<'_>, name: &JobName, (run, ladder): (RunId, Option<La
             // That the main process lives contradicts what we know; what lives is at most the rest.
             Fact::Ended { leftovers: true, .. } | Fact::Alive { .. } => stop::go_on(d, name),
         },
-        News::Due => {
-            if ladder.is_some_and(|ladder| ladder.until.boot_us <= d.now.boot_us) {
-                stop::next(d, name);
-            }
-        }
+        News::Due => match ladder {
+            Some(ladder) if ladder.until.boot_us <= d.now.boot_us => stop::next(d, name),
+            Some(_) => {}
+            // The policy about them may have changed.
+            None => stop::go_on(d, name),
+        },
         News::Start
         | News::Launched { .. }
         | News::Refused { .. }
@@ -407,7 +408,10 @@ fn ended(d: &mut Draft<'_>, name: &JobName, end: &End<'_>) {
 }
 
 fn tree_gone(d: &mut Draft<'_>, name: &JobName, run: RunId) {
-    let asked = d.job(name).is_some_and(|job| matches!(job.phase, Phase::Leftovers { stop: Some(_), .. }));
+    let asked = d.job(name).is_some_and(|job| match &job.phase {
+        Phase::Leftovers { stop, then_start, .. } => stop.is_some() || *then_start,
+        _ => false,
+    });
     d.record(Event::TreeGone { job: name.clone(), run });
     over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: false } });
 }
@@ -446,9 +450,9 @@ fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
 
 fn stops_to_start(job: &Job) -> bool {
     match &job.phase {
-        Phase::Stopping { stop, .. } | Phase::Leftovers { stop: Some(stop), .. } => stop.then_start,
-        Phase::Leftovers { stop: None, .. }
-        | Phase::Stopped
+        Phase::Stopping { stop, .. } => stop.then_start,
+        Phase::Leftovers { then_start, .. } => *then_start,
+        Phase::Stopped
         | Phase::Waiting
         | Phase::Starting { .. }
         | Phase::Running { .. }

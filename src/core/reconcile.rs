@@ -21,8 +21,9 @@ use super::stop;
 pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     let (link, life) = (d.instance.link, d.instance.life);
     d.record(Event::Surveyed);
-    settle(d, survey, link);
+    // What was disowned is disowned again before anything is started beside it.
     strangers(d, survey);
+    settle(d, survey, link);
     if d.ending() {
         stop::exit_if_done(d);
         return;

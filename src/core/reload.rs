@@ -151,7 +151,9 @@ pub(super) fn configured(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked) {
             }
         }
         for job in d.names() {
-            if d.job(&job).is_some_and(|job| job.phase == Phase::Waiting) {
+            let waits =
+                |job: &Job| matches!(job.phase, Phase::Waiting | Phase::Leftovers { ladder: None, .. });
+            if d.job(&job).is_some_and(waits) {
                 tell(d, &job, &News::Due);
             }
         }

@@ -1,0 +1,449 @@
+//! Laws that hold whatever happens in whatever order: thousands of seeded histories with crashes of the
+//! supervisor and of the keeper at any point, effects performed or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::Decision;
+use super::super::event::{Event, Want};
+use super::super::ids::{JobName, RunId};
+use super::super::input::Input;
+use super::super::job::Phase;
+use super::super::life::counts_as_up;
+use super::super::outcome::Asked;
+use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
+use super::super::state::{Life, Link, State};
+use super::super::time::{Millis, Stamp};
+use super::model::{Keeper, Rng};
+use super::{World, epoch, exited, identity, name, operator, record, run, signal_step, spec};
+
+struct History {
+    world: World,
+    keeper: Keeper,
+    rng: Rng,
+    specs: Vec<JobSpec>,
+    calm: bool,
+    epoch: u64,
+    submitted: u32,
+    /// Set when the instance has ended.
+    over: bool,
+}
+
+const JOBS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
+    let mut s = spec(job);
+    s.restart = [Restart::Always, Restart::OnFailure, Restart::Never][rng.below(3) as usize];
+    s.kind = if rng.one_in(3) { Kind::Task } else { Kind::Service };
+    s.autostart = !rng.one_in(4);
+    s.backoff.initial = Millis([0, 0, 100, 2000][rng.below(4) as usize]);
+    s.backoff.jitter = 0.5;
+    s.start_limit.count = [0, 0, 3, 30][rng.below(4) as usize];
+    s.start_grace = Millis([0, 0, 500][rng.below(3) as usize]);
+    s.leftovers = [Leftovers::Stop, Leftovers::Wait, Leftovers::Ignore][rng.below(3) as usize];
+    s.kill_scope = [KillScope::Mixed, KillScope::Tree, KillScope::Group][rng.below(3) as usize];
+    s.stop = match rng.below(4) {
+        0 => vec![],
+        1 => vec![signal_step(15, 1000), signal_step(2, 1000)],
+        2 => vec![
+            StopStep { act: StopAct::Command(vec!["quit".to_owned()]), timeout: Millis(700) },
+            signal_step(15, 1000),
+        ],
+        _ => vec![signal_step(15, 1000)],
+    };
+    for other in JOBS.iter().take_while(|other| **other != job) {
+        if rng.one_in(4) {
+            s.depends_on.push(name(other));
+        }
+    }
+    if rng.one_in(3) {
+        s.nice = Some(rng.below(3) as i32);
+    }
+    s
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let specs = JOBS.iter().map(|job| random_spec(&mut rng, job)).collect();
+        let mut keeper = Keeper::default();
+        keeper.most_leftovers = rng.one_in(3);
+        let mut this = Self {
+            world: World::bare(),
+            keeper,
+            rng,
+            specs,
+            calm: false,
+            epoch: 1,
+            submitted: 0,
+            over: false,
+        };
+        this.begin();
+        this
+    }
+
+    /// A supervisor starts over what is recorded. Anything may be asked of it before it has its survey.
+    fn begin(&mut self) {
+        self.world.replayed();
+        self.keeper.inbox.clear();
+        self.over = false;
+        let recovery = !self.calm && self.rng.one_in(8);
+        let decision = self.world.supervisor(self.epoch, recovery);
+        self.after(&decision, &Input::Tick);
+        self.feed(Input::Configured { specs: self.specs.clone(), by: Asked::Nobody });
+        if !self.calm && self.rng.one_in(3) {
+            self.ask();
+        }
+        if !self.over {
+            self.survey();
+        }
+    }
+
+    fn survey(&mut self) {
+        // What it hears before the survey may be told again by it.
+        while !self.keeper.inbox.is_empty() && self.rng.one_in(3) {
+            self.hear();
+        }
+        let survey = self.keeper.survey(&self.world.state, self.world.now, &mut self.rng);
+        self.feed(Input::Surveyed(survey));
+    }
+
+    /// Decides, checks, performs; or dies on the way.
+    fn feed(&mut self, input: Input) {
+        let decision = self.world.feed(input.clone());
+        self.after(&decision, &input);
+        let dies = !self.calm && self.rng.one_in(60);
+        let performed =
+            if dies { self.rng.below(decision.effects.len() as u64 + 1) as usize } else { usize::MAX };
+        let exits = self.keeper.exits;
+        for effect in decision.effects.iter().take(performed) {
+            self.keeper.perform(effect, self.world.now, &mut self.rng, self.calm);
+        }
+        if self.keeper.exits > exits {
+            self.over = true;
+        } else if dies {
+            self.begin();
+        }
+    }
+
+    fn hear(&mut self) {
+        if self.keeper.inbox.is_empty() {
+            return;
+        }
+        let input = if self.calm || !self.rng.one_in(6) {
+            self.keeper.inbox.remove(0)
+        } else {
+            self.keeper.inbox[0].clone()
+        };
+        self.feed(input);
+    }
+
+    fn ask(&mut self) {
+        let mut jobs: Vec<JobName> = self.world.state.jobs().map(|(job, _)| job.clone()).collect();
+        jobs.push(name("nobody"));
+        let n = 1 + self.rng.below(2) as usize;
+        let jobs: Vec<JobName> =
+            (0..n).map(|_| jobs[self.rng.below(jobs.len() as u64) as usize].clone()).collect();
+        let input = match self.rng.below(12) {
+            0..=2 => Input::Start { jobs, by: operator("start") },
+            3..=5 => Input::Stop { jobs, by: operator("stop") },
+            6..=7 => Input::Restart { jobs, by: operator("restart") },
+            8 => Input::Signal {
+                job: jobs[0].clone(),
+                signal: 1,
+                scope: KillScope::Mixed,
+                by: operator("signal"),
+            },
+            9 => {
+                let i = self.rng.below(self.specs.len() as u64) as usize;
+                if self.rng.one_in(3) {
+                    self.specs.remove(i);
+                } else {
+                    let job = self.specs[i].name.clone();
+                    self.specs[i] = random_spec(&mut self.rng, job.as_str());
+                }
+                for job in JOBS {
+                    if !self.specs.iter().any(|spec| spec.name.as_str() == job) && self.rng.one_in(2) {
+                        let spec = random_spec(&mut self.rng, job);
+                        self.specs.push(spec);
+                    }
+                }
+                Input::Configured { specs: self.specs.clone(), by: operator("reload") }
+            }
+            10 => {
+                self.submitted += 1;
+                let mut spec = random_spec(&mut self.rng, &format!("z{}", self.submitted % 5));
+                spec.depends_on.truncate(1);
+                Input::Submitted { spec: Box::new(spec), by: operator("run") }
+            }
+            _ if self.rng.one_in(4) => {
+                Input::Shutdown { keep_jobs: self.rng.one_in(3), by: operator("shutdown") }
+            }
+            _ => Input::Tick,
+        };
+        self.feed(input);
+    }
+
+    fn step(&mut self) {
+        if self.over {
+            // The next instance; perhaps after a reboot, which nothing survives.
+            self.begin();
+            return;
+        }
+        match self.rng.below(20) {
+            0..=6 => {
+                self.keeper.happen(self.world.now, &mut self.rng, false);
+            }
+            7..=12 => self.hear(),
+            13..=14 => self.ask(),
+            15..=16 => {
+                let ms = self.rng.below(800);
+                self.world.pass(ms);
+                self.feed(Input::Tick);
+            }
+            17 => self.tick_to_deadline(),
+            18 if self.rng.one_in(4) => {
+                self.keeper.inbox.clear();
+                self.feed(Input::KeeperLost);
+                for _ in 0..self.rng.below(4) {
+                    if !self.over {
+                        self.ask();
+                    }
+                }
+                if !self.over {
+                    self.survey();
+                }
+            }
+            18 => self.old_news(),
+            _ if self.rng.one_in(4) => self.begin(),
+            _ => {}
+        }
+    }
+
+    fn tick_to_deadline(&mut self) {
+        let Some(at) = self.world.state.next_deadline() else { return };
+        if at.boot_us > self.world.now.boot_us {
+            self.world.now = Stamp { boot_us: at.boot_us, wall_us: self.world.now.wall_us + 1 };
+        }
+        let generation = self.world.generation;
+        self.feed(Input::Tick);
+        if generation == self.world.generation && !self.over {
+            let next = self.world.state.next_deadline();
+            let now = self.world.now;
+            assert!(next.is_none_or(|next| next.boot_us > now.boot_us), "a deadline that does nothing");
+        }
+    }
+
+    /// News of a run that nobody asked for, or that is over.
+    fn old_news(&mut self) {
+        let strange = run(u128::MAX - u128::from(self.rng.below(100)));
+        let ended: Vec<RunId> = self
+            .world
+            .log
+            .iter()
+            .flat_map(|(_, events)| events)
+            .filter_map(|event| match event {
+                Event::RunEnded { record, leftovers: false, .. } => Some(record.run),
+                _ => None,
+            })
+            .collect();
+        let old = ended.get(self.rng.below(ended.len() as u64 + 1) as usize).copied().unwrap_or(strange);
+        let number = u128::from_be_bytes(*old.as_bytes());
+        let record = Box::new(record("a", number, exited(0), (None, self.world.now)));
+        for input in [
+            Input::Launched { run: old, identity: identity(9), at: self.world.now },
+            Input::Refused { run: old, outcome: exited(1) },
+            Input::Ended { record, leftovers: self.rng.one_in(2) },
+            Input::TreeGone { run: old },
+            Input::StopCommandEnded { run: old, ok: false },
+        ] {
+            let before = self.world.state.clone();
+            let decision = self.world.feed(input);
+            assert_eq!(decision.events, [], "old news of {old}");
+            assert!(self.world.state == before);
+        }
+    }
+
+    /// What must hold after every decision.
+    fn after(&self, decision: &Decision, input: &Input) {
+        let state = &self.world.state;
+        let mut live = BTreeMap::new();
+        let mut deadline: Option<Stamp> = None;
+        for (job, known) in state.jobs() {
+            if let Some(run) = known.run() {
+                assert!(live.insert(run, job.clone()).is_none());
+            }
+            if let Some(at) = known.deadline() {
+                deadline = Some(deadline.map_or(at, |first| first.min(at)));
+            }
+            self.wait_ends(job, &known.phase);
+            assert!(
+                !known.removed || known.run().is_some(),
+                "{job} is removed and has no run, after {input:?}"
+            );
+        }
+        let indexed: BTreeMap<RunId, JobName> =
+            state.live_runs().map(|(run, job)| (run, job.clone())).collect();
+        assert_eq!(indexed, live);
+        if state.instance.link == Link::Working && state.instance.shutdown.is_none() {
+            assert_eq!(state.next_deadline(), deadline);
+        }
+        if state.instance.link != Link::Working {
+            let acts = decision.effects.iter().any(|effect| {
+                use super::super::effect::Effect;
+                matches!(
+                    effect,
+                    Effect::Launch { .. } | Effect::Signal { .. } | Effect::RunStopCommand { .. }
+                )
+            });
+            assert!(!acts, "{decision:?} without a keeper");
+        }
+    }
+
+    /// Whatever waits has a deadline, or waits for the keeper, or for another job.
+    fn wait_ends(&self, job: &JobName, phase: &Phase) {
+        let state = &self.world.state;
+        if state.instance.link != Link::Working {
+            return;
+        }
+        match phase {
+            Phase::Waiting => {
+                let deps = state.spec(job).map(|spec| spec.depends_on.clone()).unwrap_or_default();
+                let all = deps.iter().all(|dep| match (state.job(dep), state.spec(dep)) {
+                    (Some(job), Some(spec)) => counts_as_up(job, spec),
+                    _ => false,
+                });
+                assert!(!all, "{job} waits for nothing");
+                assert!(state.instance.shutdown.is_none(), "{job} waits in a shutdown");
+            }
+            Phase::Stopping { process: Some(_), ladder, .. } => assert!(ladder.is_some(), "{job}"),
+            Phase::Leftovers { ladder: None, stop, .. } => {
+                let waited = state.spec(job).is_some_and(|spec| spec.leftovers == Leftovers::Wait);
+                assert!(stop.is_none() && waited, "{job} has leftovers nobody stops");
+            }
+            Phase::Backoff { .. } => assert!(state.instance.shutdown.is_none(), "{job}"),
+            Phase::Stopped
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { process: None, .. }
+            | Phase::Leftovers { ladder: Some(_), .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => {}
+        }
+    }
+
+    fn check_replay(&self) {
+        let mut replayed = State::new();
+        for (at, events) in &self.world.log {
+            for event in events {
+                // As it is read back from the log.
+                let event: Event = serde_json::from_str(&serde_json::to_string(event).unwrap()).unwrap();
+                replayed.apply(&event, *at);
+            }
+        }
+        let mut live = self.world.state.clone();
+        for state in [&mut live, &mut replayed] {
+            state.specs.clear();
+            state.dependents.clear();
+        }
+        assert!(live == replayed, "replay gives\n{replayed:#?}\nlived was\n{live:#?}");
+    }
+
+    fn check_ended_once(&self) {
+        let mut ended = BTreeSet::new();
+        let mut requested = BTreeSet::new();
+        for event in self.world.log.iter().flat_map(|(_, events)| events) {
+            match event {
+                Event::RunEnded { record, .. } => {
+                    assert!(ended.insert(record.run), "{} ended twice", record.run)
+                }
+                Event::RunRequested { run, .. } => assert!(requested.insert(*run)),
+                _ => {}
+            }
+        }
+        assert!(ended.is_subset(&requested));
+        let live: BTreeSet<RunId> = self.world.state.live_runs().map(|(run, _)| run).collect();
+        for (run, job) in self.keeper.live() {
+            assert!(live.contains(&run), "nobody looks after {run} of {job}");
+        }
+    }
+
+    /// The last that was recorded of a job, for a failing test to show.
+    fn tail_of(&self, job: &JobName) -> String {
+        let events = self.world.log.iter().flat_map(|(_, events)| events);
+        let its: Vec<String> = events
+            .filter(|event| event.job().is_none_or(|of| of == job))
+            .map(|event| format!("{event:?}"))
+            .collect();
+        its[its.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// No more accidents: everything comes to rest where it was wanted.
+    fn settle(&mut self) {
+        self.calm = true;
+        self.begin();
+        for _ in 0..2000 {
+            if !self.keeper.inbox.is_empty() {
+                self.hear();
+            } else if !self.keeper.happen(self.world.now, &mut self.rng, true) {
+                if self.world.state.next_deadline().is_none() {
+                    break;
+                }
+                self.tick_to_deadline();
+            }
+        }
+        let state = &self.world.state;
+        assert_eq!((state.next_deadline(), state.instance.life), (None, Life::Continued));
+        for (job, known) in state.jobs() {
+            match (&known.phase, known.want) {
+                (Phase::Stopped | Phase::Exited, Want::Down) => {}
+                (Phase::Running { .. } | Phase::Exited | Phase::Fatal { .. } | Phase::Waiting, Want::Up) => {}
+                other => panic!("{job} came to rest as {other:?} after\n{}", self.tail_of(job)),
+            }
+        }
+    }
+}
+
+fn live_through(seed: u64, steps: u32) -> (u32, u32) {
+    let mut history = History::new(seed);
+    for i in 0..steps {
+        history.step();
+        if i % 64 == 63 {
+            history.check_replay();
+        }
+    }
+    history.check_replay();
+    history.settle();
+    history.check_replay();
+    history.check_ended_once();
+    (history.keeper.launches, history.world.generation as u32)
+}
+
+#[test]
+fn the_laws_hold_through_thousands_of_random_histories() {
+    let histories = std::env::var("LAWS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
+    let first = std::env::var("LAWS_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let (mut launches, mut supervisors) = (0, 0);
+    for seed in first..first + histories {
+        let lived = std::panic::catch_unwind(|| live_through(seed, 200));
+        let Ok((l, s)) = lived else { panic!("seed {seed}") };
+        launches += l;
+        supervisors += s;
+    }
+    println!("{histories} histories, {launches} launches, {supervisors} supervisors");
+    assert!(launches > 10 * histories as u32 && supervisors > 5 * histories as u32);
+}
+
+#[test]
+fn another_epoch_is_another_life() {
+    assert_ne!(epoch(1), epoch(2));
+    let mut world = World::with(&[spec("a")]);
+    world.launched(1);
+    world.replayed();
+    world.supervisor(2, false);
+    assert_eq!(world.state.instance.life, Life::New);
+    let same = world.state.instance.clone();
+    world.replayed();
+    world.supervisor(2, false);
+    // The first supervisor of the new life died before its survey: its task is still to be done.
+    assert_eq!(world.state.instance.life, same.life);
+}
