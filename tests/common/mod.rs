@@ -31,6 +31,8 @@ pub struct Daemon {
     up: Option<Child>,
     /// Extra environment of `up` and of every command.
     pub env: Vec<(String, String)>,
+    /// Command line that `up` is put behind, such as `sh -c '…; exec "$@"' sh`.
+    pub wrapper: Vec<String>,
 }
 
 impl Daemon {
@@ -48,7 +50,7 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("ol.").tempdir_in("/tmp").unwrap();
         // Jobs of another user have to get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let daemon = Self { dir, up: None, env: Vec::new() };
+        let daemon = Self { dir, up: None, env: Vec::new(), wrapper: Vec::new() };
         daemon.write_config(config);
         daemon
     }
@@ -108,12 +110,19 @@ impl Daemon {
     /// Starts `up` in the foreground and waits for nothing. What it says goes to `up.log`.
     pub fn spawn_up(&self) -> Child {
         let log = OpenOptions::new().append(true).create(true).open(self.path("up.log")).unwrap();
-        self.command(["up", "-c", self.path("outlive.toml").to_str().unwrap()])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap()
+        let mut command = self.command(["up", "-c", self.path("outlive.toml").to_str().unwrap()]);
+        if let Some((program, args)) = self.wrapper.split_first() {
+            let plain = command;
+            command = Command::new(program);
+            command.args(args).arg(plain.get_program()).args(plain.get_args()).current_dir(self.home());
+            for (name, value) in plain.get_envs() {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
     }
 
     /// Starts `up` again on the same directories, after init was killed or the instance shut down.
@@ -347,7 +356,7 @@ impl Daemon {
         self.wait_log(job, line, |text| text.lines().any(|l| l == line))
     }
 
-    /// Every recorded event, oldest first, each with the sequence number of its entry.
+    /// Every recorded event, oldest first, each with the sequence number and time of its entry.
     pub fn events(&self) -> Vec<Value> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
             .map(|entries| entries.flatten().map(|e| e.path()).collect())
@@ -362,6 +371,7 @@ impl Daemon {
                 for event in entry["ev"].as_array().unwrap_or(&Vec::new()) {
                     let mut event = event.clone();
                     event["seq"] = entry["seq"].clone();
+                    event["m"] = entry["m"].clone();
                     events.push(event);
                 }
             }

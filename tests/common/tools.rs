@@ -53,6 +53,11 @@ impl Gate {
     pub fn release(&mut self) {
         self.file.write_all(b".").unwrap();
     }
+
+    /// Lets one reader of a line through.
+    pub fn release_line(&mut self) {
+        self.file.write_all(b"\n").unwrap();
+    }
 }
 
 /// A child of the test itself that has nothing to do with any instance.

@@ -6,4 +6,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod child;
+mod graph;
+mod leftovers;
+mod outcome;
+mod output;
+mod restart;
+mod stdin;
+mod stop;
 mod tidy;
