@@ -33,6 +33,8 @@ pub struct Daemon {
     pub env: Vec<(String, String)>,
     /// Command line that `up` is put behind, such as `sh -c '…; exec "$@"' sh`.
     pub wrapper: Vec<String>,
+    /// File systems to unmount when everything has ended.
+    pub unmount: Vec<PathBuf>,
 }
 
 impl Daemon {
@@ -50,7 +52,7 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("ol.").tempdir_in("/tmp").unwrap();
         // Jobs of another user have to get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let daemon = Self { dir, up: None, env: Vec::new(), wrapper: Vec::new() };
+        let daemon = Self { dir, up: None, env: Vec::new(), wrapper: Vec::new(), unmount: Vec::new() };
         daemon.write_config(config);
         daemon
     }
@@ -443,6 +445,9 @@ impl Drop for Daemon {
         if let Some(mut child) = self.up.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        for path in &self.unmount {
+            let _ = Command::new("umount").arg("-l").arg(path).status();
         }
         if std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
             self.dir.disable_cleanup(true);

@@ -68,7 +68,17 @@ pub struct Innocent {
 impl Innocent {
     /// Starts one that does nothing.
     pub fn start() -> Self {
-        let child = Command::new(misbehave())
+        Self::spawn(&mut Command::new(misbehave()))
+    }
+
+    /// Starts one that does nothing and leads a process group of its own.
+    pub fn start_as_leader() -> Self {
+        use std::os::unix::process::CommandExt;
+        Self::spawn(Command::new(misbehave()).process_group(0))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let child = command
             .arg("hang")
             .env_clear()
             .current_dir("/")

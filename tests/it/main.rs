@@ -6,11 +6,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adopt;
 mod child;
+mod cli;
+mod control;
+mod diskfull;
+mod forged;
 mod graph;
+mod instance;
 mod leftovers;
 mod outcome;
 mod output;
+mod reload;
 mod restart;
 mod stdin;
 mod stop;
