@@ -35,6 +35,8 @@ pub struct Daemon {
     pub wrapper: Vec<String>,
     /// File systems to unmount when everything has ended.
     pub unmount: Vec<PathBuf>,
+    /// Whether the directory stays when the test fails.
+    pub keep_when_failed: bool,
 }
 
 impl Daemon {
@@ -52,7 +54,14 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("ol.").tempdir_in("/tmp").unwrap();
         // Jobs of another user have to get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let daemon = Self { dir, up: None, env: Vec::new(), wrapper: Vec::new(), unmount: Vec::new() };
+        let daemon = Self {
+            dir,
+            up: None,
+            env: Vec::new(),
+            wrapper: Vec::new(),
+            unmount: Vec::new(),
+            keep_when_failed: false,
+        };
         daemon.write_config(config);
         daemon
     }
@@ -449,7 +458,9 @@ impl Drop for Daemon {
         for path in &self.unmount {
             let _ = Command::new("umount").arg("-l").arg(path).status();
         }
-        if std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
+        let failed = self.keep_when_failed && std::thread::panicking();
+        if failed || std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
+            eprintln!("kept: {}", self.home().display());
             self.dir.disable_cleanup(true);
         }
     }
