@@ -60,7 +60,8 @@ impl World {
     pub fn new(settings: Settings) -> Self {
         let mut random = Random::new(settings.seed);
         let plans = plan::jobs(settings.jobs, &mut random);
-        let config: String = plans.iter().map(|p| p.config.as_str()).collect();
+        let mut config = "[supervisor]\nkeep_runs = 1000000\n".to_owned();
+        config.extend(plans.iter().map(|p| p.config.as_str()));
         let mut daemon = Daemon::prepare(&config);
         daemon.keep_when_failed = true;
         daemon.wrapper.clone_from(&settings.wrapper);
@@ -83,7 +84,7 @@ impl World {
                 order.pop().unwrap()
             });
             self.round(case);
-            if self.rounds.len() % CHECK_EVERY == 0 {
+            if self.rounds.len().is_multiple_of(CHECK_EVERY) {
                 self.check();
             }
         }

@@ -14,7 +14,7 @@ fn status_says_by_its_code_whether_all_is_well() {
     assert_eq!(daemon.cli(["status", "down"]).code, 3);
     assert_eq!(daemon.cli(["status", "nobody"]).code, 4);
     let mut elsewhere = Daemon::prepare("");
-    assert_eq!(elsewhere.cli(["status"]).code, 4, "no instance");
+    assert_eq!(elsewhere.cli(["status"]).code, 3, "no instance");
     elsewhere.up();
     assert_eq!(elsewhere.cli(["status"]).code, 0, "nothing is wrong where nothing is asked");
 }

@@ -158,7 +158,7 @@ fn a_stop_that_was_begun_goes_on_under_a_new_supervisor() {
         "stop = { signal = \"TERM\", timeout = \"1s\" }",
     ));
     daemon.wait_line("j", "ready");
-    daemon.cli(["stop", "j"]).expect(0);
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
     let pid = pid_of(&daemon.wait_state("j", "stopping"));
     let old = daemon.kill_role("supervisor");
     daemon.wait_role_back("supervisor", old);
