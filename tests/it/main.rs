@@ -11,6 +11,7 @@ mod child;
 mod cli;
 mod control;
 mod diskfull;
+mod fixture;
 mod forged;
 mod graph;
 mod instance;
