@@ -16,6 +16,17 @@
 //! | [`control`] | HTTP on the control socket | `core`, `wire`, `state_dir`, `journal`, the supervisor's handle |
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
 
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
 pub mod core;
+pub mod init;
+pub mod journal;
+pub mod keeper;
+pub mod roles;
+pub mod state_dir;
 pub mod supervisor;
+pub mod sys;
+pub mod up;
 pub mod wire;

@@ -6,7 +6,7 @@ use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord};
 use super::spec::JobSpec;
-use super::time::Stamp;
+use super::time::{Millis, Stamp};
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +89,17 @@ pub enum Event {
         identity: Identity,
         /// When.
         at: Stamp,
+        /// How long it counts as starting; 0: it is up at once.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        grace: Millis,
+    },
+    /// The start grace of a run is over and it still runs: it is up for those that depend on it.
+    #[serde(rename = "run.ready")]
+    RunReady {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
     },
     /// A run that survived was taken back by a new supervisor.
     #[serde(rename = "run.adopted")]
@@ -101,6 +112,9 @@ pub enum Event {
         identity: Identity,
         /// When it was started.
         started: Stamp,
+        /// How long it counts as starting, from `started` on.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        grace: Millis,
     },
     /// A stop was begun: the signals of the ladder follow.
     #[serde(rename = "run.stopping")]
@@ -116,6 +130,21 @@ pub enum Event {
         /// Whether another run follows.
         then_start: bool,
     },
+    /// A rung of the stop ladder was begun: its signal or command follows.
+    #[serde(rename = "run.stop_step")]
+    StopStepBegun {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// Which rung, from 0; the one after the last configured rung is `KILL`.
+        step: u32,
+        /// When the next rung is due.
+        until: Stamp,
+        /// Whether this rung is the final `KILL`.
+        #[serde(default, skip_serializing_if = "is_false")]
+        kill: bool,
+    },
     /// The main process ended. Said once for each run.
     #[serde(rename = "run.ended")]
     RunEnded {
@@ -125,6 +154,13 @@ pub enum Event {
         record: Box<ExitRecord>,
         /// Whether other processes of the run were still there.
         leftovers: bool,
+        /// Failures in a row, this one included if it was one.
+        #[serde(default, skip_serializing_if = "is_nought")]
+        failures: u32,
+        /// Whether it was cut off by our own accident or a reboot: neither its start nor its end counts
+        /// against the job.
+        #[serde(default, skip_serializing_if = "is_false")]
+        interrupted: bool,
     },
     /// The last process of a run that left something over is gone.
     #[serde(rename = "run.tree_gone")]
@@ -133,6 +169,20 @@ pub enum Event {
         job: JobName,
         /// The run.
         run: RunId,
+    },
+    /// What is left of an ended run is left alone from now on (`leftovers = "ignore"`).
+    #[serde(rename = "run.disowned")]
+    Disowned {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+    },
+    /// The job is to run as soon as the jobs it depends on are up and the keeper is there.
+    #[serde(rename = "job.waiting")]
+    WaitBegun {
+        /// The job.
+        job: JobName,
     },
     /// A next try was scheduled.
     #[serde(rename = "job.backoff")]
@@ -160,6 +210,12 @@ pub enum Event {
         /// The job it says it belongs to.
         job: Option<JobName>,
     },
+    /// What survived is known and settled; from here on runs are started and signalled.
+    #[serde(rename = "supervisor.surveyed")]
+    Surveyed,
+    /// The keeper is gone; nothing is started or signalled before the next survey.
+    #[serde(rename = "keeper.lost")]
+    KeeperLost,
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -168,4 +224,50 @@ pub enum Event {
         /// Who asked.
         by: Asked,
     },
+    /// The time for an orderly shutdown is over: everything left is killed.
+    #[serde(rename = "shutdown.forced")]
+    ShutdownForced,
+}
+
+impl Event {
+    /// The job whose memory this event changes; `None` for events of the instance.
+    #[must_use]
+    pub fn job(&self) -> Option<&JobName> {
+        match self {
+            Self::JobSubmitted { spec, .. } => Some(&spec.name),
+            Self::JobAdded { job, .. }
+            | Self::JobRemoved { job }
+            | Self::WantSet { job, .. }
+            | Self::RunRequested { job, .. }
+            | Self::RunStarted { job, .. }
+            | Self::RunReady { job, .. }
+            | Self::RunAdopted { job, .. }
+            | Self::StopBegun { job, .. }
+            | Self::StopStepBegun { job, .. }
+            | Self::RunEnded { job, .. }
+            | Self::TreeGone { job, .. }
+            | Self::Disowned { job, .. }
+            | Self::WaitBegun { job }
+            | Self::BackedOff { job, .. }
+            | Self::GaveUp { job, .. } => Some(job),
+            Self::SupervisorStarted { .. }
+            | Self::OrphanFound { .. }
+            | Self::Surveyed
+            | Self::KeeperLost
+            | Self::ShutdownBegun { .. }
+            | Self::ShutdownForced => None,
+        }
+    }
+}
+
+const fn is_zero(d: &Millis) -> bool {
+    d.0 == 0
+}
+
+const fn is_nought(n: &u32) -> bool {
+    *n == 0
+}
+
+const fn is_false(b: &bool) -> bool {
+    !*b
 }

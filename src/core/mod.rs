@@ -11,10 +11,139 @@
 
 pub mod effect;
 pub mod event;
+pub mod graph;
 pub mod identity;
 pub mod ids;
 pub mod input;
+pub mod job;
 pub mod outcome;
+pub mod reload;
+pub mod select;
 pub mod signal;
 pub mod spec;
+pub mod state;
 pub mod time;
+pub mod view;
+
+mod ask;
+mod draft;
+mod life;
+mod reconcile;
+mod restart;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use effect::Effect;
+use event::Event;
+use ids::{JobName, RunId};
+use input::Input;
+use spec::JobSpec;
+use state::State;
+use time::Stamp;
+
+use draft::Draft;
+
+/// Where run ids and chance come from.
+pub trait Fresh {
+    /// A run id nobody has had before.
+    fn run_id(&mut self) -> RunId;
+    /// A number from 0.0 to 1.0, for jitter.
+    fn chance(&mut self) -> f64;
+}
+
+/// What is to be recorded, and then done.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Decision {
+    /// What happened; recorded together or not at all.
+    pub events: Vec<Event>,
+    /// What follows, in order, once the events are durable.
+    pub effects: Vec<Effect>,
+    /// What to tell the operator who asked, a line for each job.
+    pub answers: Vec<ActAnswer>,
+    /// Settings of all configured jobs from now on, when the input brought them. They are memory
+    /// without being events: see [`State::commit`].
+    pub specs: Option<Vec<Arc<JobSpec>>>,
+}
+
+/// What a verb did to one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActAnswer {
+    /// The job.
+    pub job: JobName,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// False if it could not be done; `text` says why.
+    pub ok: bool,
+    /// In words: `starting`, `already running`, …
+    pub text: String,
+}
+
+/// Chooses what follows from an input. Touches nothing: the caller records the events, remembers them
+/// with [`State::commit`], and then performs the effects in order.
+///
+/// `now` must not go back from one call to the next within an epoch.
+pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -> Decision {
+    let mut d = Draft::new(state, now, fresh);
+    match input {
+        Input::SupervisorStarted { generation, version, epoch, recovery } => {
+            d.record(Event::SupervisorStarted {
+                generation: *generation,
+                version: version.clone(),
+                epoch: epoch.clone(),
+                recovery: *recovery,
+            });
+        }
+        Input::Configured { specs, by } => reload::configured(&mut d, specs, by),
+        Input::Submitted { spec, by } => ask::submit(&mut d, spec, by),
+        Input::Start { jobs, by } => ask::start(&mut d, jobs, by),
+        Input::Stop { jobs, by } => ask::stop(&mut d, jobs, by),
+        Input::Restart { jobs, by } => ask::restart(&mut d, jobs, by),
+        Input::Signal { job, signal, scope, by } => ask::signal(&mut d, job, (*signal, *scope), by),
+        Input::Shutdown { keep_jobs, by } => stop::shutdown(&mut d, *keep_jobs, by),
+        Input::Surveyed(survey) => reconcile::surveyed(&mut d, survey),
+        Input::Launched { run, identity, at } => {
+            life::news_of_run(&mut d, *run, &life::News::Launched { identity, at: *at });
+        }
+        Input::Refused { run, outcome } => {
+            life::news_of_run(&mut d, *run, &life::News::Refused { outcome });
+        }
+        Input::Ended { record, leftovers } => {
+            let news = life::News::Ended { record, leftovers: *leftovers, interrupted: false };
+            life::news_of_run(&mut d, record.run, &news);
+        }
+        Input::TreeGone { run } => life::news_of_run(&mut d, *run, &life::News::TreeGone),
+        Input::StopCommandEnded { run, ok } => {
+            life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
+        }
+        Input::KeeperLost => d.keeper_lost(),
+        Input::Tick => tick(&mut d),
+    }
+    d.finish()
+}
+
+/// Remembers one event; see [`State::apply`].
+pub fn apply(state: &mut State, event: &Event, at: Stamp) {
+    state.apply(event, at);
+}
+
+/// When [`decide`] wants its next `Input::Tick`; see [`State::next_deadline`].
+#[must_use]
+pub fn next_deadline(state: &State) -> Option<Stamp> {
+    state.next_deadline()
+}
+
+fn tick(d: &mut Draft<'_>) {
+    if !d.working() {
+        return;
+    }
+    if d.base.forced_at().is_some_and(|at| at.boot_us <= d.now.boot_us) {
+        stop::force(d);
+    }
+    let due: Vec<JobName> = d.base.due(d.now).cloned().collect();
+    for job in &due {
+        life::tell(d, job, &life::News::Due);
+    }
+}

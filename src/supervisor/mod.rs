@@ -1,3 +1,26 @@
 //! The driver around the core: gathers inputs, decides, makes events durable, performs effects, publishes.
+//!
+//! It may be killed at any instruction. What it decided is in the event log; what it asked of the keeper is
+//! answered by the keeper's inventory; what it knew besides (the configuration in force, the listening
+//! socket) init holds for the next one. So there is no way of ending it that matters, and it ends itself
+//! without ceremony.
 
+mod accepted;
+mod asks;
+mod event_log;
 pub mod handle;
+mod init_link;
+mod keeper_link;
+mod launching;
+mod log;
+mod main_loop;
+mod perform;
+mod prune;
+mod read_only;
+mod start;
+mod stop_command;
+mod survey;
+mod view;
+
+pub(crate) use asks::loader_environment;
+pub use start::{Options, run};

@@ -323,13 +323,39 @@ pub struct EventView {
     pub events: Vec<serde_json::Value>,
 }
 
+/// One event of `GET /v1/jobs/NAME/output` as server-sent events: captured bytes and where they stand.
+///
+/// Bytes that are UTF-8 are in `text`, others in `b64` (RFC 4648 with padding); never in both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputEvent {
+    /// The run that wrote them.
+    pub run: RunId,
+    /// Offset of the first byte in its series of files; with separate streams, in that of the stream.
+    pub offset: u64,
+    /// `stdout` or `stderr`; absent if the index does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// Whether the run keeps a series of files for each stream, so that `offset` belongs to one of them.
+    #[serde(default)]
+    pub separate: bool,
+    /// When they were captured; absent if the index does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// The bytes as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The bytes in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub b64: Option<String>,
+}
+
 /// Every error answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReply {
     /// For people.
     pub error: String,
     /// For programs: `bad_request`, `not_found`, `conflict`, `read_only`, `recovering`, `too_large`,
-    /// `busy`, `forbidden`, `internal`.
+    /// `busy`, `forbidden`, `method_not_allowed`, `timeout`, `gone`, `internal`.
     pub code: String,
     /// More lines, one for each thing that is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -114,6 +114,9 @@ pub enum Request {
         /// The run.
         run: RunId,
     },
+    /// A new keeper takes the place of this one: finish what is pending, answer `HandingOver`, send the
+    /// descriptors, and end when it says so. The peer must be a keeper whose init lives.
+    HandOver,
     /// The supervisor goes away on purpose: its end is no death. Answered by `Done`.
     Goodbye,
 }
@@ -176,6 +179,12 @@ pub enum Answer {
     Written {
         /// Bytes accepted.
         bytes: u64,
+    },
+    /// To `HandOver`: these runs follow, each as one message of 16 bytes (its id) with a descriptor of the
+    /// process and, if it has one, of its stdin. Then the old keeper waits for one byte and ends.
+    HandingOver {
+        /// In the order of the messages; true where a stdin follows.
+        runs: Vec<(RunId, bool)>,
     },
     /// To everything else.
     Done,

@@ -1,0 +1,128 @@
+//! `outlive start`, `stop`, `restart`, `signal`.
+
+use std::time::Duration;
+
+use super::args::{ScopeArg, SignalArgs, StartArgs, StopArgs};
+use super::error::Fail;
+use super::{Ctx, code, watch};
+use crate::client::Client;
+use crate::core::spec::KillScope;
+use crate::wire::control::{ActReply, JobStatus, SignalRequest, StateWord};
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Start,
+    Stop,
+    Restart,
+}
+
+pub(crate) async fn start(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    start_or_restart(Verb::Start, args, ctx).await
+}
+
+pub(crate) async fn restart(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    start_or_restart(Verb::Restart, args, ctx).await
+}
+
+async fn start_or_restart(verb: Verb, args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    // A restart is over when the run is another one; without a run there is nothing to compare with.
+    let before = ctx.client.status(&args.jobs).await?.jobs;
+    let told = act(verb, &args.jobs, ctx).await?;
+    if !args.wait || told != code::OK {
+        return Ok(told);
+    }
+    let settled = |jobs: &[JobStatus]| {
+        jobs.iter().all(|job| {
+            let old = before.iter().find(|b| b.name == job.name).and_then(|b| b.run);
+            let moved = !matches!(verb, Verb::Restart) || old.is_none() || job.run != old;
+            moved && !matches!(job.state, StateWord::Starting | StateWord::Stopping | StateWord::Waiting)
+        })
+    };
+    let jobs = wait(ctx, &args.jobs, args.timeout, settled).await?;
+    let mut good = true;
+    for job in jobs.iter().filter(|job| !super::status::is_well(job)) {
+        good = false;
+        ctx.out.note(&format!("outlive: {}: {} {}", job.name, job.state.as_str(), job.reason));
+    }
+    Ok(if good { code::OK } else { code::FAILED })
+}
+
+pub(crate) async fn stop(args: &StopArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let told = act(Verb::Stop, &args.jobs, ctx).await?;
+    if args.no_wait || told != code::OK {
+        return Ok(told);
+    }
+    wait(ctx, &args.jobs, args.timeout, watch::has_ended).await?;
+    Ok(code::OK)
+}
+
+async fn wait(
+    ctx: &mut Ctx<'_>,
+    jobs: &[String],
+    timeout: Option<Duration>,
+    done: impl FnMut(&[JobStatus]) -> bool,
+) -> Result<Vec<JobStatus>, Fail> {
+    let result = watch::until(&ctx.client, jobs, timeout, done).await;
+    if let Err(Fail::Code(code::TIMEOUT)) = result {
+        ctx.out.note("outlive: the request was accepted; the time to wait for it is over");
+    }
+    result
+}
+
+/// Asks for each selector in turn, after making sure that each means something.
+async fn act(verb: Verb, selectors: &[String], ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    ctx.client.status(selectors).await?;
+    let mut result = code::OK;
+    for selector in selectors {
+        let reply = one(verb, &ctx.client, selector).await?;
+        result = result.max(report(&reply, ctx)?);
+    }
+    Ok(result)
+}
+
+async fn one(verb: Verb, client: &Client, selector: &str) -> Result<ActReply, Fail> {
+    Ok(match verb {
+        Verb::Start => client.start(selector).await?,
+        Verb::Stop => client.stop(selector).await?,
+        Verb::Restart => client.restart(selector).await?,
+    })
+}
+
+pub(crate) async fn signal(args: &SignalArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    if crate::core::signal::parse(&args.signal).is_none() {
+        return Err(Fail::Usage(format!(
+            "{:?} is no signal; write HUP, SIGUSR1, 15 or RTMIN+3",
+            args.signal
+        )));
+    }
+    let request = SignalRequest {
+        signal: args.signal.clone(),
+        scope: args.scope.map(|scope| match scope {
+            ScopeArg::Process => KillScope::Process,
+            ScopeArg::Group => KillScope::Group,
+            ScopeArg::Tree => KillScope::Tree,
+        }),
+    };
+    ctx.client.status(&args.jobs).await?;
+    let mut result = code::OK;
+    for selector in &args.jobs {
+        let reply = ctx.client.signal(selector, &request).await?;
+        result = result.max(report(&reply, ctx)?);
+    }
+    Ok(result)
+}
+
+/// One line a job: on stdout what was done, on stderr what could not be.
+fn report(reply: &ActReply, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let mut result = code::OK;
+    for job in &reply.jobs {
+        let line = format!("{}: {}", job.name, job.text);
+        if job.ok {
+            ctx.out.line(&line)?;
+        } else {
+            ctx.out.note(&line);
+            result = code::FAILED;
+        }
+    }
+    Ok(result)
+}

@@ -1,0 +1,323 @@
+//! What the command line may say. Only words and their forms; what they do is in each verb's file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::when::parse_duration;
+
+/// outlive: a process supervisor for Linux whose jobs outlive it.
+#[derive(Debug, Parser)]
+#[command(name = "outlive", version, about, after_help = super::AFTER_HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Which instance is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PlaceArgs {
+    /// State directory of the instance [env: OUTLIVE_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Runtime directory of the instance [env: OUTLIVE_RUNTIME_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// Control socket of the instance [env: OUTLIVE_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start an instance, or stand in for the one that runs
+    Up(UpArgs),
+    /// Run a command as a job of the instance; start one if none runs
+    Run(RunArgs),
+    /// Show the instance and its jobs
+    Status(StatusArgs),
+    /// Print captured output
+    Logs(LogsArgs),
+    /// Start jobs
+    Start(StartArgs),
+    /// Stop jobs, and wait until they are stopped
+    Stop(StopArgs),
+    /// Restart jobs
+    Restart(StartArgs),
+    /// Send a signal to jobs
+    Signal(SignalArgs),
+    /// Read the configuration again and apply what differs
+    Reload(ReloadArgs),
+    /// Print what was decided
+    Events(EventsArgs),
+    /// Wait for jobs; with one job, exit with its code
+    Wait(WaitArgs),
+    /// Write to a job's stdin
+    Send(SendArgs),
+    /// Check a configuration without starting anything
+    Check(CheckArgs),
+    /// End the instance
+    Shutdown(ShutdownArgs),
+    /// Print versions
+    Version(VersionArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// A small web page for trying things out, on 127.0.0.1 and $PORT (8080)
+    #[command(hide = true)]
+    DemoHttp,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Configuration file; else ./outlive.toml, then the user's, then the system's
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Return when the instance answers, and leave it running in the background
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name of the job; one is made up if absent
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Working directory; the current one if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Set a variable; NAME alone passes the current value on. Values are kept in the event log
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Keep it up (a task runs once to its end)
+    #[arg(long)]
+    pub(crate) service: bool,
+    /// When an ended run is followed by another
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<RestartArg>,
+    /// Keep stdin open for `outlive send`
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// Wait for the end, and exit with the job's own code
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RestartArg {
+    /// However it ended
+    Always,
+    /// Unless it exited with a success code
+    OnFailure,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last lines of each job
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    pub(crate) lines: Option<u64>,
+    /// Only what was captured since a time (RFC 3339) or an age (10m, 1h30m)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only one stream
+    #[arg(long, value_name = "STREAM", default_value = "all")]
+    pub(crate) stream: StreamArg,
+    /// Which run: an id, latest or all
+    #[arg(long, value_name = "RUN", default_value = "latest")]
+    pub(crate) run: String,
+    /// Put the time of capture in front of each line
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// The captured bytes exactly, of one job
+    #[arg(long, conflicts_with = "timestamps")]
+    pub(crate) raw: bool,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamArg {
+    Stdout,
+    Stderr,
+    All,
+}
+
+impl StreamArg {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::All => "all",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Wait until they run (or have ended)
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait (30s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Return when the stop is decided (the default is to wait for it)
+    #[arg(long, conflicts_with_all = ["wait", "timeout"])]
+    pub(crate) no_wait: bool,
+    /// Wait until they are stopped; the default
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait (30s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    /// Name or number: HUP, SIGUSR1, 15, RTMIN+3
+    #[arg(value_name = "SIGNAL")]
+    pub(crate) signal: String,
+    /// Whom it reaches; else what the job's own setting says
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) scope: Option<ScopeArg>,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// The main process
+    Process,
+    /// Its process group
+    Group,
+    /// Everything that belongs to the run
+    Tree,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only what came after this sequence number
+    #[arg(long, value_name = "N")]
+    pub(crate) since: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// How long to wait (30s, 5m); exit code 124 when it is over
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// What to wait for
+    #[arg(long = "for", value_name = "WHAT", default_value = "ended")]
+    pub(crate) what: WaitFor,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitFor {
+    /// It is stopped, as asked
+    Stopped,
+    /// Its present run has ended, whatever comes next
+    Exited,
+    /// It runs
+    Running,
+    /// It has ended and does not run again by itself
+    Ended,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// Close the job's stdin afterwards
+    #[arg(long)]
+    pub(crate) close: bool,
+    /// The job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// The text, as one line; without it, everything from stdin as it is
+    #[arg(value_name = "TEXT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) text: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Configuration file; else the one `outlive up` would use
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the JSON schema of the configuration for editors
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShutdownArgs {
+    /// Leave the jobs running; the next `outlive up` takes them over
+    #[arg(long)]
+    pub(crate) keep_jobs: bool,
+    /// Wait until the instance has ended; the default
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Return when the end has begun
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,105 @@
+//! `outlive events`.
+
+use super::args::EventsArgs;
+use super::error::Fail;
+use super::watch::{PATIENCE, PAUSE};
+use super::{Ctx, code};
+use crate::wire::control::EventView;
+use serde_json::Value;
+use tokio::time::Instant;
+
+pub(crate) async fn events(args: &EventsArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let mut since = args.since;
+    let mut answered: Option<Instant> = None;
+    loop {
+        match read(args, &mut since, ctx, &mut answered).await {
+            Ok(()) if !args.follow => return Ok(code::OK),
+            // The supervisor ended or died; its successor goes on where it stopped.
+            Ok(()) => {}
+            Err(Fail::Client(e)) if args.follow && since.is_some() && e.may_pass() => {
+                if answered.is_none_or(|at| at.elapsed() >= PATIENCE) {
+                    return Err(e.into());
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn read(
+    args: &EventsArgs,
+    since: &mut Option<u64>,
+    ctx: &mut Ctx<'_>,
+    answered: &mut Option<Instant>,
+) -> Result<(), Fail> {
+    let mut events = ctx.client.events(*since, None, args.follow).await?;
+    *answered = Some(Instant::now());
+    while let Some((event, json)) = events.next().await? {
+        *answered = Some(Instant::now());
+        *since = Some(event.seq);
+        if args.json {
+            ctx.out.line(&json)?;
+        } else {
+            for line in render(&event) {
+                ctx.out.line(&line)?;
+            }
+        }
+        ctx.out.flush()?;
+    }
+    Ok(())
+}
+
+/// One line an event: number, time, what, and its fields.
+fn render(entry: &EventView) -> Vec<String> {
+    let one = |event: &Value| {
+        let kind = event.get("k").and_then(Value::as_str).unwrap_or("?");
+        let job = event.get("job").and_then(Value::as_str).unwrap_or("");
+        let mut words = vec![format!("{:>6} {} {kind:<18} {job}", entry.seq, entry.at)];
+        let fields = event.as_object().into_iter().flatten();
+        words.extend(
+            fields.filter(|(name, _)| !["k", "job", "at"].contains(&name.as_str())).filter_map(short),
+        );
+        words.join(" ").trim_end().to_owned()
+    };
+    entry.events.iter().map(one).collect()
+}
+
+/// A field in short; large ones are for `--json`.
+fn short((name, value): (&String, &Value)) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(format!("{name}={text}")),
+        Value::Bool(_) | Value::Number(_) => Some(format!("{name}={value}")),
+        Value::Array(_) => None,
+        Value::Object(fields) => {
+            let inner = fields.get("outcome").and_then(Value::as_object).unwrap_or(fields);
+            let words: Vec<String> =
+                inner.iter().filter(|(_, v)| !v.is_object() && !v.is_array()).filter_map(short).collect();
+            (!words.is_empty()).then(|| format!("{name}({})", words.join(" ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_with_its_fields() {
+        let entry = EventView {
+            seq: 7,
+            at: "2026-01-02T03:04:05.678Z".to_owned(),
+            events: vec![serde_json::json!({
+                "k": "run.ended", "job": "web", "leftovers": false,
+                "record": { "run": "r", "outcome": { "kind": "exited", "code": 3 }, "v": 1 },
+            })],
+        };
+        assert_eq!(
+            render(&entry),
+            [
+                "     7 2026-01-02T03:04:05.678Z run.ended          web leftovers=false record(code=3 kind=exited)"
+            ]
+        );
+    }
+}

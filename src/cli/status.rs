@@ -1,0 +1,227 @@
+//! `outlive status`.
+
+use super::args::StatusArgs;
+use super::error::Fail;
+use super::table::{cut, table};
+use super::when::{ago, now_ms, until};
+use super::{Ctx, code};
+use crate::client::Error;
+use crate::wire::control::{Instance, InstanceState, JobStatus, Role, StateWord, Status, WantWord};
+
+pub(crate) async fn status(args: &StatusArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let status = match ctx.client.status(&args.jobs).await {
+        Ok(status) => status,
+        Err(e) => return Err(told(e, ctx)),
+    };
+    if args.json {
+        ctx.out.json(&status)?;
+    } else {
+        let view = Rendering { now_ms: now_ms(), width: ctx.out.width, colour: ctx.out.colour };
+        for line in view.lines(&status) {
+            ctx.out.line(&line)?;
+        }
+    }
+    Ok(verdict(&status.jobs, !args.jobs.is_empty()))
+}
+
+/// `status` has codes of its own for what others call a failed request.
+fn told(error: Error, ctx: &mut Ctx<'_>) -> Fail {
+    let code = match &error {
+        Error::NotRunning { .. } => code::NOT_RUNNING,
+        Error::Refused { status: 404, .. } => code::NO_SUCH_JOB,
+        _ => return error.into(),
+    };
+    for line in Fail::Client(error).lines() {
+        ctx.out.note(&line);
+    }
+    Fail::Code(code)
+}
+
+/// Whether a job is as it should be: it runs, or it ended well.
+pub(crate) fn is_well(job: &JobStatus) -> bool {
+    match job.state {
+        StateWord::Running => true,
+        StateWord::Starting => job.pid.is_some(),
+        StateWord::Exited => job.outcome.as_ref().is_some_and(|o| o.kind == "exited" && o.code == Some(0)),
+        StateWord::Stopped
+        | StateWord::Waiting
+        | StateWord::Stopping
+        | StateWord::Backoff
+        | StateWord::Fatal => false,
+    }
+}
+
+/// A job named must run or have ended well; of all jobs, those that nobody stopped.
+fn verdict(jobs: &[JobStatus], named: bool) -> u8 {
+    let fine = |job: &JobStatus| is_well(job) || !named && job.want == WantWord::Down;
+    if jobs.iter().all(fine) { code::OK } else { code::NOT_RUNNING }
+}
+
+struct Rendering {
+    now_ms: i64,
+    width: Option<usize>,
+    colour: bool,
+}
+
+impl Rendering {
+    fn lines(&self, status: &Status) -> Vec<String> {
+        let mut lines = vec![self.fit(&head(&status.instance, self.now_ms))];
+        let instance = &status.instance;
+        lines.extend(instance.degraded.iter().map(|what| self.fit(&format!("degraded: {what}"))));
+        if instance.config_changed {
+            lines.push(self.fit("the configuration file has changed; `outlive reload` applies it"));
+        }
+        if status.jobs.is_empty() {
+            lines.push("no jobs".to_owned());
+            return lines;
+        }
+        let rows: Vec<Vec<String>> = status.jobs.iter().map(|job| self.row(job)).collect();
+        let headings = ["NAME", "STATE", "PID", "UPTIME", "RESTARTS", "NOTE"];
+        let cells = table(&headings, &rows, self.width);
+        for (index, mut row) in cells.into_iter().enumerate() {
+            if let Some(job) = index.checked_sub(1).and_then(|i| status.jobs.get(i)) {
+                row[1] = self.paint(job, &row[1]);
+            }
+            lines.push(row.concat().trim_end().to_owned());
+        }
+        lines
+    }
+
+    fn fit(&self, text: &str) -> String {
+        self.width.map_or_else(|| text.to_owned(), |width| cut(text, width))
+    }
+
+    fn row(&self, job: &JobStatus) -> Vec<String> {
+        let up = matches!(job.state, StateWord::Running | StateWord::Starting | StateWord::Stopping);
+        vec![
+            job.name.to_string(),
+            job.state.as_str().to_owned(),
+            job.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            if up { ago(&job.since, self.now_ms) } else { "-".to_owned() },
+            job.restarts.to_string(),
+            self.note(job),
+        ]
+    }
+
+    fn note(&self, job: &JobStatus) -> String {
+        let mut words = Vec::new();
+        let runs = matches!(job.state, StateWord::Running | StateWord::Starting);
+        if let Some(outcome) = job.outcome.as_ref().filter(|_| !runs) {
+            let ended = outcome.at.as_ref().unwrap_or(&job.since);
+            words.push(format!("{} {} ago", outcome.text, ago(ended, self.now_ms)));
+        }
+        if !job.reason.is_empty() {
+            words.push(job.reason.clone());
+        }
+        if let Some(next) = job.next_try.as_ref().and_then(|at| until(at, self.now_ms)) {
+            words.push(format!("next try {next}"));
+        }
+        if job.adopted {
+            words.push("adopted".to_owned());
+        }
+        words.join("; ")
+    }
+
+    fn paint(&self, job: &JobStatus, cell: &str) -> String {
+        let colour = match job.state {
+            _ if !self.colour => return cell.to_owned(),
+            StateWord::Running => 32,
+            StateWord::Exited if is_well(job) => 32,
+            StateWord::Starting | StateWord::Stopping | StateWord::Waiting | StateWord::Backoff => 33,
+            StateWord::Fatal | StateWord::Exited => 31,
+            StateWord::Stopped => 2,
+        };
+        format!("\x1b[{colour}m{cell}\x1b[0m")
+    }
+}
+
+fn head(instance: &Instance, now_ms: i64) -> String {
+    let state = match instance.state {
+        InstanceState::Recovering => "recovering",
+        InstanceState::Running => "running",
+        InstanceState::Recovery => "in recovery mode: nothing is started unless asked for",
+        InstanceState::ReadOnly => "read-only: nothing can be changed",
+        InstanceState::ShuttingDown => "shutting down",
+    };
+    let pid = |role: &Role| role.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let roles = &instance.roles;
+    format!(
+        "outlive {}: {state} for {} (init {}, keeper {}, supervisor {}; generation {})",
+        instance.version,
+        ago(&instance.since, now_ms),
+        pid(&roles.init),
+        pid(&roles.keeper),
+        pid(&roles.supervisor),
+        instance.generation,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::{instance, job, outcome_view};
+
+    fn sample() -> Status {
+        let mut web = job("web", StateWord::Running);
+        web.pid = Some(4711);
+        web.adopted = true;
+        let mut db = job("database", StateWord::Backoff);
+        db.outcome = Some(outcome_view("exited", Some(3)));
+        db.next_try = Some("1970-01-01T00:01:05.000Z".to_owned());
+        db.restarts = 12;
+        Status { instance: instance(), jobs: vec![web, db] }
+    }
+
+    fn lines(width: Option<usize>, colour: bool) -> Vec<String> {
+        Rendering { now_ms: 62_000, width, colour }.lines(&sample())
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_why() {
+        assert_eq!(
+            lines(None, false),
+            [
+                "outlive 0.1.0: running for 1m02s (init 1, keeper 2, supervisor 3; generation 4)",
+                "NAME      STATE    PID   UPTIME  RESTARTS  NOTE",
+                "web       running  4711  1m02s   0         adopted",
+                "database  backoff  -     -       12        exit 3 1m02s ago; next try in 3s",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_keeps_the_columns() {
+        for width in [20, 50, 60] {
+            for line in lines(Some(width), false).iter().skip(if width < 50 { 4 } else { 0 }) {
+                assert!(line.chars().count() <= width, "{line:?} is wider than {width}");
+            }
+        }
+        assert_eq!(lines(Some(55), false)[3], "database  backoff  -     -       12        exit 3 1m02…");
+        assert_eq!(lines(Some(45), false)[1], "NAME      STATE    PID   UPTIME  RESTARTS");
+    }
+
+    #[test]
+    fn colours_do_not_shift_the_columns() {
+        assert_eq!(lines(None, true)[2], "web       \x1b[32mrunning  \x1b[0m4711  1m02s   0         adopted");
+    }
+
+    #[test]
+    fn exit_codes_follow_lsb() {
+        let with = |state, want| {
+            let mut job = job("a", state);
+            job.want = want;
+            job
+        };
+        let (up, down) = (WantWord::Up, WantWord::Down);
+        assert_eq!(verdict(&[], false), code::OK);
+        assert_eq!(verdict(&[with(StateWord::Running, up)], true), code::OK);
+        assert_eq!(verdict(&[with(StateWord::Stopped, down)], false), code::OK, "stopped on purpose");
+        assert_eq!(verdict(&[with(StateWord::Stopped, down)], true), code::NOT_RUNNING);
+        assert_eq!(verdict(&[with(StateWord::Fatal, up)], false), code::NOT_RUNNING);
+        let mut task = with(StateWord::Exited, up);
+        task.outcome = Some(outcome_view("exited", Some(0)));
+        assert_eq!(verdict(&[task.clone()], true), code::OK);
+        task.outcome = Some(outcome_view("exited", Some(1)));
+        assert_eq!(verdict(&[task], true), code::NOT_RUNNING);
+    }
+}

@@ -1,0 +1,206 @@
+//! `outlive.toml`: read, checked and resolved into [`JobSpec`]s. This page is the reference of its keys.
+//!
+//! [`load`] reads a file and everything it names, and either returns a [`Config`] in which nothing is left
+//! open, or [`Errors`]: all of them at once, each with file, line, column, key and often a suggestion. Nothing
+//! is guessed and nothing is ignored; an unknown key is an error. [`schema`] is the same for editors.
+//!
+//! # The file
+//!
+//! ```toml
+//! include = ["conf.d/*.toml"]   # more jobs
+//!
+//! [supervisor]                  # the instance itself
+//! log_level = "debug"
+//!
+//! [defaults]                    # for every job that does not set its own
+//! restart = "on-failure"
+//!
+//! [job.web]                     # a job; its name is `web`
+//! command = "web-server --port ${PORT:-8080}"
+//! ```
+//!
+//! `include` is a list of paths relative to the file, with the wildcards `*`, `?` and `[…]`. A path without
+//! wildcard must exist. Hidden files are not matched by `*`, and a file is read once however often it is
+//! named. An included file holds `[job.NAME]` and nothing else.
+//!
+//! A job's name is made of letters, digits, `-`, `_`, `.` and `@`, begins with a letter or digit, and is used
+//! once in all files.
+//!
+//! # Values
+//!
+//! | value | how it is written |
+//! |---|---|
+//! | duration | `"500ms"`, `"10s"`, `"1m30s"`, `"2h"`, `"1d"`; a bare number is refused, it has no unit |
+//! | size | `"50MB"` (1000 × 1000), `"64KiB"` (1024), or a number of bytes |
+//! | mode | octal: `"022"` or `0o022` |
+//! | path | relative to the directory of the file it stands in; `~` is not expanded, `${HOME}` is |
+//! | user, group | a name from `/etc/passwd` or `/etc/group`, or any number |
+//!
+//! In every text of a job (arguments, values of `env`, paths, users, signals, dependencies) these are put in
+//! when the file is read:
+//!
+//! | written | is |
+//! |---|---|
+//! | `${VAR}` | the variable of the environment of `outlive up`; an error if it is not set |
+//! | `${VAR:-default}` | the same, or the default if it is unset or empty |
+//! | `${VAR:?message}` | the same, or an error with this message |
+//! | `$$` | a `$`; `$${VAR}` is the text `${VAR}` |
+//! | `{n}` | the number of the instance; `{{n}}` is the text `{n}` |
+//!
+//! Any other `$` is itself. What is put in is not looked at again, neither for words nor for variables.
+//! Environment files are taken as they are.
+//!
+//! # `[supervisor]`
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `shutdown_timeout` | `"60s"` | after this, a shutdown kills what is left |
+//! | `socket_mode` | `"0600"` | mode of the control socket |
+//! | `socket_group` | that of the supervisor | group of the control socket |
+//! | `log_level` | `"info"` | `error`, `warn`, `info`, `debug` or `trace` |
+//! | `keep_runs` | `20` | ended runs kept for each job, at least 1 |
+//!
+//! # `[job.NAME]`
+//!
+//! Keys marked with · cannot stand in `[defaults]`. Where a job and the defaults both have `env`, `rlimits`,
+//! `backoff`, `start_limit` or `output`, the two are merged key by key; everything else is replaced.
+//!
+//! What is executed:
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `command` · | required | a list of arguments; or a string, split into words as a POSIX shell would split it |
+//! | `shell` · | `false` | the command is a string for `/bin/sh -c` |
+//! | `env` | | table of variables; over those of `env_file`, which are over those of `[defaults]` |
+//! | `env_file` · | | a path or a list: files of `KEY=VALUE` lines, with `#` comments, quotes and `export` |
+//! | `inherit_env` | `true` | which variables of `outlive up` the job has too: all, none (`false`), or a list |
+//! | `cwd` | directory of the main file | working directory; must exist |
+//! | `user`, `group` | those of outlive; the group of `user` | whom it runs as |
+//! | `umask` | inherited | file creation mask |
+//! | `rlimits` | inherited | `nofile = 1024`, `core = "unlimited"`, `stack = { soft = 1, hard = 2 }`; names as for prlimit |
+//! | `nice` | inherited | -20 to 19 |
+//! | `oom_score_adj` | inherited | -1000 to 1000; higher is killed first when memory runs out |
+//! | `instances` · | | run 1 to 10000 of it, named `NAME:1` to `NAME:N`; without the key there is one, named `NAME` |
+//!
+//! When it runs:
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `kind` | `"service"` | `service`: kept up; `task`: runs to its end |
+//! | `autostart` | `true` | started with the instance |
+//! | `depends_on` · | `[]` | jobs started before it and stopped after it; a name with instances means all, `NAME:2` one |
+//! | `restart` | `"always"`, for a task `"never"` | `always`, `on-failure`, `never` |
+//! | `success_codes` | `[0]` | exit codes that are no failure, 0 to 255 |
+//! | `backoff` | | delay before a restart: `min(max, initial × factor^n)` and up to `jitter` of it more |
+//! | `backoff.initial` | `"200ms"` | before the first restart; `"0s"` is allowed |
+//! | `backoff.factor` | `2.0` | 1.0 or more |
+//! | `backoff.max` | `"60s"` | longest delay |
+//! | `backoff.jitter` | `0.1` | 0.0 to 1.0 |
+//! | `backoff.reset_after` | `"60s"` | a run that lasted this long starts the series anew |
+//! | `start_limit` | `{ count = 10, within = "60s" }` | more starts than this end in `fatal`; `count = 0`: no limit |
+//! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
+//!
+//! How it ends:
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `stop` | `{ signal = "TERM", timeout = "10s" }` | one step or a list of steps, each with `signal` or `command`, and `timeout` (`"10s"`); `KILL` follows the last |
+//! | `kill_scope` | `"mixed"` | whom signals reach. `mixed`: the stop signal the main process, `KILL` the whole tree; `tree`, `group`, `process`: all of them this |
+//! | `leftovers` | `"stop"` | processes that outlive the main one: `stop` them, `wait` for them, `ignore` them |
+//! | `on_supervisor_death` | `"keep"` | `keep`, `kill`, or `{ kill_after = "30s" }` |
+//!
+//! What it writes and reads:
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `output.mode` | `"merged"` | both streams in one series of files; `separate`: in two; `none`: not captured |
+//! | `output.max_size` | `"50MiB"` | a segment is closed at the first line end after this much; `0`: never |
+//! | `output.keep` | `10` | closed segments kept per stream and run |
+//! | `output.compress` | `true` | closed segments are compressed |
+//! | `output.on_log_stall` | `"block"` | when the disk refuses, the job waits; `drop`: its output is dropped and counted |
+//! | `output.dir` | the run directory | directory for output |
+//! | `stdin` | `"null"` | `null`; `keep`: a pipe for `outlive send`; `{ file = "path" }`: a file, which must exist |
+
+mod dependencies;
+mod digest;
+mod env_file;
+mod error;
+mod files;
+mod glob;
+mod job;
+mod load;
+mod node;
+mod schema;
+mod settings;
+mod source;
+mod substitute;
+mod suggest;
+mod syntax;
+mod units;
+mod users;
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::spec::JobSpec;
+
+pub use error::{Error, Errors};
+pub use schema::schema;
+pub use settings::{LogLevel, SupervisorSettings};
+
+/// A configuration, read, checked and resolved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Settings of the instance.
+    pub supervisor: SupervisorSettings,
+    /// The jobs in the order of the files; instances are jobs of their own.
+    pub jobs: Vec<JobSpec>,
+    /// Every file that was read, from the root: the main file, what it includes, environment files.
+    pub files: Vec<PathBuf>,
+    /// Fingerprint of their texts; another one means that something in them has changed.
+    pub digest: String,
+}
+
+/// Reads `path` and everything it names. `env` is what `${VAR}` is taken from.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Config, Errors> {
+    load::load(path, env, &users::Accounts::of_this_machine())
+}
+
+/// The configuration of an instance without a file: default settings and no jobs.
+#[must_use]
+pub fn empty() -> Config {
+    Config {
+        supervisor: SupervisorSettings::default(),
+        jobs: Vec::new(),
+        files: Vec::new(),
+        digest: digest::of(&[]),
+    }
+}
+
+/// The first file there is of `./outlive.toml`, `$XDG_CONFIG_HOME/outlive/outlive.toml` (or
+/// `~/.config/outlive/outlive.toml`) and `/etc/outlive/outlive.toml`.
+///
+/// A file that is there and cannot be read is found too: [`load`] then says what is wrong with it, which is
+/// better than to start with another one.
+#[must_use]
+pub fn find_default(env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    candidates(env).into_iter().find(|path| path.symlink_metadata().is_ok())
+}
+
+fn candidates(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let absolute = |name: &str| env.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let user = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    let mut paths = vec![PathBuf::from("outlive.toml")];
+    paths.extend(user.map(|dir| dir.join("outlive/outlive.toml")));
+    paths.push(PathBuf::from("/etc/outlive/outlive.toml"));
+    paths
+}
+
+#[cfg(test)]
+mod tests;

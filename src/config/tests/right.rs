@@ -1,0 +1,373 @@
+//! What comes out of right configurations.
+
+use super::*;
+use crate::config::{LogLevel, empty};
+use crate::core::ids::JobName;
+use crate::core::spec::{
+    Backoff, KillScope, Kind, Leftovers, OnLogStall, OnSupervisorDeath, Output, OutputMode, Restart, Rlimit,
+    StartLimit, Stdin, StopAct, StopStep,
+};
+use crate::core::time::Millis;
+
+/// A file in which every key stands.
+pub(in super::super) const EVERY_KEY: &str = r#"
+include = []
+
+[supervisor]
+shutdown_timeout = "2m"
+socket_mode = "0660"
+socket_group = "www-data"
+log_level = "debug"
+keep_runs = 5
+
+[defaults]
+nice = 1
+env = { LEVEL = "low", SHARED = "yes" }
+
+[job.db]
+command = "db --port ${PORT}"
+
+[job.web]
+command = "web --name 'the {n}th' --port ${PORT}"
+shell = false
+env = { LEVEL = "high", N = "{n}", COUNT = 3, ON = true }
+env_file = []
+inherit_env = ["PATH", "HOME"]
+cwd = "."
+user = "www-data"
+group = 33
+umask = "027"
+nice = -5
+oom_score_adj = 100
+kind = "service"
+instances = 2
+autostart = false
+restart = "on-failure"
+success_codes = [0, 143]
+start_grace = "2s"
+kill_scope = "tree"
+leftovers = "wait"
+depends_on = ["db"]
+stdin = "keep"
+on_supervisor_death = { kill_after = "30s" }
+rlimits = { nofile = 1024, core = "unlimited", stack = { soft = 8388608, hard = "unlimited" } }
+backoff = { initial = "0s", factor = 1.5, max = "10s", jitter = 0, reset_after = "5m" }
+start_limit = { count = 3, within = "30s" }
+stop = [{ command = ["web", "quit", "{n}"], timeout = "5s" }, { signal = "INT" }, { signal = 15, timeout = "1s" }]
+
+[job.web.output]
+mode = "separate"
+max_size = "64KiB"
+keep = 3
+compress = false
+on_log_stall = "drop"
+dir = "logs/{n}"
+"#;
+
+fn step(act: StopAct, timeout: u64) -> StopStep {
+    StopStep { act, timeout: Millis::from_secs(timeout) }
+}
+
+#[test]
+fn every_key_arrives() {
+    let (dir, config) = good(EVERY_KEY);
+    let here = dir.path().display().to_string();
+    let names: Vec<&str> = config.jobs.iter().map(|j| j.name.as_str()).collect();
+    assert_eq!(names, ["db", "web:1", "web:2"]);
+    let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    };
+    let argv = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let wanted = JobSpec {
+        name: JobName::new("web:2").unwrap(),
+        kind: Kind::Service,
+        command: argv(&["web", "--name", "the 2th", "--port", "8080"]),
+        env: map(&[("LEVEL", "high"), ("SHARED", "yes"), ("N", "2"), ("COUNT", "3"), ("ON", "true")]),
+        inherit_env: Some(argv(&["PATH", "HOME"])),
+        cwd: Some(here.clone()),
+        user: Some("www-data".into()),
+        group: Some("33".into()),
+        umask: Some(0o027),
+        rlimits: [
+            ("nofile".to_owned(), Rlimit { soft: Some(1024), hard: Some(1024) }),
+            ("core".to_owned(), Rlimit { soft: None, hard: None }),
+            ("stack".to_owned(), Rlimit { soft: Some(8_388_608), hard: None }),
+        ]
+        .into(),
+        nice: Some(-5),
+        oom_score_adj: Some(100),
+        autostart: false,
+        restart: Restart::OnFailure,
+        success_codes: vec![0, 143],
+        backoff: Backoff {
+            initial: Millis(0),
+            factor: 1.5,
+            max: Millis::from_secs(10),
+            jitter: 0.0,
+            reset_after: Millis::from_secs(300),
+        },
+        start_limit: StartLimit { count: 3, within: Millis::from_secs(30) },
+        start_grace: Millis::from_secs(2),
+        stop: vec![
+            step(StopAct::Command(argv(&["web", "quit", "2"])), 5),
+            step(StopAct::Signal(2), 10),
+            step(StopAct::Signal(15), 1),
+        ],
+        kill_scope: KillScope::Tree,
+        leftovers: Leftovers::Wait,
+        depends_on: vec![JobName::new("db").unwrap()],
+        output: Output {
+            mode: OutputMode::Separate,
+            max_size: 65_536,
+            keep: 3,
+            compress: false,
+            on_log_stall: OnLogStall::Drop,
+            dir: Some(format!("{here}/logs/2")),
+        },
+        stdin: Stdin::Keep,
+        on_supervisor_death: OnSupervisorDeath::KillAfter(Millis::from_secs(30)),
+    };
+    assert_eq!(config.jobs[2], wanted);
+    let s = &config.supervisor;
+    assert_eq!((s.shutdown_timeout, s.socket_mode, s.keep_runs), (Millis::from_secs(120), 0o660, 5));
+    assert_eq!((s.socket_group.as_deref(), s.log_level), (Some("www-data"), LogLevel::Debug));
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+}
+
+#[test]
+fn a_job_that_says_little_has_the_defaults() {
+    let (dir, config) = good("[job.a]\ncommand = \"true\"\n[job.t]\ncommand = \"true\"\nkind = \"task\"\n");
+    let wanted = JobSpec {
+        cwd: Some(dir.path().display().to_string()),
+        restart: Restart::Always,
+        ..JobSpec::new(JobName::new("a").unwrap(), vec!["true".into()])
+    };
+    assert_eq!(config.jobs[0], wanted);
+    assert_eq!((config.jobs[1].kind, config.jobs[1].restart), (Kind::Task, Restart::Never));
+    assert_eq!(config.supervisor, empty().supervisor);
+    let (_dir, config) = good("# nothing\n");
+    assert_eq!(config.jobs, []);
+}
+
+#[test]
+fn commands_are_lists_or_split_or_for_the_shell() {
+    for (lines, wanted) in [
+        ("command = [\"a b\", \"$x\", \"|\"]", &["a b", "$x", "|"][..]),
+        ("command = \"a 'b c' d\\\\ e\"", &["a", "b c", "d e"]),
+        ("command = 'x \"${HOME}/a b\" ${NOPE:-c d}'", &["x", "/home/me/a b", "c d"]),
+        ("command = '''\n  x \\\n  --long\n'''", &["x", "--long"]),
+        (
+            "shell = true\ncommand = 'i=$((1+1)); echo \"$i ${PORT}\" > $${f}'",
+            &["/bin/sh", "-c", "i=$((1+1)); echo \"$i 8080\" > ${f}"],
+        ),
+    ] {
+        assert_eq!(job(lines).command, wanted, "{lines}");
+    }
+}
+
+#[test]
+fn defaults_are_layered_key_by_key() {
+    let text = r#"
+        [defaults]
+        kind = "task"
+        env = { A = "default", B = "default", C = "default" }
+        rlimits = { nofile = 1, core = 2 }
+        backoff = { initial = "1s", max = "9s" }
+        output = { keep = 2, mode = "separate" }
+        start_limit = { count = 1 }
+        stop = [{ signal = "INT" }]
+        [job.plain]
+        command = "x"
+        [job.own]
+        command = "x"
+        kind = "service"
+        env_file = ["a.env", "b.env"]
+        env = { C = "job" }
+        rlimits = { core = 3 }
+        backoff = { max = "8s" }
+        output = { keep = 4 }
+        stop = { signal = "HUP" }
+    "#;
+    let dir = Dir::new(&[("outlive.toml", text), ("a.env", "B=a\nC=a\nD=a ${HOME}\n"), ("b.env", "D=b\n")]);
+    let config = dir.load().unwrap();
+    let [plain, own] = &config.jobs[..] else { panic!() };
+    let value = |job: &JobSpec, name: &str| job.env.get(name).cloned().unwrap_or_default();
+    assert_eq!(["A", "B", "C", "D"].map(|n| value(plain, n)), ["default", "default", "default", ""]);
+    assert_eq!(["A", "B", "C", "D"].map(|n| value(own, n)), ["default", "a", "job", "b"]);
+    assert_eq!((plain.kind, plain.restart), (Kind::Task, Restart::Never));
+    assert_eq!((own.kind, own.restart), (Kind::Service, Restart::Always));
+    assert_eq!((own.rlimits["nofile"].soft, own.rlimits["core"].soft), (Some(1), Some(3)));
+    assert_eq!((own.backoff.initial, own.backoff.max), (Millis(1000), Millis(8000)));
+    assert_eq!((own.output.mode, own.output.keep), (OutputMode::Separate, 4));
+    assert_eq!((own.start_limit.count, own.start_limit.within), (1, Millis::from_secs(60)));
+    assert_eq!((&plain.stop[0].act, &own.stop[0].act), (&StopAct::Signal(2), &StopAct::Signal(1)));
+    assert_eq!((own.stop.len(), config.files.len()), (1, 3));
+}
+
+#[test]
+fn instances_know_their_number_everywhere() {
+    let text = r#"
+        [job.shard]
+        command = ["run", "--id={n}", "{{n}}"]
+        instances = 3
+        env = { ID = "{n}" }
+        env_file = "{n}.env"
+        cwd = "d{n}"
+        stdin = { file = "d{n}/in" }
+        [job.reader]
+        command = "read"
+        instances = 2
+        depends_on = ["shard:{n}", "shard:3"]
+        [job.all]
+        command = "x"
+        depends_on = ["shard", "shard:1", "one"]
+        [job.one]
+        command = "x"
+        instances = 1
+    "#;
+    let files = ["1", "2", "3"].map(|n| (format!("d{n}/in"), format!("{n}.env"), format!("F=file{n}\n")));
+    let dir = Dir::new(&[("outlive.toml", text)]);
+    for (stdin, env_file, vars) in &files {
+        dir.write(stdin, b"");
+        dir.write(env_file, vars.as_bytes());
+    }
+    let config = dir.load().unwrap();
+    let find = |name: &str| config.jobs.iter().find(|j| j.name.as_str() == name).unwrap();
+    let needs = |name: &str| find(name).depends_on.iter().map(JobName::as_str).collect::<Vec<_>>();
+    let second = find("shard:2");
+    assert_eq!(second.command, ["run", "--id=2", "{n}"]);
+    assert_eq!((second.env["ID"].as_str(), second.env["F"].as_str()), ("2", "file2"));
+    assert!(second.cwd.as_ref().unwrap().ends_with("/d2"));
+    assert!(matches!(&second.stdin, Stdin::File(path) if path.ends_with("/d2/in")));
+    assert_eq!(needs("reader:1"), ["shard:3", "shard:1"]);
+    assert_eq!(needs("reader:2"), ["shard:3", "shard:2"]);
+    assert_eq!(needs("all"), ["shard:1", "shard:2", "shard:3", "one:1"]);
+    assert_eq!(config.jobs.len(), 3 + 2 + 1 + 1);
+}
+
+#[test]
+fn ten_thousand_instances_are_read_in_a_moment() {
+    let (_dir, config) = good("[job.a]\ncommand = \"x {n}\"\ninstances = 10000\ncwd = \"/\"\n");
+    assert_eq!((config.jobs.len(), config.jobs[9999].command[1].as_str()), (10_000, "10000"));
+}
+
+#[test]
+fn included_files_bring_jobs_and_their_own_directory() {
+    let dir = Dir::new(&[
+        (
+            "outlive.toml",
+            "include = [\"conf.d/*.toml\", \"conf.d/b.toml\", \"*.toml\"]\n[defaults]\nnice = 3\n[job.main]\ncommand = \"x\"\n",
+        ),
+        ("conf.d/b.toml", "[job.b]\ncommand = \"x\"\ncwd = \"sub\"\ndepends_on = [\"main\", \"a\"]\n"),
+        ("conf.d/a.toml", "[job.a]\ncommand = \"x\"\n"),
+        ("conf.d/.#a.toml", "[job.a]\nnonsense"),
+        ("conf.d/sub/x", ""),
+    ]);
+    let config = dir.load().unwrap();
+    let here = dir.path().display().to_string();
+    let jobs: Vec<(&str, &str)> =
+        config.jobs.iter().map(|j| (j.name.as_str(), j.cwd.as_deref().unwrap())).collect();
+    let sub = format!("{here}/conf.d/sub");
+    assert_eq!(jobs, [("main", here.as_str()), ("a", here.as_str()), ("b", sub.as_str())]);
+    assert!(config.jobs.iter().all(|j| j.nice == Some(3)));
+    let files: Vec<PathBuf> =
+        ["outlive.toml", "conf.d/a.toml", "conf.d/b.toml"].iter().map(|f| dir.path().join(f)).collect();
+    assert_eq!(config.files, files);
+}
+
+#[test]
+fn the_digest_follows_every_file() {
+    let dir = Dir::new(&[
+        ("outlive.toml", "include = [\"b.toml\"]\n[job.a]\ncommand = \"x\"\nenv_file = \"a.env\"\n"),
+        ("b.toml", "[job.b]\ncommand = \"x\"\n"),
+        ("a.env", "A=1\n"),
+    ]);
+    let digest = || dir.load().unwrap().digest;
+    let mut seen = vec![digest()];
+    assert_eq!(digest(), seen[0]);
+    dir.write("a.env", b"A=2\n");
+    seen.push(digest());
+    dir.write("b.toml", b"[job.b]\ncommand = \"y\"\n");
+    seen.push(digest());
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn environment_values_may_stay_out_or_be_named() {
+    assert_eq!(job("command = 'x'").inherit_env, None);
+    assert_eq!(job("command = 'x'\ninherit_env = true").inherit_env, None);
+    assert_eq!(job("command = 'x'\ninherit_env = false").inherit_env, Some(vec![]));
+    assert_eq!(job("command = 'x'\ninherit_env = ['A']").inherit_env, Some(vec!["A".into()]));
+}
+
+#[test]
+fn ids_masks_and_fates_in_all_their_forms() {
+    assert_eq!(job("command = 'x'\nuser = 1000").user.as_deref(), Some("1000"));
+    assert_eq!(job("command = 'x'\nuser = '1000'").user.as_deref(), Some("1000"));
+    assert_eq!(job("command = 'x'\nuser = '${NOPE:-root}'").user.as_deref(), Some("root"));
+    assert_eq!(job("command = 'x'\numask = 0o022").umask, Some(0o022));
+    assert_eq!(job("command = 'x'\numask = 0").umask, Some(0));
+    assert_eq!(
+        job("command = 'x'\non_supervisor_death = 'kill'").on_supervisor_death,
+        OnSupervisorDeath::Kill
+    );
+    assert_eq!(job("command = 'x'\nstdin = 'null'").stdin, Stdin::Null);
+    assert_eq!(job("command = 'x'\noutput = { max_size = 0 }").output.max_size, 0);
+    assert_eq!(job("command = 'x'\nstart_limit = { count = 0, within = '0s' }").start_limit.count, 0);
+    assert_eq!(job("command = 'x'\nstop = { signal = 'SIGRTMIN+1' }").stop[0].act, StopAct::Signal(35));
+}
+
+#[test]
+fn a_relative_path_to_the_file_is_made_absolute_for_the_jobs() {
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
+    let relative = Path::new("examples/quickstart.toml");
+    // Tests run in the root of the package.
+    assert_eq!(std::env::current_dir().unwrap(), root);
+    let config = crate::config::load(relative, &env()).unwrap();
+    assert_eq!(config.jobs[0].cwd.as_deref(), root.join("examples").to_str());
+    assert_eq!(config.files, [root.join(relative)]);
+}
+
+#[test]
+fn the_first_default_file_wins_even_if_it_is_broken() {
+    let dir = Dir::new(&[]);
+    let home = dir.path().to_str().unwrap().to_owned();
+    let env = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    };
+    let paths = |pairs: &[(&str, &str)]| -> Vec<String> {
+        crate::config::candidates(&env(pairs)).iter().map(|p| p.display().to_string()).collect()
+    };
+    let last = "/etc/outlive/outlive.toml";
+    assert_eq!(paths(&[]), ["outlive.toml", last]);
+    assert_eq!(paths(&[("HOME", "/h")]), ["outlive.toml", "/h/.config/outlive/outlive.toml", last]);
+    assert_eq!(
+        paths(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]),
+        ["outlive.toml", "/x/outlive/outlive.toml", last]
+    );
+    assert_eq!(paths(&[("HOME", ""), ("XDG_CONFIG_HOME", "rel")]), ["outlive.toml", last]);
+
+    let found = dir.path().join("outlive/outlive.toml");
+    std::fs::create_dir_all(found.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("gone", &found).unwrap();
+    assert_eq!(crate::config::find_default(&env(&[("XDG_CONFIG_HOME", &home)])), Some(found));
+}
+
+#[test]
+fn the_examples_load_where_nothing_is_installed() {
+    let paths = examples();
+    assert!(paths.len() >= 3);
+    for path in paths {
+        let config = crate::config::load(&path, &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(config.jobs.len() >= 3, "{}", path.display());
+        for job in &config.jobs {
+            if let [shell, "-c", text] = job.command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                let read = std::process::Command::new(shell).args(["-n", "-c", text]).output().unwrap();
+                assert!(read.status.success(), "{}: {read:?}", job.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `GET /v1/events`: what was decided, from the event log.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use super::error::Failure;
+use super::params::Params;
+use super::stream::{self, Sink};
+use crate::wire::control::EventView;
+
+/// Reads from the log of a state directory at most `max` entries after a sequence number, oldest first.
+pub type ReadEvents = fn(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>>;
+
+/// Entries read at a time.
+const BLOCK: usize = 256;
+
+/// Silence after which an event stream shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+static SEQ: HeaderName = HeaderName::from_static("x-outlive-seq");
+
+pub(crate) async fn events(
+    State(shared): State<Shared>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let params = params.only(&["since", "limit", "follow"])?;
+    let follow = params.on("follow")?;
+    let seq = shared.view().seq;
+    // A client that lost its connection says where it was, as browsers do by themselves.
+    let resumed = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
+    let since = params.parsed("since", "a sequence number")?.or(resumed);
+    let feed = Feed {
+        sse: stream::wants_events(&headers),
+        since: since.unwrap_or(if follow { seq } else { 0 }),
+        left: params.parsed("limit", "a number of entries")?,
+        follow,
+        shared,
+    };
+    let kind = if feed.sse { stream::EVENT_STREAM } else { "application/x-ndjson" };
+    // The first read tells whether the log can be read at all.
+    let first = feed.read(seq).await.map_err(|e| Failure::internal(format!("the event log: {e}")))?;
+    let (sink, body) = stream::body();
+    tokio::spawn(feed.run(first, seq, sink));
+    let fixed = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (SEQ.clone(), HeaderValue::from(seq)),
+    ];
+    Ok((fixed, body).into_response())
+}
+
+struct Feed {
+    shared: Shared,
+    sse: bool,
+    since: u64,
+    left: Option<usize>,
+    follow: bool,
+}
+
+impl Feed {
+    /// The next block; entries after `seq` are not yet acknowledged to anybody and are left for later.
+    async fn read(&self, seq: u64) -> io::Result<Vec<EventView>> {
+        let (read, dir) = (self.shared.sources.events, self.shared.handle.state_dir.clone());
+        let (since, max) = (self.since, self.left.unwrap_or(BLOCK).min(BLOCK));
+        if max == 0 || since >= seq {
+            return Ok(Vec::new());
+        }
+        let work = tokio::task::spawn_blocking(move || read(&dir, since, max));
+        let mut found = work.await.map_err(io::Error::other)??;
+        found.retain(|entry| entry.seq <= seq);
+        Ok(found)
+    }
+
+    async fn run(mut self, mut block: Vec<EventView>, mut seq: u64, sink: Sink) {
+        loop {
+            for entry in &block {
+                if sink.send(self.line(entry)).await.is_err() {
+                    return;
+                }
+                self.since = self.since.max(entry.seq);
+            }
+            self.left = self.left.map(|left| left.saturating_sub(block.len()));
+            if self.left == Some(0) || block.is_empty() && !self.follow {
+                return;
+            }
+            if block.is_empty() {
+                match self.wait(&sink).await {
+                    Some(newer) => seq = newer,
+                    None => return,
+                }
+            }
+            block = match self.read(seq).await {
+                Ok(block) => block,
+                Err(e) => return sink.fail(e).await,
+            };
+        }
+    }
+
+    fn line(&self, entry: &EventView) -> axum::body::Bytes {
+        if self.sse {
+            return stream::event("event", Some(entry.seq), entry);
+        }
+        let mut line = serde_json::to_vec(entry).unwrap_or_default();
+        line.push(b'\n');
+        line.into()
+    }
+
+    /// Waits for a new entry; `None` when the client goes or the supervisor ends.
+    async fn wait(&mut self, sink: &Sink) -> Option<u64> {
+        loop {
+            let shared = &mut self.shared;
+            tokio::select! {
+                () = sink.closed() => return None,
+                () = super::ended(&mut shared.ending) => return None,
+                changed = shared.handle.view.changed() => changed.ok()?,
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    if self.sse && sink.send(stream::KEEP_ALIVE).await.is_err() {
+                        return None;
+                    }
+                    continue;
+                }
+            }
+            let seq = shared.handle.view.borrow().seq;
+            if seq > self.since {
+                return Some(seq);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The control socket: HTTP/1.1 and JSON on a unix socket.
+//!
+//! # For script authors
+//!
+//! ```sh
+//! S=/run/outlive/control.sock            # OUTLIVE_SOCKET in every job's environment
+//! curl -s --unix-socket $S http://x/v1/status
+//! curl -s --unix-socket $S http://x/v1/status?job=web          # a selector; may be repeated
+//! curl -s --unix-socket $S -X POST http://x/v1/jobs/web/restart
+//! curl -s --unix-socket $S -d '{"signal":"HUP"}' http://x/v1/jobs/web/signal
+//! curl -s --unix-socket $S -d '{"command":["make","all"],"cwd":"/src"}' http://x/v1/run
+//! curl -sN --unix-socket $S 'http://x/v1/jobs/web/output?tail=10&follow=true'
+//! curl -sN --unix-socket $S -H 'Accept: text/event-stream' 'http://x/v1/events?follow=true'
+//! ```
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `GET /v1/version` | versions of the build and of this interface |
+//! | `GET /v1/health` | 200 while the supervisor answers |
+//! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
+//! | `GET /v1/status` | the instance and its jobs; `job=SELECTOR` narrows |
+//! | `GET /v1/jobs/NAME` | one job |
+//! | `GET /v1/jobs/NAME/runs` | its runs, oldest first |
+//! | `POST /v1/jobs/SELECTOR/start`, `stop`, `restart` | answered once the decision is durable, not when it is carried out |
+//! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
+//! | `GET /v1/jobs/NAME/output` | captured bytes, see below |
+//! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
+//! | `GET /v1/events` | recorded decisions as JSON lines: `since=SEQ`, `limit=N`, `follow=true` |
+//! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
+//! | `POST /v1/run` | submits a job; answers 201 with its name |
+//! | `POST /v1/shutdown` | body `{"keep_jobs": true}` or none; answers 202 when it has begun |
+//! | `GET /v1/openapi.json` | this interface as an OpenAPI document |
+//!
+//! Selectors are those of [`crate::core::select`]; percent-encode `?` as `%3F`.
+//!
+//! **Errors** are `{"error": "for people", "code": "for programs", "details": [...]}` with status 400 (the
+//! request is wrong), 403 (not your socket), 404, 405, 408 and 413 (body too slow, too large), 409 (makes no
+//! sense now), 503 (`recovering`, `busy`, `read_only`, `gone`: try again) or 500. What is not HTTP at all
+//! is answered with a bare 400.
+//!
+//! **Output.** Without more, the latest run's bytes as they were captured. `run=ID|latest|all`,
+//! `stream=stdout|stderr|all`, `offset=N` (bytes), `tail=N` (lines), `since=` a time or an age such as `10m`,
+//! `limit=N` (bytes), `timestamps=true` (the time in front of each line), `follow=true`. The answer's headers
+//! say `X-Outlive-Run`, `X-Outlive-Offset` and `X-Outlive-Next-Offset`: pass the last as `offset` to go on.
+//! If older bytes were rotated away, the answer begins later than asked. A run that keeps its streams apart
+//! has an offset for each, written `stdout:N,stderr:N`. Following goes on over rotation and, unless one run
+//! was named, over restarts into the next run; with one run it ends when the run has ended and all is
+//! delivered, or goes on all the same with `onward=true`. With `Accept: text/event-stream` the answer is events named `output`, each an
+//! [`OutputEvent`](crate::wire::control::OutputEvent), and a last one named `end`.
+//!
+//! **Who may.** Root, the user of the instance, and members of the socket's group where the mode lets
+//! them in. **Limits**: 256 connections, headers of 16 KiB within 10 s, bodies of 1 MiB (stdin 4 MiB) within
+//! 30 s; a connection that takes nothing for 60 s is closed.
+//!
+//! # Inside
+//!
+//! Each connection is a task. Reads look at the latest published view and at files, by way of the blocking
+//! pool; only verbs reach the main loop, over a bounded channel. So no client can hold up the supervisor,
+//! and a reader that stops reading costs two blocks of memory until its time is over.
+
+mod access;
+mod act;
+mod base64;
+mod bind;
+mod error;
+mod events;
+mod follow;
+mod instance;
+mod openapi;
+pub mod output;
+mod output_route;
+mod params;
+mod patient;
+mod plan;
+mod render;
+mod routes;
+mod run_feed;
+mod serve;
+mod status;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod when;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use bind::{PATH_BYTES_MAX, bind};
+pub use events::ReadEvents;
+pub use serve::{Limits, serve, serve_with};
+
+use crate::supervisor::handle::{Handle, View};
+
+/// Where files are read: functions, so that this module knows no file format.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources {
+    /// Opens a run's captured output.
+    pub output: output::OpenOutput,
+    /// Reads the event log.
+    pub events: ReadEvents,
+}
+
+/// What every request has at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    handle: Handle,
+    sources: Sources,
+    /// True once the supervisor is ending.
+    ending: watch::Receiver<bool>,
+}
+
+impl Shared {
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.handle.view.borrow())
+    }
+}
+
+/// Ends when the supervisor does.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left who could tell: that is an end, too.
+    let _ = ending.wait_for(|ending| *ending).await;
+}

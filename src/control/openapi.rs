@@ -1,0 +1,253 @@
+//! The interface as an OpenAPI 3.1 document, for generators and for people with a viewer.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+
+use super::Shared;
+use super::error::Failure;
+use super::params::Params;
+use super::routes;
+
+pub(crate) async fn document(State(shared): State<Shared>, params: Params) -> Result<Json<Value>, Failure> {
+    params.only(&[])?;
+    Ok(Json(build(&shared.view().instance.version)))
+}
+
+/// What is said about a route beside its method and path.
+struct Entry {
+    summary: &'static str,
+    /// Query parameters: name, JSON type, what it means.
+    query: &'static [(&'static str, &'static str, &'static str)],
+    /// Schema of a JSON request body.
+    body: Option<&'static str>,
+    /// Status and schema of the answer; a schema with a `/` is a content type.
+    answer: (&'static str, &'static str),
+}
+
+const fn entry(summary: &'static str, answer: &'static str) -> Entry {
+    Entry { summary, query: &[], body: None, answer: ("200", answer) }
+}
+
+const OUTPUT_QUERY: &[(&str, &str, &str)] = &[
+    ("run", "string", "a run id, latest (default) or all"),
+    ("stream", "string", "stdout, stderr or all (default)"),
+    ("offset", "string", "first byte: N, or stdout:N,stderr:N where streams are kept apart"),
+    ("limit", "integer", "at most this many bytes"),
+    ("tail", "integer", "only this many lines from the end"),
+    ("since", "string", "RFC 3339 time, or an age such as 10m"),
+    ("follow", "boolean", "go on with what comes"),
+    ("onward", "boolean", "with follow and a run id: go on into the runs after it"),
+    ("timestamps", "boolean", "put the time of capture in front of each line"),
+];
+
+const EVENTS_QUERY: &[(&str, &str, &str)] = &[
+    ("since", "integer", "only entries after this sequence number"),
+    ("limit", "integer", "at most this many entries"),
+    ("follow", "boolean", "go on with what comes"),
+];
+
+fn describe(path: &str) -> Option<Entry> {
+    let bytes = "application/octet-stream";
+    Some(match path {
+        "/v1/version" => entry("Versions of the build and of this interface", "Version"),
+        "/v1/health" => entry("Whether the supervisor answers", "Health"),
+        "/v1/ready" => entry("Whether every wanted job has been asked for; 503 if not", "Ready"),
+        "/v1/status" => Entry {
+            query: &[("job", "string", "a selector; may be repeated")],
+            ..entry("The instance and its jobs", "Status")
+        },
+        "/v1/jobs/{name}" => entry("One job", "JobStatus"),
+        "/v1/jobs/{name}/runs" => entry("The job's runs, oldest first", "RunList"),
+        "/v1/jobs/{name}/output" => Entry { query: OUTPUT_QUERY, ..entry("Captured output", bytes) },
+        "/v1/jobs/{name}/start" => entry("Start the jobs a selector means", "ActReply"),
+        "/v1/jobs/{name}/stop" => entry("Stop the jobs a selector means", "ActReply"),
+        "/v1/jobs/{name}/restart" => entry("Restart the jobs a selector means", "ActReply"),
+        "/v1/jobs/{name}/signal" => {
+            Entry { body: Some("SignalRequest"), ..entry("Signal the jobs a selector means", "ActReply") }
+        }
+        "/v1/jobs/{name}/stdin" => Entry {
+            query: &[("close", "boolean", "close stdin afterwards")],
+            body: Some(bytes),
+            ..entry("Write the body to the job's stdin", "StdinReply")
+        },
+        "/v1/events" => {
+            Entry { query: EVENTS_QUERY, ..entry("Recorded decisions as JSON lines", "application/x-ndjson") }
+        }
+        "/v1/reload" => Entry {
+            query: &[("plan", "boolean", "only say what would be done")],
+            ..entry("Read the configuration again and apply it", "ReloadReply")
+        },
+        "/v1/run" => Entry {
+            body: Some("RunRequest"),
+            answer: ("201", "RunReply"),
+            ..entry("Submit a job", "RunReply")
+        },
+        "/v1/shutdown" => Entry {
+            body: Some("ShutdownRequest"),
+            answer: ("202", "ShutdownRequest"),
+            ..entry("End the instance", "ShutdownRequest")
+        },
+        "/v1/openapi.json" => entry("This document", "application/json"),
+        _ => return None,
+    })
+}
+
+pub(crate) fn build(version: &str) -> Value {
+    let mut paths = Map::new();
+    for route in routes::table() {
+        let Some(entry) = describe(route.path) else { continue };
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        item[route.method] = operation(route.path, &entry);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "outlive control socket",
+            "version": version,
+            "description": "HTTP/1.1 on a unix socket. Fields are only ever added.",
+        },
+        "paths": paths,
+        "components": { "schemas": schemas() },
+    })
+}
+
+fn content(schema: &str) -> Value {
+    if schema.contains('/') {
+        return json!({ schema: {} });
+    }
+    json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+}
+
+fn operation(path: &str, entry: &Entry) -> Value {
+    let mut parameters: Vec<Value> = entry
+        .query
+        .iter()
+        .map(|(name, kind, text)| {
+            json!({ "name": name, "in": "query", "description": text, "schema": { "type": kind } })
+        })
+        .collect();
+    if path.contains("{name}") {
+        parameters.push(json!({
+            "name": "name", "in": "path", "required": true, "schema": { "type": "string" },
+            "description": "a job name; for start, stop, restart and signal a selector",
+        }));
+    }
+    let mut answers = Map::new();
+    let mut good = json!({ "description": "done", "content": content(entry.answer.1) });
+    if path.ends_with("/output") || path.ends_with("/events") {
+        good["content"]["text/event-stream"] = json!({});
+    }
+    answers.insert(entry.answer.0.to_owned(), good);
+    answers.insert(
+        "default".to_owned(),
+        json!({ "description": "not granted", "content": content("ErrorReply") }),
+    );
+    let mut operation = json!({ "summary": entry.summary, "parameters": parameters, "responses": answers });
+    if let Some(body) = entry.body {
+        operation["requestBody"] = json!({ "content": content(body) });
+    }
+    operation
+}
+
+fn object(fields: &[(&str, Value)]) -> Value {
+    let properties: Map<String, Value> = fields.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
+    json!({ "type": "object", "properties": properties })
+}
+
+fn list(of: Value) -> Value {
+    json!({ "type": "array", "items": of })
+}
+
+fn of(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn schemas() -> Value {
+    let (text, number, flag) =
+        (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
+    let (some_text, some_number) =
+        (json!({ "type": ["string", "null"] }), json!({ "type": ["integer", "null"] }));
+    let role = object(&[("pid", some_number.clone())]);
+    let maybe = |name: &str| json!({ "oneOf": [of(name), { "type": "null" }] });
+    let words = |list: &[&str]| json!({ "type": "string", "enum": list });
+    let mut all = json!({
+        "Version": object(&[("version", text.clone()), ("api", text.clone()), ("keeper_protocol", number.clone())]),
+        "Health": object(&[("healthy", flag.clone())]),
+        "Ready": object(&[("ready", flag.clone())]),
+        "Status": object(&[("instance", of("Instance")), ("jobs", list(of("JobStatus")))]),
+        "Instance": object(&[
+            ("version", text.clone()),
+            ("state", words(&["recovering", "running", "recovery", "read_only", "shutting_down"])),
+            ("roles", object(&[("init", role.clone()), ("keeper", role.clone()), ("supervisor", role)])),
+            ("since", text.clone()), ("generation", number.clone()), ("state_dir", text.clone()),
+            ("config", some_text.clone()), ("config_changed", flag.clone()), ("degraded", list(text.clone())),
+        ]),
+        "JobStatus": object(&[
+            ("name", text.clone()), ("kind", words(&["service", "task"])),
+            ("state", words(&["stopped", "waiting", "starting", "running", "stopping", "backoff", "exited",
+                "fatal"])),
+            ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
+            ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
+            ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
+            ("depends_on", list(text.clone())), ("command", list(text.clone())),
+        ]),
+        "Outcome": object(&[
+            ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),
+            ("code", some_number.clone()), ("signal", some_number.clone()),
+            ("core", json!({ "type": ["boolean", "null"] })), ("step", some_text.clone()),
+            ("errno", some_number.clone()), ("why", some_text.clone()), ("asked", json!({})),
+            ("at", some_text.clone()), ("text", text.clone()),
+        ]),
+    });
+    let requests = json!({
+        "RunList": list(object(&[
+            ("run", text.clone()), ("job", text.clone()), ("attempt", number.clone()),
+            ("started", some_text.clone()), ("ended", some_text.clone()), ("pid", some_number),
+            ("outcome", maybe("Outcome")), ("rusage", json!({})), ("output_bytes", number.clone()),
+        ])),
+        "ActReply": object(&[("jobs", list(object(&[
+            ("name", text.clone()), ("changed", flag.clone()), ("text", text.clone()), ("ok", flag.clone()),
+        ])))]),
+        "SignalRequest": object(&[("signal", text.clone()), ("scope", some_text.clone())]),
+        "StdinReply": object(&[("bytes", number.clone())]),
+        "RunRequest": object(&[
+            ("name", some_text.clone()), ("command", list(text.clone())), ("cwd", some_text.clone()),
+            ("env", json!({ "type": "object", "additionalProperties": text })),
+            ("kind", some_text.clone()), ("restart", some_text), ("stdin", flag.clone()),
+        ]),
+        "RunReply": object(&[("name", text.clone())]),
+        "ReloadReply": object(&[
+            ("applied", flag.clone()), ("added", list(text.clone())), ("removed", list(text.clone())),
+            ("restarted", list(text.clone())), ("updated", list(text.clone())), ("unchanged", number),
+        ]),
+        "ShutdownRequest": object(&[("keep_jobs", flag)]),
+        "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
+    });
+    if let (Some(all), Value::Object(requests)) = (all.as_object_mut(), requests) {
+        all.extend(requests);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_and_every_reference_is_in_the_document() {
+        let document = build("1.2.3");
+        for route in routes::table() {
+            let operation = &document["paths"][route.path][route.method];
+            assert!(operation["summary"].is_string(), "{} {}", route.method, route.path);
+        }
+        let paths = document["paths"].as_object().unwrap();
+        let operations: usize = paths.values().map(|item| item.as_object().unwrap().len()).sum();
+        assert_eq!(operations, routes::table().len());
+        let text = document.to_string();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What is: version, health, readiness, status, one job, its runs. Read from the latest view.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::Shared;
+use super::error::Failure;
+use super::params::{Name, Params};
+use crate::core::ids::JobName;
+use crate::core::select;
+use crate::supervisor::handle::AskError;
+use crate::wire::control::{API, InstanceState, JobStatus, RunView, Status, Version};
+
+pub(crate) async fn version(State(shared): State<Shared>, params: Params) -> Result<Json<Version>, Failure> {
+    params.only(&[])?;
+    Ok(Json(Version {
+        version: shared.view().instance.version.clone(),
+        api: API.to_owned(),
+        keeper_protocol: crate::wire::keeper::VERSION,
+    }))
+}
+
+pub(crate) async fn health(params: Params) -> Result<Response, Failure> {
+    params.only(&[])?;
+    Ok(Json(json!({ "healthy": true })).into_response())
+}
+
+pub(crate) async fn ready(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {
+    params.only(&[])?;
+    let ready = shared.view().ready;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((status, Json(json!({ "ready": ready }))).into_response())
+}
+
+pub(crate) async fn status(State(shared): State<Shared>, params: Params) -> Result<Json<Status>, Failure> {
+    let params = params.only(&["job"])?;
+    let selectors: Vec<&str> = params.all("job").collect();
+    let view = shared.view();
+    let names =
+        if selectors.is_empty() { view.jobs.keys().cloned().collect() } else { pick(&shared, &selectors)? };
+    let jobs = names.iter().filter_map(|name| view.jobs.get(name)).map(|job| JobStatus::clone(job)).collect();
+    Ok(Json(Status { instance: (*view.instance).clone(), jobs }))
+}
+
+pub(crate) async fn job(
+    State(shared): State<Shared>,
+    Name(name): Name,
+    params: Params,
+) -> Result<Json<JobStatus>, Failure> {
+    params.only(&[])?;
+    let name = exact(&shared, &name)?;
+    let view = shared.view();
+    let job = view.jobs.get(&name).ok_or_else(|| gone(&name))?;
+    Ok(Json(JobStatus::clone(job)))
+}
+
+pub(crate) async fn runs(
+    State(shared): State<Shared>,
+    Name(name): Name,
+    params: Params,
+) -> Result<Json<Vec<RunView>>, Failure> {
+    params.only(&[])?;
+    let name = exact(&shared, &name)?;
+    let view = shared.view();
+    Ok(Json(view.runs.get(&name).map(|runs| runs.as_slice().to_vec()).unwrap_or_default()))
+}
+
+fn gone(name: &JobName) -> Failure {
+    Failure::not_found(format!("there is no job {:?}", name.as_str()))
+}
+
+/// The jobs that selectors mean.
+pub(crate) fn pick(shared: &Shared, selectors: &[&str]) -> Result<Vec<JobName>, Failure> {
+    let view = shared.view();
+    select::select_all(selectors, view.jobs.keys()).map_err(|e| {
+        // Before the survey is done, a job that is not there may only be not there yet.
+        if view.instance.state == InstanceState::Recovering && !view.ready {
+            return AskError::Recovering.into();
+        }
+        e.into()
+    })
+}
+
+/// The one job of exactly this name: an instance is named in full here.
+pub(crate) fn exact(shared: &Shared, name: &str) -> Result<JobName, Failure> {
+    let view = shared.view();
+    match JobName::new(name) {
+        Ok(name) if view.jobs.contains_key(&name) => Ok(name),
+        _ => {
+            let found = pick(shared, &[name])?;
+            let names: Vec<String> = found.iter().map(|n| format!("{:?}", n.as_str())).collect();
+            Err(Failure::not_found(format!(
+                "{name:?} is not the name of one job; it stands for {}",
+                names.join(", ")
+            )))
+        }
+    }
+}

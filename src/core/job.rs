@@ -1,0 +1,487 @@
+//! One job's memory: what is wanted of it, where it is, and what its past runs were.
+//!
+//! `want` is the operator's wish, `phase` is where the job is. A phase carries exactly what is valid in
+//! it, so that a job without a live run cannot have a pid. Everything here comes from events alone, never
+//! from settings: settings of configured jobs are not in the log, and a replay has to give the same memory.
+//!
+//! ```text
+//! stopped ──► waiting ──► starting ──► running ──► (leftovers) ──► exited, backoff, fatal, or starting again
+//!    ▲                        └──────────┴──► stopping ──► (leftovers) ──┐
+//!    └───────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::collections::VecDeque;
+
+use super::event::{Event, Want};
+use super::identity::Identity;
+use super::ids::RunId;
+use super::outcome::{Asked, ExitRecord, Outcome, Rusage};
+use super::time::Stamp;
+
+/// Start stamps remembered for the start limit. A crash loop at full speed stays within 8 KiB a job;
+/// a configured count above this acts as this.
+pub const STARTS_MAX: usize = 1024;
+
+/// Past and present runs remembered for each job.
+pub const KEEP_RUNS: usize = 20;
+
+/// Where a job is, with what is known there.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Not running, and nothing is being done about it.
+    Stopped,
+    /// It starts as soon as the jobs it depends on are up and the keeper is there.
+    Waiting,
+    /// Asked of the keeper, which has not answered yet.
+    Starting {
+        /// The run.
+        run: RunId,
+    },
+    /// Its main process lives.
+    Running {
+        /// The run.
+        run: RunId,
+        /// Its process.
+        process: Process,
+        /// Whether it was taken over from an earlier supervisor.
+        adopted: bool,
+        /// When its start grace is over; `None`: it is.
+        ready_at: Option<Stamp>,
+    },
+    /// Being stopped; its main process lives, or may yet come to life.
+    Stopping {
+        /// The run.
+        run: RunId,
+        /// Its process; `None` until the keeper has answered the start.
+        process: Option<Process>,
+        /// Who asked, and what follows.
+        stop: Stop,
+        /// The rung in progress; `None` if none was begun yet.
+        ladder: Option<Ladder>,
+    },
+    /// Its main process has ended, other processes of the run have not.
+    Leftovers {
+        /// The run.
+        run: RunId,
+        /// Set if it was, or is, being stopped on request.
+        stop: Option<Stop>,
+        /// The rung in progress; `None`: they are waited for, or the ladder has not begun.
+        ladder: Option<Ladder>,
+    },
+    /// The next try comes by itself.
+    Backoff {
+        /// When.
+        until: Stamp,
+    },
+    /// Ended, and not to be run again by itself.
+    Exited,
+    /// Given up.
+    Fatal {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A live main process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    /// Which one.
+    pub identity: Identity,
+    /// When it was started.
+    pub started: Stamp,
+}
+
+/// A stop in progress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stop {
+    /// Who asked.
+    pub by: Asked,
+    /// Whether another run follows.
+    pub then_start: bool,
+}
+
+/// A rung of the stop ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ladder {
+    /// Which, from 0.
+    pub step: u32,
+    /// When the next is due.
+    pub until: Stamp,
+    /// Whether this is the final `KILL`.
+    pub kill: bool,
+}
+
+/// How the latest ended run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Last {
+    /// The run.
+    pub run: RunId,
+    /// How.
+    pub outcome: Outcome,
+    /// Who asked for it.
+    pub asked: Asked,
+    /// When it started, if it did.
+    pub started: Option<Stamp>,
+    /// When it ended.
+    pub ended: Stamp,
+}
+
+/// What decisions about a job need to know. Small, because a decision works on a copy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// The operator's wish.
+    pub want: Want,
+    /// Whether it was submitted at run time rather than configured.
+    pub submitted: bool,
+    /// Whether it left the configuration and is forgotten when its run is over.
+    pub removed: bool,
+    /// Where it is.
+    pub phase: Phase,
+    /// Since when.
+    pub since: Stamp,
+    /// Number of the latest run, counted from 1; 0 before the first.
+    pub attempt: u64,
+    /// Runs asked for and not cancelled.
+    pub starts: u64,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Boot clock of the starts that count for the start limit, oldest first.
+    pub window: VecDeque<u64>,
+    /// The latest end.
+    pub last: Option<Last>,
+}
+
+/// A run as the history shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PastRun {
+    /// The run.
+    pub run: RunId,
+    /// Which try.
+    pub attempt: u64,
+    /// When it was asked for.
+    pub requested: Stamp,
+    /// When it was started.
+    pub started: Option<Stamp>,
+    /// Main process; only meaningful while it lives.
+    pub pid: Option<i32>,
+    /// Its end, if it has ended.
+    pub end: Option<Box<PastEnd>>,
+}
+
+/// The end of a run as the history shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PastEnd {
+    /// When.
+    pub at: Stamp,
+    /// How.
+    pub outcome: Outcome,
+    /// Who asked for it.
+    pub asked: Asked,
+    /// Resource use.
+    pub rusage: Option<Rusage>,
+    /// Bytes captured, both streams.
+    pub output_bytes: u64,
+}
+
+impl Job {
+    /// A job nobody has seen yet.
+    pub(super) fn new(want: Want, submitted: bool, at: Stamp) -> Self {
+        Self {
+            want,
+            submitted,
+            removed: false,
+            phase: Phase::Stopped,
+            since: at,
+            attempt: 0,
+            starts: 0,
+            failures: 0,
+            window: VecDeque::new(),
+            last: None,
+        }
+    }
+
+    /// The run that lives or may live, the leftovers of one included.
+    #[must_use]
+    pub const fn run(&self) -> Option<RunId> {
+        match &self.phase {
+            Phase::Starting { run }
+            | Phase::Running { run, .. }
+            | Phase::Stopping { run, .. }
+            | Phase::Leftovers { run, .. } => Some(*run),
+            Phase::Stopped | Phase::Waiting | Phase::Backoff { .. } | Phase::Exited | Phase::Fatal { .. } => {
+                None
+            }
+        }
+    }
+
+    /// When something has to be done about it, if nothing happens before.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Stamp> {
+        match &self.phase {
+            Phase::Running { ready_at, .. } => *ready_at,
+            Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. } => {
+                Some(ladder.until)
+            }
+            Phase::Backoff { until } => Some(*until),
+            Phase::Stopping { ladder: None, .. }
+            | Phase::Leftovers { ladder: None, .. }
+            | Phase::Starting { .. }
+            | Phase::Stopped
+            | Phase::Waiting
+            | Phase::Exited
+            | Phase::Fatal { .. } => None,
+        }
+    }
+
+    /// Whether nothing more will happen to it unless somebody asks.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Stopped | Phase::Exited | Phase::Fatal { .. })
+    }
+
+    /// Remembers one event of this job. `at` is the stamp of its line in the log.
+    pub(super) fn apply(&mut self, event: &Event, at: Stamp) {
+        let before = (self.shown(), self.run());
+        match event {
+            Event::JobAdded { want, .. } => {
+                self.removed = false;
+                self.set_want(*want, &Asked::Reload);
+            }
+            Event::JobSubmitted { .. } => {
+                self.submitted = true;
+                self.removed = false;
+                self.want = Want::Up;
+                self.calm();
+            }
+            Event::JobRemoved { .. } => {
+                self.removed = true;
+                self.set_want(Want::Down, &Asked::Reload);
+            }
+            Event::WantSet { want, by, .. } => self.set_want(*want, by),
+            Event::RunRequested { run, attempt, at, .. } => self.requested(*run, *attempt, *at),
+            Event::RunStarted { run, identity, at: started, grace, .. } => {
+                let process = Process { identity: identity.clone(), started: *started };
+                self.came_to_life(*run, process, false, after(*started, *grace, at));
+            }
+            Event::RunAdopted { run, identity, started, grace, .. } => {
+                let process = Process { identity: identity.clone(), started: *started };
+                self.came_to_life(*run, process, true, after(*started, *grace, at));
+            }
+            Event::RunReady { run: news, .. } => {
+                if let Phase::Running { run, ready_at, .. } = &mut self.phase
+                    && run == news
+                {
+                    *ready_at = None;
+                }
+            }
+            Event::StopBegun { run, by, then_start, .. } => {
+                self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
+            }
+            Event::StopStepBegun { run: news, step, until, kill, .. } => {
+                if let Phase::Stopping { run, ladder, .. } | Phase::Leftovers { run, ladder, .. } =
+                    &mut self.phase
+                    && run == news
+                {
+                    *ladder = Some(Ladder { step: *step, until: *until, kill: *kill });
+                }
+            }
+            Event::RunEnded { record, leftovers, failures, interrupted, .. } => {
+                self.ended(record, *leftovers, *failures, *interrupted);
+            }
+            Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
+            Event::WaitBegun { .. } => self.rest_in(Phase::Waiting),
+            Event::BackedOff { failures, until, .. } => {
+                self.failures = *failures;
+                self.rest_in(Phase::Backoff { until: *until });
+            }
+            Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
+            Event::SupervisorStarted { .. }
+            | Event::OrphanFound { .. }
+            | Event::Surveyed
+            | Event::KeeperLost
+            | Event::ShutdownBegun { .. }
+            | Event::ShutdownForced => {}
+        }
+        if before != (self.shown(), self.run()) {
+            self.since = at;
+        }
+    }
+
+    /// Forgets what speaks against another start.
+    fn calm(&mut self) {
+        self.failures = 0;
+        self.window.clear();
+    }
+
+    fn set_want(&mut self, want: Want, by: &Asked) {
+        self.want = want;
+        let up = want == Want::Up;
+        if up {
+            self.calm();
+        }
+        match &mut self.phase {
+            Phase::Stopping { stop, .. } => stop.then_start = up,
+            Phase::Leftovers { stop: Some(stop), .. } => stop.then_start = up,
+            Phase::Leftovers { stop, .. } => *stop = Some(Stop { by: by.clone(), then_start: up }),
+            Phase::Waiting | Phase::Backoff { .. } | Phase::Fatal { .. } if !up => {
+                self.phase = Phase::Stopped;
+            }
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Backoff { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => {}
+        }
+    }
+
+    fn requested(&mut self, run: RunId, attempt: u64, at: Stamp) {
+        self.attempt = attempt;
+        self.starts += 1;
+        self.window.push_back(at.boot_us);
+        if self.window.len() > STARTS_MAX {
+            self.window.pop_front();
+        }
+        self.phase = Phase::Starting { run };
+    }
+
+    fn came_to_life(&mut self, news: RunId, process: Process, adopted: bool, ready_at: Option<Stamp>) {
+        match &mut self.phase {
+            Phase::Starting { run } if *run == news => {
+                self.phase = Phase::Running { run: news, process, adopted, ready_at };
+            }
+            Phase::Running { run, ready_at: known, .. } if *run == news => {
+                let ready_at = known.and(ready_at);
+                self.phase = Phase::Running { run: news, process, adopted, ready_at };
+            }
+            Phase::Stopping { run, process: known, .. } if *run == news => *known = Some(process),
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Leftovers { .. }
+            | Phase::Backoff { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => {}
+        }
+    }
+
+    fn stop_begun(&mut self, news: RunId, new: Stop) {
+        match &mut self.phase {
+            Phase::Starting { run } if *run == news => {
+                self.phase = Phase::Stopping { run: news, process: None, stop: new, ladder: None };
+            }
+            Phase::Running { run, process, .. } if *run == news => {
+                let process = Some(process.clone());
+                self.phase = Phase::Stopping { run: news, process, stop: new, ladder: None };
+            }
+            Phase::Stopping { run, stop, .. } if *run == news => *stop = new,
+            Phase::Leftovers { run, stop, .. } if *run == news => *stop = Some(new),
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Leftovers { .. }
+            | Phase::Backoff { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => {}
+        }
+    }
+
+    fn ended(&mut self, record: &ExitRecord, leftovers: bool, failures: u32, interrupted: bool) {
+        if self.run() != Some(record.run) || matches!(self.phase, Phase::Leftovers { .. }) {
+            return;
+        }
+        self.last = Some(Last {
+            run: record.run,
+            outcome: record.outcome.clone(),
+            asked: record.asked.clone(),
+            started: record.started,
+            ended: record.ended,
+        });
+        self.failures = failures;
+        if interrupted {
+            self.window.pop_back();
+        }
+        if record.outcome == Outcome::Cancelled {
+            self.starts = self.starts.saturating_sub(1);
+        }
+        let (stop, ladder) = match &self.phase {
+            Phase::Stopping { stop, ladder, .. } => (Some(stop.clone()), *ladder),
+            _ => (None, None),
+        };
+        self.phase = match (leftovers, stop) {
+            // A rung that was meant for the main process is none for the rest, unless it was the last.
+            (true, stop) => {
+                Phase::Leftovers { run: record.run, stop, ladder: ladder.filter(|ladder| ladder.kill) }
+            }
+            (false, Some(_)) => Phase::Stopped,
+            (false, None) => Phase::Exited,
+        };
+    }
+
+    fn tree_over(&mut self, news: RunId) {
+        if let Phase::Leftovers { run, stop, .. } = &self.phase
+            && *run == news
+        {
+            self.phase = if stop.is_some() { Phase::Stopped } else { Phase::Exited };
+        }
+    }
+
+    /// A phase without a run; refused while one may live, so that no event can make us lose a run.
+    fn rest_in(&mut self, phase: Phase) {
+        if self.run().is_none() {
+            self.phase = phase;
+        }
+    }
+}
+
+/// The end of the grace of a run, if it lies ahead.
+fn after(started: Stamp, grace: super::time::Millis, at: Stamp) -> Option<Stamp> {
+    let end = started.plus(grace);
+    (grace.0 > 0 && end.boot_us > at.boot_us).then_some(end)
+}
+
+/// Notes an event in a job's history.
+pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event) {
+    let find = |past: &mut VecDeque<PastRun>, run: RunId| past.iter().rposition(|p| p.run == run);
+    match event {
+        Event::RunRequested { run, attempt, at, .. } => {
+            past.push_back(PastRun {
+                run: *run,
+                attempt: *attempt,
+                requested: *at,
+                started: None,
+                pid: None,
+                end: None,
+            });
+            if past.len() > KEEP_RUNS {
+                past.pop_front();
+            }
+        }
+        Event::RunStarted { run, identity, at: started, .. }
+        | Event::RunAdopted { run, identity, started, .. } => {
+            if let Some(i) = find(past, *run) {
+                past[i].started = Some(*started);
+                past[i].pid = Some(identity.pid);
+            }
+        }
+        Event::RunEnded { record, .. } => {
+            if let Some(i) = find(past, record.run) {
+                past[i].started = past[i].started.or(record.started);
+                past[i].pid = None;
+                past[i].end = Some(Box::new(PastEnd {
+                    at: record.ended,
+                    outcome: record.outcome.clone(),
+                    asked: record.asked.clone(),
+                    rusage: record.rusage,
+                    output_bytes: record.stdout_bytes.saturating_add(record.stderr_bytes),
+                }));
+            }
+        }
+        _ => {}
+    }
+}

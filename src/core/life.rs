@@ -1,0 +1,476 @@
+//! The life of one job: a function for each phase, and in each function every kind of news by name.
+//!
+//! News is an input as far as it concerns one job. A combination that means nothing is listed and
+//! answered with nothing, so that a new kind of news does not compile before every phase has an answer.
+//! News of a run that is not the job's live run never gets here, see [`news_of_run`].
+
+use super::draft::Draft;
+use super::effect::Effect;
+use super::event::{Event, Want};
+use super::identity::Identity;
+use super::ids::{JobName, RunId};
+use super::input::Fact;
+use super::job::{Job, Ladder, Phase};
+use super::outcome::{Asked, ExitRecord, Outcome, Source};
+use super::restart::{self, Next};
+use super::spec::{JobSpec, Kind, Leftovers};
+use super::stop;
+use super::time::{Millis, Stamp};
+
+/// What a job is told.
+#[derive(Debug)]
+pub(super) enum News<'a> {
+    /// It is wanted: start it if nothing of it lives.
+    Start,
+    /// Stop what lives of it.
+    Halt { by: &'a Asked, then_start: bool },
+    /// The keeper started its run.
+    Launched { identity: &'a Identity, at: Stamp },
+    /// The keeper will never start its run.
+    Refused { outcome: &'a Outcome },
+    /// The main process of its run has ended. `interrupted`: by our own accident or a reboot.
+    Ended { record: &'a ExitRecord, leftovers: bool, interrupted: bool },
+    /// Nothing of its run is left.
+    TreeGone,
+    /// The stop command in progress has ended.
+    StopCommandEnded { ok: bool },
+    /// Its run was looked for. `first`: by a new supervisor.
+    Found { fact: &'a Fact, first: bool },
+    /// Its deadline has passed, or what it waits for may be there.
+    Due,
+}
+
+/// Tells the job that the run belongs to. Old news, that of a run which is over or was never ours,
+/// changes nothing; but the keeper may forget a run whose end it tells again.
+pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
+    if let Some(name) = d.job_of(run) {
+        tell(d, &name, news);
+        return;
+    }
+    match news {
+        News::Ended { leftovers, .. } => {
+            if *leftovers {
+                d.effect(Effect::Disown { run });
+            }
+            d.effect(Effect::Forget { run });
+        }
+        News::TreeGone | News::Refused { .. } => d.effect(Effect::Forget { run }),
+        News::Start
+        | News::Halt { .. }
+        | News::Launched { .. }
+        | News::StopCommandEnded { .. }
+        | News::Found { .. }
+        | News::Due => {}
+    }
+}
+
+/// Tells a job.
+pub(super) fn tell(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
+    let Some(phase) = d.job(name).map(|job| job.phase.clone()) else { return };
+    match phase {
+        Phase::Stopped | Phase::Exited | Phase::Fatal { .. } => resting(d, name, news),
+        Phase::Waiting => waiting(d, name, news),
+        Phase::Backoff { until } => backoff(d, name, until, news),
+        Phase::Starting { run } => starting(d, name, run, news),
+        Phase::Running { run, ready_at, .. } => running(d, name, (run, ready_at), news),
+        Phase::Stopping { run, process, ladder, .. } => {
+            stopping(d, name, &Stopping { run, started: process.is_some(), ladder }, news);
+        }
+        Phase::Leftovers { run, ladder, .. } => leftovers(d, name, (run, ladder), news),
+    }
+}
+
+/// Stopped, exited, fatal: only a wish gets it out of there.
+fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
+    match news {
+        News::Start => start(d, name),
+        News::Halt { .. }
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::Ended { .. }
+        | News::TreeGone
+        | News::StopCommandEnded { .. }
+        | News::Found { .. }
+        | News::Due => {}
+    }
+}
+
+fn waiting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
+    match news {
+        News::Start | News::Due => start(d, name),
+        // A stop is a changed wish, and that alone ends the waiting.
+        News::Halt { .. }
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::Ended { .. }
+        | News::TreeGone
+        | News::StopCommandEnded { .. }
+        | News::Found { .. } => {}
+    }
+}
+
+fn backoff(d: &mut Draft<'_>, name: &JobName, until: Stamp, news: &News<'_>) {
+    match news {
+        News::Start => start(d, name),
+        News::Due if until.boot_us <= d.now.boot_us => start(d, name),
+        News::Due
+        | News::Halt { .. }
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::Ended { .. }
+        | News::TreeGone
+        | News::StopCommandEnded { .. }
+        | News::Found { .. } => {}
+    }
+}
+
+fn starting(d: &mut Draft<'_>, name: &JobName, run: RunId, news: &News<'_>) {
+    match news {
+        // The ladder begins when the keeper has answered: before that there is nothing to signal.
+        News::Halt { by, then_start } => stop::begin(d, name, run, (by, *then_start)),
+        News::Launched { identity, at } => started(d, name, run, (identity, *at)),
+        News::Refused { outcome } => {
+            let record = never_ran(d, name, run, outcome);
+            ended(d, name, &End { record: &record, leftovers: false, interrupted: false });
+        }
+        News::Ended { record, leftovers, interrupted } => {
+            ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
+        }
+        News::Found { fact, first } => match fact {
+            Fact::Alive { identity, started } if *first => adopted(d, name, run, (identity, *started)),
+            Fact::Alive { identity, started: at } => started(d, name, run, (identity, *at)),
+            Fact::Ended { .. } | Fact::Cancelled | Fact::Lost { .. } => found_over(d, name, run, fact),
+        },
+        News::Start | News::TreeGone | News::StopCommandEnded { .. } | News::Due => {}
+    }
+}
+
+fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<Stamp>), news: &News<'_>) {
+    match news {
+        News::Halt { by, then_start } => stop::begin(d, name, run, (by, *then_start)),
+        News::Ended { record, leftovers, interrupted } => {
+            ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
+        }
+        News::Found { fact, first } => match fact {
+            Fact::Alive { identity, started } if *first => adopted(d, name, run, (identity, *started)),
+            Fact::Alive { .. } => {}
+            Fact::Ended { .. } | Fact::Cancelled | Fact::Lost { .. } => found_over(d, name, run, fact),
+        },
+        News::Due => {
+            if ready_at.is_some_and(|at| at.boot_us <= d.now.boot_us) {
+                d.record(Event::RunReady { job: name.clone(), run });
+                release(d, name);
+            }
+        }
+        // The keeper has answered before; a refusal now is an answer to something else.
+        News::Start
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::TreeGone
+        | News::StopCommandEnded { .. } => {}
+    }
+}
+
+/// The phase of that name, without what no decision looks at.
+struct Stopping {
+    run: RunId,
+    started: bool,
+    ladder: Option<Ladder>,
+}
+
+fn stopping(d: &mut Draft<'_>, name: &JobName, at: &Stopping, news: &News<'_>) {
+    let run = at.run;
+    match news {
+        News::Launched { identity, at: when } if !at.started => {
+            record_started(d, name, run, (identity, *when));
+            stop::go_on(d, name);
+        }
+        News::Refused { outcome } if !at.started => {
+            let record = never_ran(d, name, run, outcome);
+            ended(d, name, &End { record: &record, leftovers: false, interrupted: false });
+        }
+        News::Ended { record, leftovers, interrupted } => {
+            ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
+        }
+        News::StopCommandEnded { ok } => stop::command_ended(d, name, *ok),
+        News::Found { fact, .. } => match fact {
+            Fact::Alive { identity, started } => {
+                record_adopted(d, name, run, (identity, *started));
+                stop::go_on(d, name);
+            }
+            Fact::Ended { .. } | Fact::Cancelled | Fact::Lost { .. } => found_over(d, name, run, fact),
+        },
+        News::Due => {
+            if at.ladder.is_some_and(|ladder| ladder.until.boot_us <= d.now.boot_us) {
+                stop::next(d, name);
+            }
+        }
+        // A wish is remembered by the event that carries it; the ladder goes on.
+        News::Start | News::Halt { .. } | News::Launched { .. } | News::Refused { .. } | News::TreeGone => {}
+    }
+}
+
+fn leftovers(d: &mut Draft<'_>, name: &JobName, (run, ladder): (RunId, Option<Ladder>), news: &News<'_>) {
+    match news {
+        News::Halt { by, then_start } => stop::begin(d, name, run, (by, *then_start)),
+        News::TreeGone | News::Ended { leftovers: false, .. } => tree_gone(d, name, run),
+        News::Found { fact, .. } => match fact {
+            Fact::Ended { leftovers: false, .. } | Fact::Cancelled | Fact::Lost { .. } => {
+                tree_gone(d, name, run);
+            }
+            // That the main process lives contradicts what we know; what lives is at most the rest.
+            Fact::Ended { leftovers: true, .. } | Fact::Alive { .. } => stop::go_on(d, name),
+        },
+        News::Due => {
+            if ladder.is_some_and(|ladder| ladder.until.boot_us <= d.now.boot_us) {
+                stop::next(d, name);
+            }
+        }
+        News::Start
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::Ended { leftovers: true, .. }
+        | News::StopCommandEnded { .. } => {}
+    }
+}
+
+/// Asks for a run, or waits until that is possible.
+fn start(d: &mut Draft<'_>, name: &JobName) {
+    if d.ending() {
+        return;
+    }
+    let (Some(job), Some(spec)) = (d.job(name), d.spec(name)) else { return };
+    if job.removed || job.run().is_some() {
+        return;
+    }
+    let attempt = job.attempt + 1;
+    let waits = job.phase == Phase::Waiting;
+    if !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
+        if !waits {
+            d.record(Event::WaitBegun { job: name.clone() });
+        }
+        return;
+    }
+    let run = d.fresh.run_id();
+    d.record(Event::RunRequested { job: name.clone(), run, attempt, at: d.now });
+    d.effect(Effect::Launch { run, attempt, spec: Box::new((*spec).clone()) });
+}
+
+/// Whether those that depend on it may start.
+fn is_up(d: &Draft<'_>, dep: &JobName) -> bool {
+    let (Some(job), Some(spec)) = (d.job(dep), d.spec(dep)) else { return false };
+    counts_as_up(job, &spec)
+}
+
+/// Whether a job is up: past its start grace, or a task that has done its work.
+pub(super) fn counts_as_up(job: &Job, spec: &JobSpec) -> bool {
+    match &job.phase {
+        Phase::Running { ready_at, .. } => ready_at.is_none(),
+        Phase::Exited => {
+            let well = job.last.as_ref().is_some_and(|last| {
+                restart::succeeded(spec, &last.outcome, restart::lasted(last.started, last.ended))
+            });
+            spec.kind == Kind::Task && well
+        }
+        Phase::Stopped
+        | Phase::Waiting
+        | Phase::Starting { .. }
+        | Phase::Stopping { .. }
+        | Phase::Leftovers { .. }
+        | Phase::Backoff { .. }
+        | Phase::Fatal { .. } => false,
+    }
+}
+
+/// A job came up: what waits for it may start.
+fn release(d: &mut Draft<'_>, name: &JobName) {
+    for other in d.dependents(name) {
+        if d.job(&other).is_some_and(|job| job.phase == Phase::Waiting) {
+            tell(d, &other, &News::Due);
+        }
+    }
+}
+
+fn started(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, Stamp)) {
+    record_started(d, name, run, process);
+    if d.job(name).is_some_and(|job| matches!(job.phase, Phase::Running { ready_at: None, .. })) {
+        release(d, name);
+    }
+}
+
+fn record_started(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, at): (&Identity, Stamp)) {
+    let grace = d.spec(name).map_or(Millis(0), |spec| spec.start_grace);
+    d.record(Event::RunStarted { job: name.clone(), run, identity: identity.clone(), at, grace });
+}
+
+fn adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, Stamp)) {
+    record_adopted(d, name, run, process);
+    // Wished away while its start was under way or while no supervisor was there to hear it.
+    if d.job(name).is_some_and(|job| job.want == Want::Down) {
+        stop::begin(d, name, run, (&Asked::Policy { rule: "not wanted".to_owned() }, false));
+    }
+}
+
+fn record_adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, started): (&Identity, Stamp)) {
+    let grace = d.spec(name).map_or(Millis(0), |spec| spec.start_grace);
+    d.record(Event::RunAdopted { job: name.clone(), run, identity: identity.clone(), started, grace });
+}
+
+/// The survey says that a run is over.
+fn found_over(d: &mut Draft<'_>, name: &JobName, run: RunId, fact: &Fact) {
+    let outcome = match fact {
+        Fact::Ended { record, leftovers } => {
+            ended(d, name, &End { record, leftovers: *leftovers, interrupted: false });
+            return;
+        }
+        Fact::Cancelled => Outcome::Cancelled,
+        Fact::Lost { why } => Outcome::Lost { why: why.clone() },
+        Fact::Alive { .. } => return,
+    };
+    let mut record = never_ran(d, name, run, &outcome);
+    record.source = Source::None;
+    record.started = match d.job(name).map(|job| &job.phase) {
+        Some(Phase::Running { process, .. } | Phase::Stopping { process: Some(process), .. }) => {
+            Some(process.started)
+        }
+        _ => None,
+    };
+    ended(d, name, &End { record: &record, leftovers: false, interrupted: true });
+}
+
+/// The record of a run that has none, because it never had a process or nobody could write one.
+fn never_ran(d: &Draft<'_>, name: &JobName, run: RunId, outcome: &Outcome) -> ExitRecord {
+    let asked = match d.job(name).map(|job| &job.phase) {
+        Some(Phase::Stopping { stop, .. }) => stop.by.clone(),
+        _ => Asked::Nobody,
+    };
+    ExitRecord {
+        v: 1,
+        run,
+        job: name.clone(),
+        outcome: outcome.clone(),
+        source: Source::Keeper,
+        asked,
+        started: None,
+        ended: d.now,
+        rusage: None,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        dropped_bytes: 0,
+        output_complete: true,
+    }
+}
+
+struct End<'a> {
+    record: &'a ExitRecord,
+    leftovers: bool,
+    interrupted: bool,
+}
+
+/// The main process has ended: say so once, then see to the rest of it, or go on at once.
+fn ended(d: &mut Draft<'_>, name: &JobName, end: &End<'_>) {
+    let Some(job) = d.job(name) else { return };
+    let run = end.record.run;
+    let asked = matches!(job.phase, Phase::Stopping { .. });
+    let spec = d.spec(name);
+    let failures = if asked {
+        0
+    } else if end.interrupted || end.record.outcome == Outcome::Cancelled {
+        job.failures
+    } else {
+        spec.as_ref().map_or(0, |spec| restart::failures(spec, job.failures, end.record))
+    };
+    // The record is filed under the name we know it by; the keeper's copy says the same.
+    let record = Box::new(ExitRecord { job: name.clone(), ..end.record.clone() });
+    d.record(Event::RunEnded {
+        job: name.clone(),
+        record,
+        leftovers: end.leftovers,
+        failures,
+        interrupted: end.interrupted,
+    });
+    if !end.leftovers {
+        over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: end.interrupted } });
+        return;
+    }
+    match spec.map_or(Leftovers::Stop, |spec| spec.leftovers) {
+        Leftovers::Stop => stop::go_on(d, name),
+        // Somebody who stops a job does not want to wait for what it left.
+        Leftovers::Wait if asked => stop::go_on(d, name),
+        Leftovers::Wait => {}
+        Leftovers::Ignore => {
+            d.record(Event::Disowned { job: name.clone(), run });
+            d.effect(Effect::Disown { run });
+            over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: end.interrupted } });
+        }
+    }
+}
+
+fn tree_gone(d: &mut Draft<'_>, name: &JobName, run: RunId) {
+    let asked = d.job(name).is_some_and(|job| matches!(job.phase, Phase::Leftovers { stop: Some(_), .. }));
+    d.record(Event::TreeGone { job: name.clone(), run });
+    over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: false } });
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy)]
+enum How {
+    /// Somebody asked for it.
+    Asked,
+    /// By itself, or by our own accident.
+    Alone { interrupted: bool },
+}
+
+/// Nothing of the run is left: what comes next?
+fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
+    d.effect(Effect::Forget { run });
+    if d.ending() {
+        stop::wind_down(d, name);
+        return;
+    }
+    let Some(job) = d.job(name) else { return };
+    if job.want == Want::Down {
+        return;
+    }
+    match how {
+        // Wanted although it was stopped: a restart, or a shutdown that this supervisor knows nothing of.
+        How::Asked => {
+            let by_restart = d.base.jobs.get(name).is_some_and(|entry| stops_to_start(&entry.job));
+            if by_restart || !d.instance.recovery {
+                start(d, name);
+            }
+        }
+        How::Alone { interrupted } => go_on_alone(d, name, interrupted),
+    }
+}
+
+fn stops_to_start(job: &Job) -> bool {
+    match &job.phase {
+        Phase::Stopping { stop, .. } | Phase::Leftovers { stop: Some(stop), .. } => stop.then_start,
+        Phase::Leftovers { stop: None, .. }
+        | Phase::Stopped
+        | Phase::Waiting
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Backoff { .. }
+        | Phase::Exited
+        | Phase::Fatal { .. } => false,
+    }
+}
+
+/// A run ended by itself: the restart policy has the word.
+pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) {
+    let (Some(job), Some(spec)) = (d.job(name).cloned(), d.spec(name)) else { return };
+    if d.instance.recovery {
+        return;
+    }
+    let end = restart::After { job: &job, interrupted, now: d.now };
+    match restart::after(&spec, &end, || d.fresh.chance()) {
+        Next::Rest => release(d, name),
+        Next::Now => start(d, name),
+        Next::At(until) => {
+            d.record(Event::BackedOff { job: name.clone(), failures: job.failures, until });
+        }
+        Next::GiveUp(why) => d.record(Event::GaveUp { job: name.clone(), why }),
+    }
+}

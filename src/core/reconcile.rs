@@ -1,0 +1,107 @@
+//! What survived, and what to do about it.
+//!
+//! The survey answers for every run that the memory holds as not ended. Nothing is started before it:
+//! a run that may still live and a second one of the same job must never meet. It comes at every start of
+//! a supervisor and after every loss of the keeper, and settles everything that was pending.
+
+use std::collections::BTreeMap;
+
+use super::draft::Draft;
+use super::effect::Effect;
+use super::event::{Event, Want};
+use super::ids::{JobName, RunId};
+use super::input::{Fact, Survey};
+use super::job::Phase;
+use super::life::{News, tell};
+use super::restart;
+use super::spec::Kind;
+use super::state::{Life, Link};
+use super::stop;
+
+pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
+    let (link, life) = (d.instance.link, d.instance.life);
+    d.record(Event::Surveyed);
+    settle(d, survey, link);
+    strangers(d, survey);
+    if d.ending() {
+        stop::exit_if_done(d);
+        return;
+    }
+    if link == Link::Recovering && !d.instance.recovery {
+        revive(d, life);
+    }
+    resume(d);
+}
+
+/// Runs we hold as not ended.
+fn settle(d: &mut Draft<'_>, survey: &Survey, link: Link) {
+    let facts: BTreeMap<RunId, &Fact> = survey.runs.iter().map(|found| (found.run, &found.fact)).collect();
+    let lost = Fact::Lost { why: "it was not found".to_owned() };
+    let held: Vec<(RunId, JobName)> = d.base.live.iter().map(|(run, job)| (*run, job.clone())).collect();
+    for (run, job) in held {
+        let fact = match facts.get(&run) {
+            Some(fact) => fact,
+            // A survey without a loss before it may be older than what has been asked for since.
+            None if link == Link::Working => continue,
+            None => &lost,
+        };
+        tell(d, &job, &News::Found { fact, first: link == Link::Recovering });
+    }
+}
+
+/// Runs we do not hold as alive: never adopted on a guess.
+fn strangers(d: &mut Draft<'_>, survey: &Survey) {
+    for found in &survey.runs {
+        let run = found.run;
+        if d.base.live.contains_key(&run) {
+            continue;
+        }
+        match &found.fact {
+            Fact::Alive { .. } => {
+                if !d.base.orphans.contains(&run) {
+                    d.record(Event::OrphanFound { run, job: found.job.clone() });
+                }
+            }
+            Fact::Ended { leftovers, .. } => {
+                if *leftovers {
+                    d.effect(Effect::Disown { run });
+                }
+                d.effect(Effect::Forget { run });
+            }
+            Fact::Cancelled | Fact::Lost { .. } => d.effect(Effect::Forget { run }),
+        }
+    }
+}
+
+/// A new supervisor starts what is wanted and was not running.
+fn revive(d: &mut Draft<'_>, life: Life) {
+    for name in d.names() {
+        let (Some(job), Some(spec)) = (d.job(&name), d.spec(&name)) else { continue };
+        if job.want == Want::Down {
+            continue;
+        }
+        let wanted = match (&job.phase, life) {
+            (Phase::Stopped, _) => true,
+            // A reboot, or an instance started anew, is a new chance for a service; a task that has
+            // come to its end stays there.
+            (Phase::Exited | Phase::Fatal { .. }, Life::New) => spec.kind == Kind::Service,
+            (Phase::Exited, Life::AfterRecovery) => restart::wants_another(&spec, job),
+            _ => false,
+        };
+        if wanted {
+            tell(d, &name, &News::Start);
+        }
+    }
+}
+
+/// What waited for the keeper, or fell due while it was away.
+fn resume(d: &mut Draft<'_>) {
+    for name in d.names() {
+        let due = d.job(&name).is_some_and(|job| {
+            job.phase == Phase::Waiting || job.deadline().is_some_and(|at| at.boot_us <= d.now.boot_us)
+        });
+        if due {
+            tell(d, &name, &News::Due);
+        }
+    }
+}

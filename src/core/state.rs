@@ -1,0 +1,404 @@
+//! The memory of the whole supervisor, and how events change it.
+//!
+//! Everything in [`State`] follows from the events of the log, with two exceptions that are handed in:
+//! the settings of configured jobs (they may hold secrets, so they are never in the log), and
+//! [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
+//! a replay before the configuration is read gives the same memory as living through it did.
+//!
+//! Three indexes are kept beside the jobs so that one input costs the same with a thousand jobs as with
+//! ten: which job a live run belongs to, which jobs depend on a job, and which deadline is next.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::Decision;
+use super::event::{Event, Want};
+use super::identity::Epoch;
+use super::ids::{Generation, JobName, RunId};
+use super::job::{Job, PastRun, Phase, note_past};
+use super::outcome::Asked;
+use super::spec::JobSpec;
+use super::time::{Millis, Stamp};
+
+/// Settings of jobs by name.
+pub type Specs = BTreeMap<JobName, Arc<JobSpec>>;
+
+/// Jobs that depend on a job.
+pub(super) type Dependents = BTreeMap<JobName, Vec<JobName>>;
+
+/// Whether the keeper can be asked for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Link {
+    /// A supervisor has started and does not know yet what survived.
+    #[default]
+    Recovering,
+    /// The keeper is gone; a survey follows.
+    KeeperLost,
+    /// Runs can be started and signalled.
+    Working,
+}
+
+/// How this supervisor's time relates to that of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Life {
+    /// It goes on where the last one was.
+    #[default]
+    Continued,
+    /// After a reboot or a shutdown: services start again, whatever became of them before.
+    New,
+    /// The last one was in recovery mode: what it left undone is done.
+    AfterRecovery,
+}
+
+/// The instance is ending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shutdown {
+    /// Whether jobs are left running.
+    pub keep_jobs: bool,
+    /// Who asked.
+    pub by: Asked,
+    /// Since when.
+    pub since: Stamp,
+    /// Whether the time for an orderly end is over.
+    pub forced: bool,
+}
+
+/// What there is besides the jobs: small, a decision works on a copy.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Instance {
+    /// Supervisors so far.
+    pub generation: Generation,
+    /// Version of the latest.
+    pub version: String,
+    /// Where it lives.
+    pub epoch: Epoch,
+    /// Whether it is in recovery mode: everything is watched, nothing is started unless asked for.
+    pub recovery: bool,
+    /// Whether the keeper can be asked.
+    pub link: Link,
+    /// What came before.
+    pub life: Life,
+    /// Set from the beginning of a shutdown on.
+    pub shutdown: Option<Shutdown>,
+}
+
+/// A job and its history.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) job: Job,
+    pub(super) past: VecDeque<PastRun>,
+}
+
+/// The memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// What there is besides the jobs.
+    pub instance: Instance,
+    /// How long an orderly shutdown may take before everything left is killed.
+    pub shutdown_timeout: Millis,
+    pub(super) jobs: BTreeMap<JobName, Entry>,
+    pub(super) specs: Specs,
+    pub(super) dependents: Dependents,
+    /// Runs that live or may live.
+    pub(super) live: BTreeMap<RunId, JobName>,
+    deadlines: BTreeSet<(Stamp, JobName)>,
+    /// Submitted jobs that are over, the oldest first.
+    pub(super) finished: VecDeque<JobName>,
+    /// Runs that were reported as orphans.
+    pub(super) orphans: BTreeSet<RunId>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            instance: Instance::default(),
+            shutdown_timeout: Millis::from_secs(60),
+            jobs: BTreeMap::new(),
+            specs: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            live: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            finished: VecDeque::new(),
+            orphans: BTreeSet::new(),
+        }
+    }
+}
+
+impl State {
+    /// An empty memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Remembers one event. `at` is the stamp of its line in the log. Never fails: what does not fit is
+    /// ignored, because a supervisor that cannot read its past must still look after its jobs.
+    pub fn apply(&mut self, event: &Event, at: Stamp) {
+        match event {
+            Event::SupervisorStarted { generation, version, epoch, recovery } => {
+                self.began(*generation, version, epoch, *recovery);
+            }
+            Event::OrphanFound { run, .. } => {
+                self.orphans.insert(*run);
+            }
+            Event::ShutdownBegun { .. } => {
+                self.instance.apply(event, at);
+                self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
+            }
+            Event::Surveyed | Event::KeeperLost | Event::ShutdownForced => self.instance.apply(event, at),
+            Event::JobSubmitted { spec, .. } => {
+                self.insert_spec(Arc::new((**spec).clone()));
+                self.job_event(&spec.name, event, at);
+            }
+            Event::JobAdded { job, .. }
+            | Event::JobRemoved { job }
+            | Event::WantSet { job, .. }
+            | Event::RunRequested { job, .. }
+            | Event::RunStarted { job, .. }
+            | Event::RunReady { job, .. }
+            | Event::RunAdopted { job, .. }
+            | Event::StopBegun { job, .. }
+            | Event::StopStepBegun { job, .. }
+            | Event::RunEnded { job, .. }
+            | Event::TreeGone { job, .. }
+            | Event::Disowned { job, .. }
+            | Event::WaitBegun { job }
+            | Event::BackedOff { job, .. }
+            | Event::GaveUp { job, .. } => self.job_event(job, event, at),
+        }
+    }
+
+    /// Remembers a decision: its events, and the settings it brought. The driver calls this once for
+    /// each decision, with the stamp that goes into the log line.
+    pub fn commit(&mut self, decision: &Decision, at: Stamp) {
+        for event in &decision.events {
+            self.apply(event, at);
+        }
+        if let Some(specs) = &decision.specs {
+            self.set_specs(specs);
+        }
+    }
+
+    /// Puts the configured settings in the place of the earlier ones. Submitted jobs keep theirs, and so
+    /// does a removed job whose run still lives. Called by [`State::commit`]; by the driver itself only
+    /// right after a replay, with the settings its predecessor had accepted, if they are known.
+    pub fn set_specs(&mut self, specs: &[Arc<JobSpec>]) {
+        let jobs = &self.jobs;
+        self.specs
+            .retain(|name, _| jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed));
+        for spec in specs {
+            let theirs = jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
+            if !theirs {
+                self.specs.insert(spec.name.clone(), Arc::clone(spec));
+            }
+        }
+        self.dependents = dependents_of(&self.specs);
+    }
+
+    /// The next moment at which [`super::decide`] wants an `Input::Tick`, if nothing happens before.
+    /// `None` while the keeper is away: a survey ends that, and settles what fell due meanwhile.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Stamp> {
+        if self.instance.link != Link::Working {
+            return None;
+        }
+        let job = self.deadlines.first().map(|(at, _)| *at);
+        let forced = self.forced_at();
+        match (job, forced) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// When an orderly shutdown turns into killing, if one is under way and has not yet.
+    pub(super) fn forced_at(&self) -> Option<Stamp> {
+        let shutdown = self.instance.shutdown.as_ref()?;
+        let pending = !shutdown.forced && !shutdown.keep_jobs && !self.live.is_empty();
+        pending.then(|| shutdown.since.plus(self.shutdown_timeout))
+    }
+
+    /// The jobs with a deadline at or before `now`.
+    pub(super) fn due(&self, now: Stamp) -> impl Iterator<Item = &JobName> {
+        self.deadlines.iter().take_while(move |(at, _)| at.boot_us <= now.boot_us).map(|(_, job)| job)
+    }
+
+    fn began(&mut self, generation: Generation, version: &str, epoch: &Epoch, recovery: bool) {
+        let old = &self.instance;
+        let same_epoch = old.epoch == *epoch;
+        let life = if !same_epoch || old.shutdown.is_some() {
+            Life::New
+        } else if old.recovery && !recovery {
+            Life::AfterRecovery
+        } else {
+            // A survey that never came leaves its task to this supervisor.
+            if old.link == Link::Recovering { old.life } else { Life::Continued }
+        };
+        self.instance = Instance {
+            generation,
+            version: version.to_owned(),
+            epoch: epoch.clone(),
+            recovery,
+            link: Link::Recovering,
+            life,
+            shutdown: None,
+        };
+        for (name, entry) in &mut self.jobs {
+            let before = entry.job.deadline();
+            entry.job.met_supervisor(same_epoch, recovery);
+            move_deadline(&mut self.deadlines, name, before, entry.job.deadline());
+        }
+    }
+
+    /// Ends all phases of one sort that lead to a start.
+    fn rest_all(&mut self, which: impl Fn(&Phase) -> bool, at: Stamp) {
+        for (name, entry) in &mut self.jobs {
+            if which(&entry.job.phase) {
+                let before = entry.job.deadline();
+                entry.job.phase = Phase::Stopped;
+                entry.job.since = at;
+                move_deadline(&mut self.deadlines, name, before, None);
+            }
+        }
+    }
+
+    fn job_event(&mut self, name: &JobName, event: &Event, at: Stamp) {
+        let new = match event {
+            Event::JobAdded { want, .. } => Some(Job::new(*want, false, at)),
+            Event::JobSubmitted { .. } => Some(Job::new(Want::Up, true, at)),
+            _ => None,
+        };
+        if let Some(job) = new {
+            self.jobs.entry(name.clone()).or_insert_with(|| Entry { job, past: VecDeque::new() });
+        }
+        let Some(entry) = self.jobs.get_mut(name) else { return };
+        let job = &mut entry.job;
+        let (run, deadline) = (job.run(), job.deadline());
+        let finished = job.submitted && job.is_finished();
+        job.apply(event, at);
+        note_past(&mut entry.past, event);
+        if run != job.run() {
+            if let Some(run) = run {
+                self.live.remove(&run);
+            }
+            if let Some(run) = job.run() {
+                self.live.insert(run, name.clone());
+            }
+        }
+        let gone = job.removed && job.run().is_none();
+        let deadline_now = if gone { None } else { job.deadline() };
+        let finished_now = !gone && job.submitted && job.is_finished();
+        move_deadline(&mut self.deadlines, name, deadline, deadline_now);
+        if finished && !finished_now {
+            self.finished.retain(|other| other != name);
+        } else if finished_now && !self.finished.contains(name) {
+            self.finished.push_back(name.clone());
+        }
+        if gone {
+            self.jobs.remove(name);
+            if let Some(spec) = self.specs.remove(name) {
+                self.unlink(&spec);
+            }
+        }
+    }
+
+    fn insert_spec(&mut self, spec: Arc<JobSpec>) {
+        if let Some(old) = self.specs.remove(&spec.name) {
+            self.unlink(&old);
+        }
+        for dep in &spec.depends_on {
+            self.dependents.entry(dep.clone()).or_default().push(spec.name.clone());
+        }
+        self.specs.insert(spec.name.clone(), spec);
+    }
+
+    fn unlink(&mut self, spec: &JobSpec) {
+        for dep in &spec.depends_on {
+            if let Some(list) = self.dependents.get_mut(dep) {
+                list.retain(|name| *name != spec.name);
+                if list.is_empty() {
+                    self.dependents.remove(dep);
+                }
+            }
+        }
+    }
+}
+
+impl Instance {
+    /// Remembers an event of the instance.
+    pub(super) fn apply(&mut self, event: &Event, at: Stamp) {
+        match event {
+            Event::Surveyed => {
+                self.link = Link::Working;
+                self.life = Life::Continued;
+            }
+            Event::KeeperLost => self.link = Link::KeeperLost,
+            Event::ShutdownBegun { keep_jobs, by } => {
+                self.shutdown =
+                    Some(Shutdown { keep_jobs: *keep_jobs, by: by.clone(), since: at, forced: false });
+            }
+            Event::ShutdownForced => {
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.forced = true;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Job {
+    /// A new supervisor looks at a job it remembers.
+    fn met_supervisor(&mut self, same_epoch: bool, recovery: bool) {
+        if !same_epoch {
+            // The boot clock began anew: stamps of the old one mean nothing, so what waited is due.
+            self.window.clear();
+        }
+        match &mut self.phase {
+            Phase::Waiting => self.phase = Phase::Stopped,
+            Phase::Backoff { .. } if recovery => self.phase = Phase::Stopped,
+            Phase::Backoff { until } if !same_epoch => *until = Stamp::default(),
+            Phase::Running { ready_at: Some(at), .. } if !same_epoch => *at = Stamp::default(),
+            Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. }
+                if !same_epoch =>
+            {
+                ladder.until = Stamp::default();
+            }
+            Phase::Stopped
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Leftovers { .. }
+            | Phase::Backoff { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => {}
+        }
+    }
+}
+
+fn move_deadline(
+    deadlines: &mut BTreeSet<(Stamp, JobName)>,
+    job: &JobName,
+    before: Option<Stamp>,
+    after: Option<Stamp>,
+) {
+    if before == after {
+        return;
+    }
+    if let Some(at) = before {
+        deadlines.remove(&(at, job.clone()));
+    }
+    if let Some(at) = after {
+        deadlines.insert((at, job.clone()));
+    }
+}
+
+/// Turns `depends_on` around.
+pub(super) fn dependents_of(specs: &Specs) -> Dependents {
+    let mut all = Dependents::new();
+    for spec in specs.values() {
+        for dep in &spec.depends_on {
+            all.entry(dep.clone()).or_default().push(spec.name.clone());
+        }
+    }
+    all
+}

@@ -1,0 +1,234 @@
+//! Stopping: the ladder of one run, and the order in which everything stops.
+//!
+//! A ladder's rungs are the job's `stop` steps and then `KILL`, repeated until the run is gone: a
+//! process in an uninterruptible wait dies when the kernel lets it. The rung is remembered by an event,
+//! so a new supervisor goes on at the rung the last one had reached, with its time anew; that a signal is
+//! then sent twice is harmless.
+//!
+//! While the keeper is away no rung begins. The stop itself is recorded, and the survey that follows
+//! makes the ladder go on.
+
+use super::draft::Draft;
+use super::effect::Effect;
+use super::event::Event;
+use super::ids::{JobName, RunId};
+use super::job::{Ladder, Phase, Process};
+use super::life::{News, tell};
+use super::outcome::Asked;
+use super::signal;
+use super::spec::{JobSpec, KillScope, Leftovers, StopAct, StopStep};
+use super::time::Millis;
+
+/// Between one `KILL` and the next. Long enough that a large tree has gone by itself.
+const KILL_AGAIN: Millis = Millis::from_secs(5);
+
+/// Begins to stop a run, or changes who asked and what follows.
+pub(super) fn begin(d: &mut Draft<'_>, name: &JobName, run: RunId, (by, then_start): (&Asked, bool)) {
+    d.record(Event::StopBegun { job: name.clone(), run, by: by.clone(), at: d.now, then_start });
+    if ladder(d, name).is_none() {
+        go_on(d, name);
+    }
+}
+
+/// Begins the ladder, or the rung it had reached once more.
+pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
+    let step = ladder(d, name).map_or(0, |ladder| ladder.step);
+    take(d, name, step);
+}
+
+/// The time of a rung is over.
+pub(super) fn next(d: &mut Draft<'_>, name: &JobName) {
+    let step = ladder(d, name).map_or(0, |ladder| if ladder.kill { ladder.step } else { ladder.step + 1 });
+    take(d, name, step);
+}
+
+/// A stop command has ended. One that succeeded has asked the job to end, which may take it the rest of
+/// the rung's time; after one that failed there is nothing to wait for.
+pub(super) fn command_ended(d: &mut Draft<'_>, name: &JobName, ok: bool) {
+    let Some(at) = ladder(d, name) else { return };
+    let spec = d.spec(name);
+    let command = spec.as_deref().and_then(|spec| spec.stop.get(at.step as usize));
+    if !ok && !at.kill && matches!(command, Some(StopStep { act: StopAct::Command(_), .. })) {
+        next(d, name);
+    }
+}
+
+fn ladder(d: &Draft<'_>, name: &JobName) -> Option<Ladder> {
+    match d.job(name).map(|job| &job.phase) {
+        Some(Phase::Stopping { ladder, .. } | Phase::Leftovers { ladder, .. }) => *ladder,
+        _ => None,
+    }
+}
+
+/// Whom a ladder is for.
+struct Target {
+    run: RunId,
+    /// The main process; `None` once only leftovers are there.
+    process: Option<Process>,
+    by: Asked,
+}
+
+fn target(d: &Draft<'_>, name: &JobName) -> Option<Target> {
+    match &d.job(name)?.phase {
+        // Before the keeper has answered the start there is nothing to signal.
+        Phase::Stopping { run, process: Some(process), stop, .. } => {
+            Some(Target { run: *run, process: Some(process.clone()), by: stop.by.clone() })
+        }
+        Phase::Leftovers { run, stop: Some(stop), .. } => {
+            Some(Target { run: *run, process: None, by: stop.by.clone() })
+        }
+        Phase::Leftovers { run, stop: None, .. } => {
+            let waited_for = d.spec(name).is_some_and(|spec| spec.leftovers == Leftovers::Wait);
+            let by = Asked::Policy { rule: "leftovers".to_owned() };
+            (!waited_for).then_some(Target { run: *run, process: None, by })
+        }
+        _ => None,
+    }
+}
+
+/// One rung, ready to be taken.
+struct Rung {
+    step: u32,
+    act: StopAct,
+    scope: KillScope,
+    timeout: Millis,
+    kill: bool,
+}
+
+fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
+    if !d.working() {
+        return;
+    }
+    let Some(target) = target(d, name) else { return };
+    let forced = d.instance.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
+    let spec = d.spec(name);
+    let rung = rung(spec.as_deref(), target.process.is_none(), if forced { u32::MAX } else { step });
+    let (run, scope) = (target.run, if forced { KillScope::Tree } else { rung.scope });
+    let until = d.now.plus(rung.timeout);
+    d.record(Event::StopStepBegun { job: name.clone(), run, step: rung.step, until, kill: rung.kill });
+    match (rung.act, target.process, spec) {
+        (StopAct::Signal(signal), _, _) => {
+            d.effect(Effect::Signal { run, signal, scope, cont: signal != signal::KILL, asked: target.by });
+        }
+        (StopAct::Command(argv), Some(process), Some(spec)) => d.effect(Effect::RunStopCommand {
+            run,
+            job: name.clone(),
+            pid: process.identity.pid,
+            argv,
+            spec: Box::new((*spec).clone()),
+        }),
+        // `rung` gives commands only for a main process, and only from settings.
+        (StopAct::Command(_), _, _) => {}
+    }
+}
+
+/// Which rung this step is. A job without settings gets the default ladder. What a main process left
+/// over is reached as a tree, by signals alone: a stop command has no process to talk to any more.
+fn rung(spec: Option<&JobSpec>, leftovers: bool, step: u32) -> Rung {
+    let fallback = [StopStep { act: StopAct::Signal(signal::TERM), timeout: Millis::from_secs(10) }];
+    let steps = spec.map_or(&fallback[..], |spec| &spec.stop);
+    let scope = if leftovers { KillScope::Tree } else { spec.map_or(KillScope::Mixed, |s| s.kill_scope) };
+    for (i, configured) in (0u32..).zip(steps).skip(step as usize) {
+        match &configured.act {
+            StopAct::Command(_) if leftovers => {}
+            act => {
+                let scope = if scope == KillScope::Mixed { KillScope::Process } else { scope };
+                return Rung { step: i, act: act.clone(), scope, timeout: configured.timeout, kill: false };
+            }
+        }
+    }
+    Rung {
+        step: u32::try_from(steps.len()).unwrap_or(u32::MAX),
+        act: StopAct::Signal(signal::KILL),
+        scope: if scope == KillScope::Mixed { KillScope::Tree } else { scope },
+        timeout: KILL_AGAIN,
+        kill: true,
+    }
+}
+
+/// The instance is to end.
+pub(super) fn shutdown(d: &mut Draft<'_>, keep_jobs: bool, by: &Asked) {
+    let known = d.instance.shutdown.as_ref().map(|shutdown| shutdown.keep_jobs);
+    if known.is_none_or(|keeps| keeps != keep_jobs) {
+        d.record(Event::ShutdownBegun { keep_jobs, by: by.clone() });
+    }
+    if keep_jobs {
+        d.effect(Effect::Exit { keep_jobs: true, code: 0 });
+        return;
+    }
+    let mut left: Vec<JobName> = d.base.live.values().cloned().collect();
+    left.sort();
+    // Those that nothing live depends on are stopped now, the others when their dependents are gone.
+    // What depends on itself in a circle would wait for ever: it is stopped now, too.
+    let (mut ready, mut rest): (Vec<_>, Vec<_>) =
+        left.into_iter().partition(|name| !d.has_live_dependents(name));
+    ready.extend(in_circles(d, &mut rest));
+    for name in &ready {
+        halt(d, name);
+    }
+    exit_if_done(d);
+}
+
+/// Takes out of `left` what an orderly stop would never reach.
+fn in_circles(d: &Draft<'_>, left: &mut Vec<JobName>) -> Vec<JobName> {
+    let mut stuck: std::collections::BTreeSet<JobName> = left.drain(..).collect();
+    loop {
+        let free: Vec<JobName> = stuck
+            .iter()
+            .filter(|name| !d.dependents(name).iter().any(|other| other != *name && stuck.contains(other)))
+            .cloned()
+            .collect();
+        if free.is_empty() {
+            return stuck.into_iter().collect();
+        }
+        for name in &free {
+            stuck.remove(name);
+        }
+    }
+}
+
+fn halt(d: &mut Draft<'_>, name: &JobName) {
+    let stopping = match d.job(name).map(|job| &job.phase) {
+        Some(Phase::Stopping { .. } | Phase::Leftovers { stop: Some(_), .. }) => true,
+        Some(_) => false,
+        None => return,
+    };
+    if !stopping {
+        tell(d, name, &News::Halt { by: &Asked::Shutdown, then_start: false });
+    }
+}
+
+/// A run is over during a shutdown: stop what had to wait for it.
+pub(super) fn wind_down(d: &mut Draft<'_>, name: &JobName) {
+    if d.instance.shutdown.as_ref().is_none_or(|shutdown| shutdown.keep_jobs) {
+        return;
+    }
+    let deps = d.spec(name).map(|spec| spec.depends_on.clone()).unwrap_or_default();
+    for dep in &deps {
+        if !d.has_live_dependents(dep) {
+            halt(d, dep);
+        }
+    }
+    exit_if_done(d);
+}
+
+/// Ends the instance when nothing lives any more.
+pub(super) fn exit_if_done(d: &mut Draft<'_>) {
+    let orderly = d.instance.shutdown.as_ref().is_some_and(|shutdown| !shutdown.keep_jobs);
+    if orderly && d.live() == 0 {
+        d.effect(Effect::Exit { keep_jobs: false, code: 0 });
+    }
+}
+
+/// The time for an orderly shutdown is over.
+pub(super) fn force(d: &mut Draft<'_>) {
+    d.record(Event::ShutdownForced);
+    let left: Vec<JobName> = d.base.live.values().cloned().collect();
+    for name in &left {
+        let before = ladder(d, name);
+        halt(d, name);
+        if before.is_some() {
+            go_on(d, name);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Traces and laws of the core.

@@ -1,0 +1,213 @@
+//! What readers see of the memory: words, reasons, times. Derived, never stored.
+
+use super::event::Want;
+use super::ids::{JobName, RunId};
+use super::job::{Job, Last, PastRun, Phase};
+use super::life::counts_as_up;
+use super::spec::JobSpec;
+use super::state::{Link, State};
+use super::time::Stamp;
+
+/// Where a job is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shown {
+    /// Not running, and nothing is being done about it.
+    Stopped,
+    /// Wanted, and waiting for the jobs it depends on, or for the keeper.
+    Waiting,
+    /// Asked for, or within its start grace.
+    Starting,
+    /// Running.
+    Running,
+    /// Being stopped, or what is left of its run is on its way out.
+    Stopping,
+    /// Waiting for the next try.
+    Backoff,
+    /// Ended, and not to be run again by itself.
+    Exited,
+    /// Given up.
+    Fatal,
+}
+
+impl Shown {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Exited => "exited",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
+impl Job {
+    /// The word for where it is.
+    #[must_use]
+    pub const fn shown(&self) -> Shown {
+        match &self.phase {
+            Phase::Stopped => Shown::Stopped,
+            Phase::Waiting => Shown::Waiting,
+            Phase::Starting { .. } | Phase::Running { ready_at: Some(_), .. } => Shown::Starting,
+            Phase::Running { ready_at: None, .. } => Shown::Running,
+            Phase::Stopping { .. } | Phase::Leftovers { .. } => Shown::Stopping,
+            Phase::Backoff { .. } => Shown::Backoff,
+            Phase::Exited => Shown::Exited,
+            Phase::Fatal { .. } => Shown::Fatal,
+        }
+    }
+
+    /// Process id of the live main process.
+    #[must_use]
+    pub const fn pid(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Running { process, .. } | Phase::Stopping { process: Some(process), .. } => {
+                Some(process.identity.pid)
+            }
+            Phase::Stopping { process: None, .. }
+            | Phase::Stopped
+            | Phase::Waiting
+            | Phase::Starting { .. }
+            | Phase::Leftovers { .. }
+            | Phase::Backoff { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => None,
+        }
+    }
+
+    /// The live run, or the latest that ended.
+    #[must_use]
+    pub fn latest_run(&self) -> Option<RunId> {
+        self.run().or_else(|| self.last.as_ref().map(|last| last.run))
+    }
+
+    /// How the latest ended run ended.
+    #[must_use]
+    pub const fn last_end(&self) -> Option<&Last> {
+        self.last.as_ref()
+    }
+
+    /// Starts after the first; cancelled ones do not count.
+    #[must_use]
+    pub const fn restarts(&self) -> u64 {
+        self.starts.saturating_sub(1)
+    }
+
+    /// Whether the live run was taken over from an earlier supervisor.
+    #[must_use]
+    pub const fn adopted(&self) -> bool {
+        matches!(self.phase, Phase::Running { adopted: true, .. })
+    }
+
+    /// When the next try is due.
+    #[must_use]
+    pub const fn next_try(&self) -> Option<Stamp> {
+        match &self.phase {
+            Phase::Backoff { until } => Some(*until),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// All jobs, by name.
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &Job)> {
+        self.jobs.iter().map(|(name, entry)| (name, &entry.job))
+    }
+
+    /// One job.
+    #[must_use]
+    pub fn job(&self, name: &JobName) -> Option<&Job> {
+        self.jobs.get(name).map(|entry| &entry.job)
+    }
+
+    /// Its settings, if they are known.
+    #[must_use]
+    pub fn spec(&self, name: &JobName) -> Option<&JobSpec> {
+        self.specs.get(name).map(|spec| &**spec)
+    }
+
+    /// Its runs, the latest last; at most [`super::job::KEEP_RUNS`].
+    pub fn runs(&self, name: &JobName) -> impl Iterator<Item = &PastRun> {
+        self.jobs.get(name).into_iter().flat_map(|entry| &entry.past)
+    }
+
+    /// Every run that lives or may live, with its job: what a survey has to answer for.
+    pub fn live_runs(&self) -> impl Iterator<Item = (RunId, &JobName)> {
+        self.live.iter().map(|(run, job)| (*run, job))
+    }
+
+    /// The job whose live run this is.
+    #[must_use]
+    pub fn job_of(&self, run: RunId) -> Option<&JobName> {
+        self.live.get(&run)
+    }
+
+    /// Whether what survived is known and every job that is to run has been asked for.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.instance.link != Link::Recovering
+    }
+
+    /// Why a job is where it is, for people; empty when that needs no words.
+    #[must_use]
+    pub fn reason(&self, name: &JobName) -> String {
+        let Some(job) = self.job(name) else { return String::new() };
+        let last = || job.last.as_ref().map(|last| last.outcome.describe()).unwrap_or_default();
+        match &job.phase {
+            Phase::Running { .. } => String::new(),
+            Phase::Starting { .. } => match self.instance.link {
+                Link::Working => String::new(),
+                Link::Recovering | Link::KeeperLost => "not known yet whether it was started".to_owned(),
+            },
+            Phase::Stopped if job.want == Want::Up => match (self.instance.link, self.instance.recovery) {
+                _ if self.instance.shutdown.is_some() => "shutting down".to_owned(),
+                (_, true) => "recovery mode: nothing is started unless asked for".to_owned(),
+                (Link::Recovering | Link::KeeperLost, false) => "not known yet what survived".to_owned(),
+                (Link::Working, false) => String::new(),
+            },
+            Phase::Stopped => String::new(),
+            Phase::Waiting => self.waits_for(name),
+            Phase::Stopping { stop, ladder, .. } => match (ladder, stop.then_start) {
+                (Some(ladder), _) if ladder.kill => "killed, waiting for it to go".to_owned(),
+                (_, true) => "starts again when it has stopped".to_owned(),
+                (_, false) => String::new(),
+            },
+            Phase::Leftovers { ladder, .. } => match ladder {
+                Some(_) => "its main process ended, the rest is being stopped".to_owned(),
+                None => "its main process ended, the rest has not".to_owned(),
+            },
+            Phase::Backoff { .. } if job.failures > 1 => {
+                format!("{}, {} failures in a row", last(), job.failures)
+            }
+            Phase::Backoff { .. } | Phase::Exited => last(),
+            Phase::Fatal { why } => match last() {
+                last if last.is_empty() => why.clone(),
+                last => format!("{why}, the last: {last}"),
+            },
+        }
+    }
+
+    fn waits_for(&self, name: &JobName) -> String {
+        if self.instance.link != Link::Working {
+            return "not known yet what survived".to_owned();
+        }
+        let deps = self.spec(name).map(|spec| &spec.depends_on[..]).unwrap_or_default();
+        let missing: Vec<String> = deps.iter().filter_map(|dep| self.not_up(dep)).collect();
+        if missing.is_empty() { String::new() } else { format!("waits for {}", missing.join(", ")) }
+    }
+
+    /// What stands in the way of those who depend on this job.
+    fn not_up(&self, dep: &JobName) -> Option<String> {
+        match (self.job(dep), self.spec(dep)) {
+            (Some(job), Some(spec)) if counts_as_up(job, spec) => None,
+            (Some(job), _) => Some(format!("{dep} ({})", job.shown().as_str())),
+            (None, _) => Some(format!("{dep} (no such job)")),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The end of a run: seen once, recorded, acknowledged, and everything of it put away.
+//!
+//! The order is the promise. The end is seen from the process, never from end-of-file. The worker takes
+//! what the pipe holds; `exit.json` is written; only then does init hear that it may reap, and only then
+//! is the supervisor told. Whoever dies in between: init tells again, or the file is there.
+
+use std::os::fd::AsFd;
+
+use super::capture::CaptureEvent;
+use super::main_loop::{Keeper, now};
+use super::run::{DRAIN_US, End, Phase, Run, Totals, outcome_of};
+use super::tree::{self, Target};
+use crate::core::ids::RunId;
+use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
+use crate::core::spec::{KillScope, OnSupervisorDeath, OutputMode};
+use crate::state_dir::exit::ExitSlot;
+use crate::sys::reap::Ended;
+use crate::sys::{clock, pidfd, proc};
+use crate::wire::init::Message;
+use crate::wire::keeper::Notice;
+
+impl Keeper {
+    /// Init says how a run's main process ended, and waits for our acknowledgement.
+    pub(super) fn exited(&mut self, message: &Message) {
+        let Some(run) = self.runs.get_mut(&message.run) else {
+            // Recorded and forgotten before: the acknowledgement was lost with a keeper.
+            self.init.ack(message.run, message.pid);
+            self.init.release(message.run, message.pid);
+            return;
+        };
+        run.child = true;
+        match &run.phase {
+            Phase::Ended { .. } => {
+                self.init.ack(message.run, message.pid);
+                self.put_away_if_over(message.run);
+            }
+            Phase::Ending { .. } => {}
+            Phase::Live => {
+                let ended = Ended {
+                    pid: message.pid,
+                    code: message.code,
+                    status: message.status,
+                    user_us: message.user_us,
+                    system_us: message.system_us,
+                    max_rss_kib: message.max_rss_kib,
+                };
+                let rusage = Rusage {
+                    user_us: ended.user_us,
+                    system_us: ended.system_us,
+                    max_rss_kib: ended.max_rss_kib,
+                };
+                // A child that failed on its way to execve says so in its claim; its exit code is not
+                // the program's.
+                let (outcome, source) = match self.failed_before_exec(message.run) {
+                    Some(outcome) => (outcome, Source::Keeper),
+                    None => (outcome_of(&ended), Source::Wait),
+                };
+                self.begin_end(message.run, End { outcome, source, rusage: Some(rusage), at: now() });
+            }
+        }
+    }
+
+    /// A watched process has ended, or was reaped: the main process of a run that init does not wait
+    /// for, or something that was left over.
+    pub(super) fn look_at(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        match run.phase {
+            Phase::Live if self.init.alive().is_none() || !run.child => self.look_at_main(id),
+            Phase::Live | Phase::Ending { .. } => {}
+            Phase::Ended { .. } => self.look_at_leftovers(id),
+        }
+    }
+
+    /// How a process ended that is nobody's child here. Until it is reaped by whoever inherited it, only
+    /// root can read the status of the zombie; afterwards the descriptor tells (Linux 6.15).
+    pub(super) fn look_at_main(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let Some(fd) = run.pidfd.as_ref() else { return };
+        if !pidfd::has_ended(fd.as_fd()) {
+            return;
+        }
+        let pid = run.pid();
+        let (outcome, source) = if let Some(outcome) = self.failed_before_exec(id) {
+            (outcome, Source::Keeper)
+        } else if let Some(word) = pidfd::exit_status(fd.as_fd()) {
+            (outcome_of(&Ended::from_wait_status(pid, word)), Source::PidfdInfo)
+        } else if let Some(stat) = self.zombie_of(run) {
+            if !rustix::process::geteuid().is_root() {
+                // Not for us to read; the reaping gives another event.
+                return;
+            }
+            (outcome_of(&Ended::from_wait_status(pid, stat.exit_code)), Source::ProcStat)
+        } else {
+            let why = "init was gone, and this kernel does not tell how another's child ended";
+            (Outcome::Lost { why: why.to_owned() }, Source::None)
+        };
+        self.begin_end(id, End { outcome, source, rusage: None, at: now() });
+    }
+
+    fn zombie_of(&self, run: &Run) -> Option<proc::Stat> {
+        let identity = run.identity.as_ref()?;
+        proc::stat(identity.pid).filter(|stat| stat.state == b'Z' && stat.start_ticks == identity.start_ticks)
+    }
+
+    fn begin_end(&mut self, id: RunId, end: End) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let captured = run.captured;
+        run.phase = Phase::Ending { end, deadline_us: clock::boot_us() + DRAIN_US };
+        if captured {
+            self.capture.capture.drain(id);
+        } else {
+            self.finish(id, Totals { complete: true, ..Totals::default() }, false);
+        }
+    }
+
+    /// A run whose worker does not answer, because its disk does not: the record says that the output is
+    /// not complete, and nobody waits any longer.
+    pub(super) fn finish_late_drains(&mut self, now_us: u64) {
+        let late =
+            |run: &&Run| matches!(run.phase, Phase::Ending { deadline_us, .. } if deadline_us <= now_us);
+        let late: Vec<RunId> = self.runs.values().filter(late).map(|run| run.id).collect();
+        for id in late {
+            let totals = self.capture.capture.totals(id).unwrap_or_default();
+            let totals = Totals {
+                stdout: totals.stdout,
+                stderr: totals.stderr,
+                dropped: totals.dropped,
+                complete: false,
+            };
+            self.finish(id, totals, true);
+        }
+    }
+
+    pub(super) fn capture_news(&mut self) {
+        for event in self.capture.news() {
+            match event {
+                CaptureEvent::Drained { run, totals, complete, held } => {
+                    let totals = Totals {
+                        stdout: totals.stdout,
+                        stderr: totals.stderr,
+                        dropped: totals.dropped,
+                        complete,
+                    };
+                    if matches!(self.runs.get(&run).map(|r| &r.phase), Some(Phase::Ending { .. })) {
+                        self.finish(run, totals, held);
+                    }
+                }
+                CaptureEvent::HolderGone { run } => {
+                    if let Some(run) = self.runs.get_mut(&run) {
+                        run.leftovers.fifo_held = false;
+                    }
+                    self.look_at(run);
+                }
+                CaptureEvent::Stall { run, errno, dropped } => {
+                    self.tell(&Notice::LogStall { run, errno, dropped });
+                }
+            }
+        }
+    }
+
+    /// Records the end, lets init reap, tells the supervisor.
+    fn finish(&mut self, id: RunId, totals: Totals, fifo_held: bool) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let Phase::Ending { end, .. } = &run.phase else { return };
+        let record = run.record(end, totals);
+        // While the main process is still a zombie its session number is pinned: look now.
+        let known = self.known();
+        let target = Target { run: id, leader: run.pid(), leader_pinned: run.child };
+        let mut members = tree::members(target, self.ground(&known), &[]);
+        if members.is_empty() && fifo_held {
+            members = self.fifo_holders(id);
+        }
+        self.write_record(id, &record);
+        for member in &members {
+            self.watch(member.pidfd.as_fd(), id);
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.leftovers.members = members;
+        run.leftovers.fifo_held = fifo_held;
+        run.stdin = None;
+        run.phase = Phase::Ended { record: Box::new(record.clone()) };
+        let (pid, child, leftovers) = (run.pid(), run.child, run.leftovers.any());
+        if child {
+            self.init.ack(id, pid);
+        }
+        self.tell(&Notice::Ended { record: Box::new(record), leftovers });
+        // A member may have ended between being found and being watched.
+        self.look_at_leftovers(id);
+    }
+
+    /// Puts `exit.json` in place. If the disk refuses even that, init keeps the zombie until it does not:
+    /// the supervisor is told all the same, and its event log holds the outcome.
+    pub(super) fn write_record(&mut self, id: RunId, record: &ExitRecord) {
+        let dir = self.state.run(id);
+        let slot = self.runs.get_mut(&id).and_then(|run| run.slot.take());
+        let slot = slot.map_or_else(|| ExitSlot::prepare(&dir), Ok);
+        if let Ok(file) = slot.and_then(|slot| slot.commit(record)) {
+            let _ = self.to_sync.send(file);
+        }
+    }
+
+    /// Whether anything of an ended run is still there; when not, everything of it is put away.
+    fn look_at_leftovers(&mut self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let (had_any, gone) =
+            (run.leftovers.any(), run.leftovers.members.iter().any(|m| pidfd::has_ended(m.pidfd.as_fd())));
+        if gone {
+            let known = self.known();
+            let target = Target { run: id, leader: run.pid(), leader_pinned: false };
+            let mut members = tree::members(target, self.ground(&known), &run.leftovers.members);
+            if members.is_empty() && run.leftovers.fifo_held {
+                members = self.fifo_holders(id);
+            }
+            let old: Vec<i32> = run.leftovers.members.iter().map(|m| m.pid).collect();
+            for member in members.iter().filter(|m| !old.contains(&m.pid)) {
+                self.watch(member.pidfd.as_fd(), id);
+            }
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.leftovers.members = members;
+            }
+        }
+        let any = self.runs.get(&id).is_some_and(|run| run.leftovers.any());
+        if had_any && !any {
+            self.tell(&Notice::TreeGone { run: id });
+        }
+        self.put_away_if_over(id);
+    }
+
+    /// Processes that hold one of the run's FIFOs, whatever their parents, sessions or environments.
+    fn fifo_holders(&self, id: RunId) -> Vec<tree::Member> {
+        let dir = self.runtime.run(id);
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let known = self.known();
+        proc::holders(&[dir.stdout(), dir.stderr()])
+            .into_iter()
+            .filter(|stat| {
+                stat.pid != own && Some(stat.pid) != self.init.alive() && !known.contains(&stat.pid)
+            })
+            .filter_map(|stat| {
+                let pidfd = proc::open_listed(&stat)?;
+                Some(tree::Member { pid: stat.pid, pidfd, session: stat.session })
+            })
+            .collect()
+    }
+
+    /// Ended, and nothing left: the capture, the FIFOs and the escrow go. What the supervisor has not
+    /// acknowledged stays in the inventory.
+    pub(super) fn put_away_if_over(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if !matches!(run.phase, Phase::Ended { .. }) || run.leftovers.any() {
+            return;
+        }
+        let (pid, captured, forgotten) = (run.pid(), run.captured, run.forgotten);
+        run.captured = false;
+        run.pidfd = None;
+        run.leftovers.members.clear();
+        if captured {
+            self.capture.capture.remove(id);
+        }
+        // A claim that comes too late finds no directory, and its child ends without having run.
+        let _ = std::fs::remove_dir_all(&self.runtime.run(id).0);
+        self.init.release(id, pid);
+        if forgotten {
+            self.runs.remove(&id);
+        }
+    }
+
+    /// When `kill_after` runs out for the first run, if no supervisor comes.
+    pub(super) fn next_kill_deadline(&self) -> u64 {
+        let Some(since) = self.supervisor_lost_us else { return u64::MAX };
+        let deadline = |run: &Run| match run.on_supervisor_death {
+            OnSupervisorDeath::Keep => None,
+            OnSupervisorDeath::Kill => Some(since),
+            OnSupervisorDeath::KillAfter(after) => Some(since + after.0 * 1000),
+        };
+        let pending = |run: &&Run| run.is_live() && !run.killed_for_supervisor;
+        self.runs.values().filter(pending).filter_map(deadline).min().unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn kill_for_dead_supervisor(&mut self, now_us: u64) {
+        let Some(since) = self.supervisor_lost_us else { return };
+        let due = |run: &&mut Run| {
+            run.is_live()
+                && !run.killed_for_supervisor
+                && match run.on_supervisor_death {
+                    OnSupervisorDeath::Keep => false,
+                    OnSupervisorDeath::Kill => true,
+                    OnSupervisorDeath::KillAfter(after) => since + after.0 * 1000 <= now_us,
+                }
+        };
+        let mut ids = Vec::new();
+        for run in self.runs.values_mut().filter(due) {
+            run.killed_for_supervisor = true;
+            run.asked = Asked::SupervisorDeath;
+            ids.push(run.id);
+        }
+        for id in ids {
+            let _ = self.signal_run(id, (libc::SIGKILL, KillScope::Tree, false));
+        }
+    }
+
+    /// What the claim says about a child that ended before `execve`.
+    pub(super) fn failed_before_exec(&self, id: RunId) -> Option<Outcome> {
+        use super::survive::Claim;
+        match Claim::read(&self.runtime.run(id).decision()) {
+            Claim::Exec { failed: Some((step, errno)), .. } => {
+                Some(Outcome::NotStarted { step: step.as_str().to_owned(), errno })
+            }
+            Claim::Exec { failed: None, .. } => None,
+            Claim::Cancelled => Some(Outcome::Cancelled),
+            Claim::None => Some(Outcome::NotStarted {
+                step: crate::sys::spawn::Step::Killed.as_str().to_owned(),
+                errno: 0,
+            }),
+            Claim::Unreadable => None,
+        }
+    }
+}
+
+/// Whether a run's output is captured at all.
+pub(super) fn captures(mode: OutputMode) -> bool {
+    mode != OutputMode::None
+}

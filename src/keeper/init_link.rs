@@ -1,0 +1,120 @@
+//! The socket to init.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::core::ids::RunId;
+use crate::sys::socket;
+use crate::wire::init::{BYTES, CHILD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
+
+/// Init, as long as it lives.
+#[derive(Debug)]
+pub(super) struct InitLink {
+    socket: Option<OwnedFd>,
+    /// Init's process id; it stays known after its death, to tell its heirs apart.
+    pub(super) pid: i32,
+}
+
+/// A run that init holds, with the descriptors that came along.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) pid: i32,
+    /// A child of this init: its pid is pinned until we acknowledge its end.
+    pub(super) child: bool,
+    /// Its end was acknowledged before.
+    pub(super) acked: bool,
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+    pub(super) stdin: Option<OwnedFd>,
+}
+
+impl InitLink {
+    pub(super) fn new(socket: Option<OwnedFd>) -> Self {
+        let pid = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        Self { socket, pid }
+    }
+
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Init's process id while it lives.
+    pub(super) fn alive(&self) -> Option<i32> {
+        self.socket.as_ref().map(|_| self.pid)
+    }
+
+    pub(super) fn lost(&mut self) {
+        self.socket = None;
+    }
+
+    fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
+        if let Some(socket) = &self.socket {
+            // Init always reads; a failure means that it is gone, which its end of the socket tells.
+            let _ = socket::send(socket, &message.encode(), fds, true);
+        }
+    }
+
+    pub(super) fn ack(&self, run: RunId, pid: i32) {
+        self.send(&Message::about(Kind::Ack, run, pid), &[]);
+    }
+
+    pub(super) fn release(&self, run: RunId, pid: i32) {
+        self.send(&Message::about(Kind::Release, run, pid), &[]);
+    }
+
+    pub(super) fn ready(&self) {
+        self.send(&Message::new(Kind::Ready), &[]);
+    }
+
+    /// The message by which a run is put into escrow; `CHILD` is set for a start.
+    pub(super) fn registration(
+        run: RunId,
+        pid: i32,
+        child: bool,
+        [stdout, stderr, stdin]: [bool; 3],
+    ) -> Message {
+        let mut message = Message::about(Kind::Register, run, pid);
+        message.flags = if child { CHILD } else { 0 };
+        message.fds =
+            u8::from(stdout) * FDS_STDOUT | u8::from(stderr) * FDS_STDERR | u8::from(stdin) * FDS_STDIN;
+        message
+    }
+
+    /// Puts an adopted run, no child of this init, into escrow.
+    pub(super) fn hold(&self, run: RunId, pid: i32, fds: [Option<BorrowedFd<'_>>; 3]) {
+        let message = Self::registration(run, pid, false, fds.map(|fd| fd.is_some()));
+        let list: Vec<BorrowedFd<'_>> = fds.into_iter().flatten().collect();
+        self.send(&message, &list);
+    }
+
+    /// The next message, without waiting. `Err`: init is gone.
+    pub(super) fn next(&self) -> io::Result<Option<(Message, [Option<OwnedFd>; 4])>> {
+        let Some(socket) = &self.socket else { return Ok(None) };
+        let mut buffer = [0; BYTES];
+        loop {
+            let Some(received) = socket::receive(socket, &mut buffer)? else { return Ok(None) };
+            if received.len == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(message) = Message::decode(&buffer[..received.len]) {
+                return Ok(Some((message, received.fds)));
+            }
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn from_entry(message: &Message, fds: [Option<OwnedFd>; 4]) -> Self {
+        let mut came = fds.into_iter().flatten();
+        let mut take = |bit: u8| if message.fds & bit == 0 { None } else { came.next() };
+        let (stdout, stderr, stdin) = (take(FDS_STDOUT), take(FDS_STDERR), take(FDS_STDIN));
+        Self {
+            pid: message.pid,
+            child: message.flags & CHILD != 0,
+            acked: message.flags & crate::wire::init::ACKED != 0,
+            stdout,
+            stderr,
+            stdin,
+        }
+    }
+}

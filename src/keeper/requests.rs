@@ -1,0 +1,185 @@
+//! What a supervisor asks, and the answers.
+
+use super::launch::NotLaunched;
+use super::main_loop::{Keeper, generation_file};
+use super::run::{Phase, Run};
+use super::tree::{self, Target};
+use crate::core::ids::{Generation, RunId};
+use crate::core::spec::KillScope;
+use crate::state_dir::atomic;
+use crate::wire::keeper::{Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Request, RunStatus, VERSION};
+
+type Answered = Result<Answer, Refusal>;
+
+impl Keeper {
+    pub(super) fn answer(&mut self, number: u64, Numbered { id, request }: Numbered) {
+        if matches!(request, Request::HandOver) {
+            self.hand_over(number, id);
+            return;
+        }
+        let result = match self.refused(number, &request) {
+            Some(refusal) => Err(refusal),
+            None => self.grant(number, request),
+        };
+        self.say(number, &FromKeeper::Reply { id, result });
+    }
+
+    /// A supervisor must introduce itself, and must be the newest.
+    fn refused(&self, number: u64, request: &Request) -> Option<Refusal> {
+        let generation = match request {
+            Request::Hello { generation, .. } => Some(*generation),
+            _ => self.links.get(number).and_then(|connection| connection.generation),
+        };
+        match generation {
+            None => Some(Refusal::Bad { why: "the first request must be hello".to_owned() }),
+            Some(generation) if generation < self.newest => {
+                Some(Refusal::OldGeneration { newest: self.newest })
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn grant(&mut self, number: u64, request: Request) -> Answered {
+        match request {
+            Request::Hello { min_version, version, generation } => {
+                self.hello(number, min_version, version, generation)
+            }
+            Request::Inventory => {
+                Ok(Answer::Inventory { runs: self.runs.values().map(|run| self.status(run)).collect() })
+            }
+            Request::Launch(launch) => match self.launch(&launch) {
+                Ok((identity, at)) => Ok(Answer::Launched { identity, at }),
+                Err(NotLaunched::Seen) => Err(Refusal::SeenRun),
+                Err(NotLaunched::Files { what, errno }) => Err(Refusal::System { what, errno }),
+                Err(NotLaunched::Child { step, errno }) => Err(Refusal::NotStarted { step, errno }),
+            },
+            Request::Signal { run, signal, scope, cont, asked } => {
+                let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
+                if live.is_live() {
+                    live.asked = asked;
+                }
+                self.signal_run(run, (signal, scope, cont))
+            }
+            Request::Stdin { run, data, close } => self.stdin(run, &data, close),
+            Request::Forget { run } => {
+                if let Some(known) = self.runs.get_mut(&run)
+                    && matches!(known.phase, Phase::Ended { .. })
+                {
+                    known.forgotten = true;
+                    if known.leftovers.any() {
+                        return Ok(Answer::Done);
+                    }
+                    self.put_away_if_over(run);
+                    self.runs.remove(&run);
+                }
+                Ok(Answer::Done)
+            }
+            Request::Disown { run } => {
+                let known = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
+                known.leftovers.disowned = true;
+                self.put_away_if_over(run);
+                Ok(Answer::Done)
+            }
+            Request::Goodbye => {
+                if let Some(connection) = self.links.get_mut(number) {
+                    connection.goodbye = true;
+                }
+                Ok(Answer::Done)
+            }
+            Request::HandOver => Err(Refusal::Bad { why: "hand-over is answered elsewhere".to_owned() }),
+        }
+    }
+
+    fn hello(&mut self, number: u64, min_version: u32, version: u32, generation: Generation) -> Answered {
+        if version < MIN_VERSION || min_version > VERSION {
+            return Err(Refusal::Version { min_version: MIN_VERSION, version: VERSION });
+        }
+        if generation > self.newest {
+            let path = generation_file(&self.runtime);
+            atomic::write_unsynced(&path, generation.0.to_string().as_bytes(), 0o600).map_err(|error| {
+                Refusal::System {
+                    what: format!("writing {}", path.display()),
+                    errno: error.raw_os_error().unwrap_or(0),
+                }
+            })?;
+            self.newest = generation;
+        }
+        if let Some(connection) = self.links.get_mut(number) {
+            connection.generation = Some(generation);
+        }
+        self.supervisor_lost_us = None;
+        Ok(Answer::Hello {
+            min_version: MIN_VERSION,
+            version: VERSION,
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            init: self.init.alive().is_some(),
+        })
+    }
+
+    fn status(&self, run: &Run) -> RunStatus {
+        let totals = self.capture.capture.totals(run.id).unwrap_or_default();
+        RunStatus {
+            run: run.id,
+            job: run.job.clone(),
+            identity: run.identity.clone(),
+            started: run.started,
+            ended: match &run.phase {
+                Phase::Ended { record } => Some(record.clone()),
+                Phase::Live | Phase::Ending { .. } => None,
+            },
+            leftovers: run.leftovers.any(),
+            output_bytes: totals.stdout + totals.stderr,
+            kill_in: None,
+        }
+    }
+
+    /// Signals a run, identity-bound.
+    pub(super) fn signal_run(
+        &self,
+        id: RunId,
+        (signal, scope, cont): (i32, KillScope, bool),
+    ) -> Result<Answer, Refusal> {
+        let run = self.runs.get(&id).ok_or(Refusal::UnknownRun)?;
+        let Some(leader) = run.pidfd.as_ref() else {
+            return Err(Refusal::NotPossible { what: "has ended".to_owned() });
+        };
+        let known = self.known();
+        let target = Target {
+            run: id,
+            leader: run.pid(),
+            leader_pinned: run.is_pinned() && (run.child || run.is_live()),
+        };
+        let reached =
+            tree::signal(target, leader, (signal, scope, cont), self.ground(&known), &run.leftovers.members);
+        if reached { Ok(Answer::Done) } else { Err(Refusal::NotPossible { what: "has ended".to_owned() }) }
+    }
+
+    fn stdin(&mut self, id: RunId, data: &[u8], close: bool) -> Answered {
+        let run = self.runs.get_mut(&id).ok_or(Refusal::UnknownRun)?;
+        if !run.is_live() {
+            return Err(Refusal::NotPossible { what: "has ended".to_owned() });
+        }
+        let Some(stdin) = run.stdin.as_ref() else {
+            return Err(Refusal::NotPossible { what: "has no open stdin".to_owned() });
+        };
+        let mut written = 0;
+        while written < data.len() {
+            match rustix::io::write(stdin, &data[written..]) {
+                Ok(n) => written += n,
+                Err(rustix::io::Errno::INTR) => {}
+                // Full: the rest is for the caller to send again.
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(error) => {
+                    return Err(Refusal::System { what: "writing".to_owned(), errno: error.raw_os_error() });
+                }
+            }
+        }
+        if close && written == data.len() {
+            run.stdin = None;
+            // Init's copy must go too, or the run would never read the end.
+            self.renew_escrow(id);
+        }
+        Ok(Answer::Written { bytes: u64::try_from(written).unwrap_or(0) })
+    }
+}

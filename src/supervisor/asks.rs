@@ -1,0 +1,278 @@
+//! Requests from the control socket and from signals: to inputs, and back to answers.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+
+use super::handle::{Answer, Ask, AskError, Peer};
+use super::main_loop::{Supervisor, Turn};
+use super::perform::Pending;
+use crate::config::{self, Config};
+use crate::core::Decision;
+use crate::core::ids::JobName;
+use crate::core::input::Input;
+use crate::core::outcome::Asked;
+use crate::core::reload::ReloadPlan;
+use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
+use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, StdinReply};
+use crate::wire::init::HOLD_CONFIG;
+use crate::wire::keeper::Request;
+
+/// An answer that waits until its decision is durable.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Act(Answer<ActReply>, Result<ActReply, AskError>),
+    Run(Answer<RunReply>, Result<RunReply, AskError>),
+    Reload(Answer<ReloadReply>, Result<ReloadReply, AskError>),
+    Shutdown(Answer<()>),
+    Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
+}
+
+impl Reply {
+    /// The decision is durable: say so. Whether anybody still listens is not our business.
+    pub(super) fn send(self) {
+        match self {
+            Self::Act(to, answer) => drop(to.send(answer)),
+            Self::Run(to, answer) => drop(to.send(answer)),
+            Self::Reload(to, answer) => drop(to.send(answer)),
+            Self::Shutdown(to) => drop(to.send(Ok(()))),
+            Self::Stdin(to, answer) => drop(to.send(answer)),
+        }
+    }
+
+    /// It could not be made durable: whether it will have happened is not known.
+    pub(super) fn fail(self, why: &str) {
+        let error = || AskError::ReadOnly(format!("{why} (whether this was recorded is not known)"));
+        match self {
+            Self::Act(to, _) => drop(to.send(Err(error()))),
+            Self::Run(to, _) => drop(to.send(Err(error()))),
+            Self::Reload(to, _) => drop(to.send(Err(error()))),
+            Self::Shutdown(to) => drop(to.send(Err(error()))),
+            Self::Stdin(to, answer) => drop(to.send(answer)),
+        }
+    }
+}
+
+fn operator(peer: Peer, verb: &str) -> Asked {
+    Asked::Operator { uid: peer.uid, verb: verb.to_owned() }
+}
+
+fn act_reply(decision: Decision) -> ActReply {
+    let jobs = decision
+        .answers
+        .into_iter()
+        .map(|answer| ActResult {
+            name: answer.job,
+            changed: answer.changed,
+            text: answer.text,
+            ok: answer.ok,
+        })
+        .collect();
+    ActReply { jobs }
+}
+
+impl Supervisor {
+    fn refused_now<T>(&self) -> Option<Result<T, AskError>> {
+        self.read_only.as_ref().map(|read_only| Err(AskError::ReadOnly(read_only.why.clone())))
+    }
+
+    pub(super) fn ask(&mut self, ask: Ask, turn: &mut Turn) {
+        match ask {
+            Ask::Start { jobs, peer, reply } => {
+                self.act(&Input::Start { jobs, by: operator(peer, "start") }, reply, turn);
+            }
+            Ask::Stop { jobs, peer, reply } => {
+                self.act(&Input::Stop { jobs, by: operator(peer, "stop") }, reply, turn);
+            }
+            Ask::Restart { jobs, peer, reply } => {
+                self.act(&Input::Restart { jobs, by: operator(peer, "restart") }, reply, turn);
+            }
+            Ask::Signal { jobs, signal, scope, peer, reply } => {
+                self.signal(&jobs, (signal, scope), &operator(peer, "signal"), reply, turn);
+            }
+            Ask::Run { request, peer, reply } => self.submit(*request, peer, reply, turn),
+            Ask::Stdin { job, data, close, reply } => self.stdin(&job, data, close, reply),
+            Ask::Reload { plan, peer, reply } => {
+                let by = peer.map_or(Asked::Reload, |peer| operator(peer, "reload"));
+                let answer = self.refused_now().unwrap_or_else(|| self.reload(plan, by, turn));
+                turn.replies.push(Reply::Reload(reply, answer));
+            }
+            Ask::Shutdown { keep_jobs, peer, reply } => self.shutdown(keep_jobs, peer, reply, turn),
+        }
+    }
+
+    fn act(&mut self, input: &Input, reply: Answer<ActReply>, turn: &mut Turn) {
+        let answer = self.refused_now().unwrap_or_else(|| Ok(act_reply(self.decide(input, turn))));
+        turn.replies.push(Reply::Act(reply, answer));
+    }
+
+    fn signal(
+        &mut self,
+        jobs: &[JobName],
+        (signal, scope): (i32, Option<KillScope>),
+        by: &Asked,
+        reply: Answer<ActReply>,
+        turn: &mut Turn,
+    ) {
+        let mut all = ActReply { jobs: Vec::new() };
+        for job in jobs {
+            let scope = scope.unwrap_or(KillScope::Process);
+            let input = Input::Signal { job: job.clone(), signal, scope, by: by.clone() };
+            // Allowed also while nothing can be recorded: it needs no promise.
+            all.jobs.extend(act_reply(self.decide(&input, turn)).jobs);
+        }
+        turn.replies.push(Reply::Act(reply, Ok(all)));
+    }
+
+    fn shutdown(&mut self, keep_jobs: bool, peer: Option<Peer>, reply: Answer<()>, turn: &mut Turn) {
+        if keep_jobs && self.init.pid == Some(1) {
+            let why = "init is PID 1 here: when it ends, the kernel ends every job with it";
+            let _ = reply.send(Err(AskError::Conflict(why.to_owned())));
+            return;
+        }
+        let by = peer.map_or(Asked::Shutdown, |peer| operator(peer, "shutdown"));
+        self.decide(&Input::Shutdown { keep_jobs, by }, turn);
+        turn.changed = true;
+        turn.replies.push(Reply::Shutdown(reply));
+    }
+
+    fn stdin(&mut self, job: &JobName, data: Vec<u8>, close: bool, reply: Answer<StdinReply>) {
+        match self.state.job(job).and_then(crate::core::job::Job::run) {
+            Some(run) => self.request(Request::Stdin { run, data, close }, Pending::Stdin(reply)),
+            None => {
+                let _ = reply.send(Err(AskError::Conflict(format!("{job} is not running"))));
+            }
+        }
+    }
+
+    fn submit(&mut self, request: RunRequest, peer: Peer, reply: Answer<RunReply>, turn: &mut Turn) {
+        if let Some(refused) = self.refused_now() {
+            turn.replies.push(Reply::Run(reply, refused));
+            return;
+        }
+        let answer = match self.spec_of(request) {
+            Err(error) => Err(error),
+            Ok(spec) => {
+                let name = spec.name.clone();
+                let decision =
+                    self.decide(&Input::Submitted { spec: Box::new(spec), by: operator(peer, "run") }, turn);
+                match decision.answers.into_iter().find(|answer| !answer.ok) {
+                    Some(refused) => Err(AskError::Conflict(refused.text)),
+                    None => Ok(RunReply { name }),
+                }
+            }
+        };
+        turn.replies.push(Reply::Run(reply, answer));
+    }
+
+    fn spec_of(&self, request: RunRequest) -> Result<JobSpec, AskError> {
+        let bad = |error: &str| AskError::Bad { error: error.to_owned(), details: Vec::new() };
+        if request.command.first().is_none_or(String::is_empty) {
+            return Err(bad("the command is empty"));
+        }
+        let text = request.command.iter().chain(request.cwd.iter()).chain(request.env.values());
+        if text.chain(request.env.keys()).any(|text| text.contains('\0')) {
+            return Err(bad("a NUL byte cannot be passed to a program"));
+        }
+        if request.env.keys().any(|name| name.is_empty() || name.contains('=')) {
+            return Err(bad("the name of a variable is empty or contains `=`"));
+        }
+        if request.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/')) {
+            return Err(bad("cwd must be an absolute path"));
+        }
+        let name = match request.name {
+            Some(name) if name.as_str().contains(':') => {
+                return Err(bad("the name of a submitted job has no `:`"));
+            }
+            Some(name) => name,
+            None => self.free_name(&request.command),
+        };
+        let mut spec = JobSpec::new(name, request.command);
+        spec.kind = request.kind.unwrap_or(Kind::Task);
+        spec.restart = request.restart.unwrap_or(match spec.kind {
+            Kind::Service => Restart::Always,
+            Kind::Task => Restart::Never,
+        });
+        spec.cwd = request.cwd;
+        spec.env = request.env;
+        if request.stdin {
+            spec.stdin = Stdin::Keep;
+        }
+        Ok(spec)
+    }
+
+    /// `sleep-1`, `sleep-2`, …: after the program, with the lowest number nobody has.
+    fn free_name(&self, command: &[String]) -> JobName {
+        let program = command.first().map_or("job", String::as_str).rsplit('/').next().unwrap_or("job");
+        let clean: String =
+            program.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect();
+        let base = clean.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        let base = if base.is_empty() { "job" } else { base };
+        (1_u64..)
+            .filter_map(|n| JobName::new(format!("{base}-{n}")).ok())
+            .find(|name| self.state.job(name).is_none())
+            .unwrap_or_else(|| unreachable!("there are more numbers than jobs"))
+    }
+
+    pub(super) fn reload_by_signal(&mut self, turn: &mut Turn) {
+        let (reply, _) = oneshot::channel();
+        self.ask(Ask::Reload { plan: false, peer: None, reply }, turn);
+    }
+
+    fn reload(&mut self, plan: bool, by: Asked, turn: &mut Turn) -> Result<ReloadReply, AskError> {
+        let config = self.read_config()?;
+        let planned = crate::core::reload::plan(&self.state, &config.jobs);
+        if !plan {
+            tracing::info!("the configuration is applied");
+            self.decide(&Input::Configured { specs: config.jobs.clone(), by }, turn);
+            self.accept(config);
+        }
+        turn.changed = true;
+        Ok(reply_of(planned, !plan))
+    }
+
+    fn read_config(&self) -> Result<Config, AskError> {
+        let Some(path) = &self.config_path else {
+            let why = "this instance was started without a configuration file";
+            return Err(AskError::Conflict(why.to_owned()));
+        };
+        config::load(path, &loader_environment()).map_err(|errors| AskError::Bad {
+            error: format!("the configuration has {} errors; nothing was changed", errors.0.len()),
+            details: errors.0.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// From now on this configuration is in force, also for our successor.
+    pub(super) fn accept(&mut self, config: Config) {
+        match super::accepted::store(&config) {
+            Ok(fd) => self.init.hold(HOLD_CONFIG, &fd),
+            Err(error) => tracing::error!(%error, "the configuration cannot be kept for the next supervisor"),
+        }
+        self.state.shutdown_timeout = config.supervisor.shutdown_timeout;
+        self.degraded.remove("config");
+        self.config_changed = false;
+        self.config = config;
+    }
+}
+
+fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
+    ReloadReply {
+        applied,
+        added: plan.added,
+        removed: plan.removed,
+        restarted: plan.restarted,
+        updated: plan.updated,
+        unchanged: plan.unchanged.len(),
+    }
+}
+
+/// What `${VAR}` is taken from: our environment, and the path of this executable.
+pub(crate) fn loader_environment() -> BTreeMap<String, String> {
+    let mut env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    if let Some(exe) = std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok()) {
+        env.insert("OUTLIVE_EXE".to_owned(), exe);
+    }
+    env
+}

@@ -1,0 +1,91 @@
+//! The socket to init.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::sys::{shared, socket};
+use crate::wire::init::{BYTES, Kind, Message};
+
+/// The number at which init left our socket.
+const ROLE_SOCKET: i32 = 3;
+/// The numbers at which init left what our predecessor had held: slot 0, slot 1.
+const HELD: i32 = 4;
+
+/// What init tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FromInit {
+    /// An operator's signal: end the instance.
+    Shutdown,
+    /// An operator's signal: read the configuration again.
+    Reload,
+    /// Init has died.
+    Gone,
+}
+
+/// Our end.
+#[derive(Debug)]
+pub(super) struct InitLink {
+    socket: Option<OwnedFd>,
+    /// Its process id, while it lives.
+    pub(super) pid: Option<i32>,
+}
+
+/// Takes what init left open for us. Call once, before any descriptor is opened.
+pub(super) fn inherit() -> (InitLink, [Option<OwnedFd>; 2]) {
+    let socket = shared::inherit(ROLE_SOCKET).ok();
+    let held = [shared::inherit(HELD).ok(), shared::inherit(HELD + 1).ok()];
+    let pid = socket.as_ref().and_then(|_| rustix::process::getppid()).map(|pid| pid.as_raw_nonzero().get());
+    (InitLink { socket, pid }, held)
+}
+
+impl InitLink {
+    /// Sends a message; init always reads.
+    pub(super) fn send(&self, message: &Message, held: Option<&OwnedFd>) {
+        if let Some(socket) = &self.socket {
+            let fds: Vec<_> = held.into_iter().map(AsFd::as_fd).collect();
+            let _ = socket::send(socket, &message.encode(), &fds, true);
+        }
+    }
+
+    /// Asks init to hold a descriptor for our successor.
+    pub(super) fn hold(&self, slot: i32, fd: &OwnedFd) {
+        let mut message = Message::new(Kind::Hold);
+        message.status = slot;
+        self.send(&message, Some(fd));
+    }
+
+    /// Listens; must be called inside the runtime.
+    pub(super) fn listen(&self) -> io::Result<mpsc::Receiver<FromInit>> {
+        let (tell, news) = mpsc::channel(16);
+        let Some(socket) = &self.socket else { return Ok(news) };
+        let socket = AsyncFd::with_interest(socket.try_clone()?, Interest::READABLE)?;
+        tokio::spawn(async move {
+            loop {
+                let Ok(mut ready) = socket.readable().await else { return };
+                let mut buffer = [0; BYTES];
+                let said = match socket::receive(socket.get_ref(), &mut buffer) {
+                    Ok(None) => {
+                        ready.clear_ready();
+                        continue;
+                    }
+                    Ok(Some(received)) if received.len > 0 => {
+                        match Message::decode(&buffer[..received.len]).map(|message| message.kind) {
+                            Some(Kind::Shutdown) => FromInit::Shutdown,
+                            Some(Kind::Reload) => FromInit::Reload,
+                            _ => continue,
+                        }
+                    }
+                    Ok(Some(_)) | Err(_) => FromInit::Gone,
+                };
+                if tell.send(said).await.is_err() || said == FromInit::Gone {
+                    return;
+                }
+            }
+        });
+        Ok(news)
+    }
+}

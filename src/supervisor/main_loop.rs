@@ -1,0 +1,327 @@
+//! The loop. One turn:
+//!
+//! 1. gather: wait for one input or the next deadline, then take everything that already waits;
+//! 2. decide: each input in order, each decision remembered at once;
+//! 3. make durable: all events of the turn with one write and one sync;
+//! 4. perform the effects, answer those who asked;
+//! 5. publish the new view.
+//!
+//! No effect before its events are durable, no answer before that. Nobody else holds the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::event_log::{Entry, EventLog};
+use super::handle::{Ask, View};
+use super::init_link::{FromInit, InitLink};
+use super::keeper_link::{News, Requests};
+use super::perform::Pending;
+use super::read_only::ReadOnly;
+use crate::config::Config;
+use crate::core::effect::Effect;
+use crate::core::identity::Epoch;
+use crate::core::ids::{Generation, JobName, RunId};
+use crate::core::input::Input;
+use crate::core::outcome::{Asked, Outcome};
+use crate::core::state::State;
+use crate::core::time::Stamp;
+use crate::core::{Decision, Fresh};
+use crate::state_dir::layout::StateDir;
+use crate::sys::clock;
+
+/// Inputs taken in one turn: enough for a storm to share syncs, few enough to answer in between.
+const TURN_MAX: usize = 512;
+
+/// What a turn is about.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Keeper(News),
+    Init(FromInit),
+    Ask(Ask),
+    StopCommandEnded { run: RunId, ok: bool },
+    Deadline,
+}
+
+/// Everything that happens comes in here.
+pub(super) struct Sources {
+    pub(super) keeper: mpsc::Receiver<News>,
+    pub(super) init: mpsc::Receiver<FromInit>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
+}
+
+/// The supervisor.
+pub(super) struct Supervisor {
+    pub(super) state: State,
+    pub(super) log: EventLog,
+    pub(super) read_only: Option<ReadOnly>,
+    pub(super) generation: Generation,
+    pub(super) recovery: bool,
+    pub(super) epoch: Epoch,
+    pub(super) init: InitLink,
+    pub(super) keeper: Option<Requests>,
+    pub(super) keeper_pid: Option<i32>,
+    pub(super) pending: BTreeMap<u64, Pending>,
+    pub(super) next_request: u64,
+    pub(super) config: Config,
+    pub(super) config_path: Option<PathBuf>,
+    /// Whether the file says something else than what is in force.
+    pub(super) config_changed: bool,
+    pub(super) state_dir: StateDir,
+    pub(super) socket: PathBuf,
+    pub(super) since: Stamp,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) dirty: BTreeSet<JobName>,
+    /// What is wrong, for the view.
+    pub(super) degraded: BTreeMap<&'static str, String>,
+    /// Runs that were asked for in an earlier epoch and had not ended when this one began.
+    pub(super) old_epoch: BTreeSet<RunId>,
+    /// Runs whose output the disk refuses, in words.
+    pub(super) stalled: BTreeMap<RunId, String>,
+    /// Runs that could not even be asked for, and how they count.
+    pub(super) refused: Vec<(RunId, Outcome)>,
+    /// The runs each job had at the last look, to see which it has no longer.
+    pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
+    pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
+    pub(super) ready_said: bool,
+    pub(super) seq: u64,
+    /// Set when the instance is over for us.
+    pub(super) exit: Option<u8>,
+}
+
+/// What one turn gathers before it is durable.
+#[derive(Default)]
+pub(super) struct Turn {
+    pub(super) entries: Vec<Entry>,
+    pub(super) effects: Vec<Effect>,
+    /// Answers that wait for durability; `Err` text when it cannot be had.
+    pub(super) replies: Vec<super::asks::Reply>,
+    /// Whether the instance part of the view changed.
+    pub(super) changed: bool,
+}
+
+/// Run ids and chance.
+pub(super) struct Entropy;
+
+impl Fresh for Entropy {
+    fn run_id(&mut self) -> RunId {
+        RunId::from_bytes(*uuid::Uuid::now_v7().as_bytes())
+    }
+
+    fn chance(&mut self) -> f64 {
+        // The random part of a fresh UUID; 32 bits are plenty for jitter.
+        let bytes = *uuid::Uuid::now_v7().as_bytes();
+        let number = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+        f64::from(number) / f64::from(u32::MAX)
+    }
+}
+
+/// This moment.
+pub(super) fn now() -> Stamp {
+    Stamp { boot_us: clock::boot_us(), wall_us: clock::wall_us() }
+}
+
+impl Sources {
+    /// Waits for something to happen.
+    async fn next(&mut self, deadline: Option<Stamp>, retry: Option<Duration>) -> Option<Happening> {
+        let until_deadline = deadline.map(|at| Duration::from_micros(at.boot_us.saturating_sub(clock::boot_us())));
+        let wait = match (until_deadline, retry) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let timer = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(news) = self.keeper.recv() => Some(Happening::Keeper(news)),
+            Some(said) = self.init.recv() => Some(Happening::Init(said)),
+            Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
+            Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
+            () = timer => Some(Happening::Deadline),
+            else => None,
+        }
+    }
+
+    /// What already waits; requests last.
+    fn waiting(&mut self) -> Option<Happening> {
+        if let Ok(news) = self.keeper.try_recv() {
+            return Some(Happening::Keeper(news));
+        }
+        if let Ok(said) = self.init.try_recv() {
+            return Some(Happening::Init(said));
+        }
+        if let Ok((run, ok)) = self.stop_commands.try_recv() {
+            return Some(Happening::StopCommandEnded { run, ok });
+        }
+        self.asks.try_recv().ok().map(Happening::Ask)
+    }
+}
+
+impl Supervisor {
+    /// Runs until the instance is over, or another supervisor has our place. The exit code.
+    pub(super) async fn run(mut self, mut sources: Sources) -> u8 {
+        let mut first = Some(self.begin());
+        loop {
+            let mut turn = match first.take() {
+                Some(turn) => turn,
+                None if !self.refused.is_empty() => self.turn_of_refusals(),
+                None => {
+                    let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
+                    let Some(happening) = sources.next(self.state.next_deadline(), retry).await else {
+                        return 0;
+                    };
+                    let mut turn = Turn::default();
+                    self.handle(happening, &mut turn);
+                    for _ in 1..TURN_MAX {
+                        let Some(more) = sources.waiting() else { break };
+                        self.handle(more, &mut turn);
+                    }
+                    turn
+                }
+            };
+            self.tick_if_due(&mut turn);
+            self.complete(turn).await;
+            if let Some(code) = self.exit {
+                return code;
+            }
+        }
+    }
+
+    /// The first turn: who we are, and what is configured.
+    fn begin(&mut self) -> Turn {
+        let mut turn = Turn { changed: true, ..Turn::default() };
+        let started = Input::SupervisorStarted {
+            generation: self.generation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.epoch.clone(),
+            recovery: self.recovery,
+        };
+        self.decide(&started, &mut turn);
+        self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
+        if !self.degraded.contains_key("config") {
+            let specs = self.config.jobs.clone();
+            self.decide(&Input::Configured { specs, by: Asked::Nobody }, &mut turn);
+        }
+        turn
+    }
+
+    fn turn_of_refusals(&mut self) -> Turn {
+        let mut turn = Turn::default();
+        for (run, outcome) in std::mem::take(&mut self.refused) {
+            self.observe(&Input::Refused { run, outcome }, &mut turn);
+        }
+        turn
+    }
+
+    /// Decides one input and remembers the decision.
+    pub(super) fn decide(&mut self, input: &Input, turn: &mut Turn) -> Decision {
+        let at = now();
+        let mut decision = crate::core::decide(&self.state, input, at, &mut Entropy);
+        self.state.commit(&decision, at);
+        self.dirty.extend(decision.events.iter().filter_map(|event| event.job().cloned()));
+        self.dirty.extend(decision.answers.iter().map(|answer| answer.job.clone()));
+        if let Some(specs) = &decision.specs {
+            self.dirty.extend(specs.iter().map(|spec| spec.name.clone()));
+        }
+        turn.effects.append(&mut decision.effects);
+        if !decision.events.is_empty() {
+            turn.entries.push(Entry { at, events: decision.events.clone() });
+        }
+        decision
+    }
+
+    fn tick_if_due(&mut self, turn: &mut Turn) {
+        // A tick may leave a new deadline that is due at once; a bounded number of them, so that a
+        // mistake there cannot stop everything else.
+        for _ in 0..64 {
+            let due = self.state.next_deadline().is_some_and(|at| at.boot_us <= clock::boot_us());
+            if !due || self.read_only.is_some() {
+                return;
+            }
+            self.decide(&Input::Tick, turn);
+        }
+    }
+
+    /// Durable, performed, answered, published.
+    async fn complete(&mut self, turn: Turn) {
+        let Turn { entries, effects, replies, changed } = turn;
+        let mut failed = None;
+        if !entries.is_empty() {
+            match self.log.append(entries).await {
+                Ok(seq) => self.seq = seq,
+                Err(error) => failed = Some(error.to_string()),
+            }
+        }
+        if let Some(why) = failed {
+            for reply in replies {
+                reply.fail(&why);
+            }
+            self.become_read_only(why);
+        } else {
+            for effect in effects {
+                self.perform(effect);
+            }
+            for reply in replies {
+                reply.send();
+            }
+        }
+        if changed || !self.dirty.is_empty() {
+            for job in self.dirty.clone() {
+                self.prune(&job);
+            }
+            self.publish();
+        }
+        self.say_ready();
+    }
+
+    fn handle(&mut self, happening: Happening, turn: &mut Turn) {
+        match happening {
+            Happening::Keeper(news) => self.keeper_news(news, turn),
+            Happening::Init(said) => self.init_said(said, turn),
+            Happening::Ask(ask) => self.ask(ask, turn),
+            Happening::StopCommandEnded { run, ok } => {
+                self.observe(&Input::StopCommandEnded { run, ok }, turn);
+            }
+            Happening::Deadline => self.retry_log(turn),
+        }
+    }
+
+    /// An observation. While nothing can be recorded it is left to the survey that follows.
+    pub(super) fn observe(&mut self, input: &Input, turn: &mut Turn) {
+        if self.read_only.is_none() {
+            self.decide(input, turn);
+        }
+    }
+
+    fn init_said(&mut self, said: FromInit, turn: &mut Turn) {
+        match said {
+            FromInit::Shutdown => {
+                tracing::info!("a signal asks for the end of the instance");
+                self.observe(&Input::Shutdown { keep_jobs: false, by: Asked::Shutdown }, turn);
+            }
+            FromInit::Reload => self.reload_by_signal(turn),
+            FromInit::Gone => {
+                tracing::warn!("init is gone: `outlive up` for the same state directory takes its place");
+                self.init.pid = None;
+                self.degraded.insert("init", "init is gone; `outlive up` takes its place".to_owned());
+            }
+        }
+        turn.changed = true;
+    }
+
+    fn say_ready(&mut self) {
+        if !self.ready_said && self.keeper.is_some() && self.state.is_settled() {
+            self.ready_said = true;
+            self.init.send(&crate::wire::init::Message::new(crate::wire::init::Kind::Ready), None);
+            tracing::info!(generation = self.generation.0, "ready");
+        }
+    }
+}

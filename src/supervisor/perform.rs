@@ -1,0 +1,203 @@
+//! One function for each effect, and what becomes of the keeper's answers.
+
+use super::asks::Reply;
+use super::keeper_link::News;
+use super::launching;
+use super::main_loop::{Supervisor, Turn};
+use super::survey::{Open, survey};
+use crate::core::effect::Effect;
+use crate::core::ids::RunId;
+use crate::core::input::Input;
+use crate::core::outcome::Outcome;
+use crate::core::spec::JobSpec;
+use crate::wire::control::StdinReply;
+use crate::wire::init::{Kind, Message};
+use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
+
+use super::handle::AskError;
+
+/// What a request to the keeper was about.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A launch.
+    Launch(RunId),
+    /// Somebody's bytes for a stdin.
+    Stdin(super::handle::Answer<StdinReply>),
+    /// An inventory for a new survey.
+    Survey,
+    /// Nothing that anybody waits for.
+    Nothing,
+}
+
+impl Supervisor {
+    pub(super) fn request(&mut self, request: Request, pending: Pending) {
+        let Some(keeper) = &self.keeper else {
+            // The survey that follows settles whatever this was about.
+            if let Pending::Stdin(reply) = pending {
+                let _ = reply.send(Err(AskError::Conflict("the keeper is not there, try again".to_owned())));
+            }
+            return;
+        };
+        self.next_request += 1;
+        keeper.send(self.next_request, request);
+        if !matches!(pending, Pending::Nothing) {
+            self.pending.insert(self.next_request, pending);
+        }
+    }
+
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch { run, attempt, spec } => self.launch(run, attempt, &spec),
+            Effect::Signal { run, signal, scope, cont, asked } => {
+                self.request(Request::Signal { run, signal, scope, cont, asked }, Pending::Nothing);
+            }
+            Effect::RunStopCommand { run, job, pid, argv, spec } => {
+                super::stop_command::run(self, run, &job, pid, argv, &spec);
+            }
+            Effect::Forget { run } => self.request(Request::Forget { run }, Pending::Nothing),
+            Effect::Disown { run } => self.request(Request::Disown { run }, Pending::Nothing),
+            Effect::Exit { keep_jobs, code } => self.end(keep_jobs, code),
+        }
+    }
+
+    fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
+        match launching::launch(run, attempt, spec, &self.socket) {
+            Ok(launch) => self.request(Request::Launch(Box::new(launch)), Pending::Launch(run)),
+            Err(cannot) => {
+                tracing::error!(job = %spec.name, step = cannot.step, errno = cannot.errno, "cannot be started");
+                let outcome = Outcome::NotStarted { step: cannot.step, errno: cannot.errno };
+                self.refused.push((run, outcome));
+            }
+        }
+    }
+
+    fn end(&mut self, keep_jobs: bool, code: u8) {
+        tracing::info!(keep_jobs, code, "the instance ends");
+        self.request(Request::Goodbye, Pending::Nothing);
+        let mut message = Message::new(Kind::Exit);
+        message.status = i32::from(code);
+        message.code = i32::from(keep_jobs);
+        self.init.send(&message, None);
+        self.exit = Some(code);
+    }
+
+    pub(super) fn keeper_news(&mut self, news: News, turn: &mut Turn) {
+        match news {
+            News::Up { pid, init, runs, requests } => {
+                tracing::debug!(pid, runs = runs.len(), "the keeper is there");
+                self.keeper = Some(requests);
+                self.keeper_pid = Some(pid);
+                if !init {
+                    self.init.pid = None;
+                }
+                self.survey(runs, turn);
+                turn.changed = true;
+            }
+            News::Down => {
+                tracing::warn!("the keeper is gone");
+                self.keeper = None;
+                self.keeper_pid = None;
+                for (_, pending) in std::mem::take(&mut self.pending) {
+                    if let Pending::Stdin(reply) = pending {
+                        let why = "the keeper is gone; how much was written is not known".to_owned();
+                        let _ = reply.send(Err(AskError::Internal(why)));
+                    }
+                }
+                self.observe(&Input::KeeperLost, turn);
+                turn.changed = true;
+            }
+            News::Replaced { newest } => {
+                tracing::error!(newest = newest.0, "another supervisor has taken over; ending");
+                self.exit = Some(0);
+            }
+            News::Notice(notice) => self.notice(notice, turn),
+            News::Reply { id, result } => {
+                if let Some(pending) = self.pending.remove(&id) {
+                    self.answered(pending, result, turn);
+                }
+            }
+        }
+    }
+
+    fn survey(&mut self, inventory: Vec<RunStatus>, turn: &mut Turn) {
+        if self.read_only.is_some() {
+            return;
+        }
+        let open: Vec<Open> = self
+            .state
+            .live_runs()
+            .map(|(run, job)| Open { run, job: job.clone(), this_epoch: self.in_this_epoch(run) })
+            .collect();
+        let facts = survey(&self.state_dir, &self.epoch, open, inventory);
+        self.decide(&Input::Surveyed(facts), turn);
+    }
+
+    /// Whether a run was asked for since the boot (or container start) we live in.
+    fn in_this_epoch(&self, run: RunId) -> bool {
+        !self.old_epoch.contains(&run)
+    }
+
+    fn notice(&mut self, notice: Notice, turn: &mut Turn) {
+        match notice {
+            Notice::Ended { record, leftovers } => {
+                tracing::info!(job = %record.job, run = %record.run, outcome = record.outcome.describe(), "ended");
+                self.observe(&Input::Ended { record, leftovers }, turn);
+            }
+            Notice::TreeGone { run } => self.observe(&Input::TreeGone { run }, turn),
+            Notice::LogStall { run, errno, dropped } => self.log_stall(run, errno, dropped, turn),
+            Notice::InitGone => {
+                self.init.pid = None;
+                turn.changed = true;
+            }
+        }
+    }
+
+    fn log_stall(&mut self, run: RunId, errno: i32, dropped: u64, turn: &mut Turn) {
+        let job = self.state.job_of(run).map(ToString::to_string).unwrap_or_default();
+        if errno == 0 {
+            tracing::info!(%job, %run, dropped, "the disk takes its output again");
+            self.stalled.remove(&run);
+        } else {
+            let why = std::io::Error::from_raw_os_error(errno);
+            tracing::warn!(%job, %run, %why, dropped, "the disk refuses its output");
+            self.stalled.insert(run, format!("output of {job}: {why}"));
+        }
+        turn.changed = true;
+    }
+
+    fn answered(&mut self, pending: Pending, result: Result<Answer, Refusal>, turn: &mut Turn) {
+        match pending {
+            Pending::Launch(run) => self.launch_answered(run, result, turn),
+            Pending::Stdin(reply) => {
+                let answer = match result {
+                    Ok(Answer::Written { bytes }) => Ok(StdinReply { bytes }),
+                    Ok(_) => Err(AskError::Internal("the keeper answered something else".to_owned())),
+                    Err(refusal) => Err(AskError::Conflict(refusal.to_string())),
+                };
+                turn.replies.push(Reply::Stdin(reply, answer));
+            }
+            Pending::Survey => {
+                if let Ok(Answer::Inventory { runs }) = result {
+                    self.survey(runs, turn);
+                }
+            }
+            Pending::Nothing => {}
+        }
+    }
+
+    fn launch_answered(&mut self, run: RunId, result: Result<Answer, Refusal>, turn: &mut Turn) {
+        let outcome = match result {
+            Ok(Answer::Launched { identity, at }) => {
+                self.observe(&Input::Launched { run, identity, at }, turn);
+                return;
+            }
+            // The keeper has recorded it and tells its end by a notice.
+            Err(Refusal::NotStarted { .. }) => return,
+            Err(Refusal::System { what, errno }) => Outcome::NotStarted { step: what, errno },
+            Err(refusal) => Outcome::NotStarted { step: refusal.to_string(), errno: 0 },
+            Ok(_) => Outcome::NotStarted { step: "the keeper answered something else".to_owned(), errno: 0 },
+        };
+        tracing::error!(%run, outcome = outcome.describe(), "not started");
+        self.observe(&Input::Refused { run, outcome }, turn);
+    }
+}

@@ -1,0 +1,85 @@
+//! When the event log cannot be written.
+//!
+//! A failed sync is never repeated as if nothing had happened: what it left on the disk is not known. The
+//! supervisor stops changing anything. Jobs run on, output is captured, ends are recorded by the keeper.
+//! After a while the log is opened anew: what can be read back is the truth, the state is rebuilt from
+//! that, and a survey brings it up to date.
+
+use std::time::Duration;
+
+use super::event_log::{self, EventLog};
+use super::main_loop::{Supervisor, Turn};
+use crate::core::input::Input;
+use crate::core::outcome::Asked;
+use crate::core::state::State;
+use crate::sys::clock;
+use crate::wire::keeper::Request;
+
+/// First wait before the log is tried again, in microseconds; it doubles up to [`LONGEST_US`].
+const FIRST_US: u64 = 1_000_000;
+/// Longest wait, in microseconds.
+const LONGEST_US: u64 = 60_000_000;
+
+/// Nothing can be recorded.
+#[derive(Debug)]
+pub(super) struct ReadOnly {
+    pub(super) why: String,
+    delay_us: u64,
+    retry_at_us: u64,
+}
+
+impl ReadOnly {
+    /// How long until the next try.
+    pub(super) fn wait(&self, now_us: u64) -> Duration {
+        Duration::from_micros(self.retry_at_us.saturating_sub(now_us))
+    }
+}
+
+impl Supervisor {
+    pub(super) fn become_read_only(&mut self, why: String) {
+        let delay_us = self.read_only.as_ref().map_or(FIRST_US, |old| (old.delay_us * 2).min(LONGEST_US));
+        tracing::error!(%why, "the event log cannot be written: nothing is started or changed until it can");
+        self.degraded.insert("event_log", format!("the event log cannot be written: {why}"));
+        self.read_only = Some(ReadOnly { why, delay_us, retry_at_us: clock::boot_us() + delay_us });
+        self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
+    }
+
+    /// Opens the log anew, when it is time.
+    pub(super) fn retry_log(&mut self, turn: &mut Turn) {
+        let Some(read_only) = &self.read_only else { return };
+        if read_only.retry_at_us > clock::boot_us() {
+            return;
+        }
+        let mut state = State::new();
+        let opened = event_log::open(&self.state_dir.journal(), |line| {
+            for event in &line.ev {
+                state.apply(event, line.at());
+            }
+        });
+        let log = opened.map_err(|e| e.to_string()).and_then(|(journal, _)| {
+            EventLog::start(journal, self.generation).map_err(|e| e.to_string())
+        });
+        match log {
+            Err(why) => self.become_read_only(why),
+            Ok(log) => {
+                tracing::info!("the event log can be written again");
+                self.log = log;
+                self.read_only = None;
+                self.degraded.remove("event_log");
+                self.state = state;
+                self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
+                let specs: Vec<_> = self.config.jobs.iter().cloned().map(std::sync::Arc::new).collect();
+                self.state.set_specs(&specs);
+                // Whatever was decided and not recorded did not happen; what happened meanwhile is asked.
+                self.decide(&Input::KeeperLost, turn);
+                self.decide(
+                    &Input::Configured { specs: self.config.jobs.clone(), by: Asked::Nobody },
+                    turn,
+                );
+                self.request(Request::Inventory, super::perform::Pending::Survey);
+                self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
+            }
+        }
+        turn.changed = true;
+    }
+}

@@ -1,0 +1,76 @@
+//! What survived: the keeper's inventory, and what lies in the run directories, as facts for the core.
+//!
+//! For every run that the state holds as not ended, one fact. The keeper has looked through init's table
+//! and the runtime directory when it started, so what it does not list either ended and was recorded, or
+//! never came into being:
+//!
+//! - `exit.json` is there: it ended as recorded;
+//! - the run directory is missing: the request never reached a keeper. The run directory is the first
+//!   thing that a launch makes, so nothing ran; after a reboot a directory may be lost that was never
+//!   synced, so then nothing is known;
+//! - otherwise it may have run, and nobody can say how it ended.
+
+use crate::core::identity::Epoch;
+use crate::core::ids::{JobName, RunId};
+use crate::core::input::{Fact, Survey, Surveyed};
+use crate::state_dir::exit::read_exit;
+use crate::state_dir::layout::StateDir;
+use crate::state_dir::quarantine;
+use crate::state_dir::records::ReadError;
+use crate::wire::keeper::RunStatus;
+
+/// A run the state holds as not ended.
+#[derive(Debug, Clone)]
+pub(super) struct Open {
+    pub(super) run: RunId,
+    pub(super) job: JobName,
+    /// Whether it was asked for in the epoch we live in.
+    pub(super) this_epoch: bool,
+}
+
+/// The facts about `open` runs and about whatever else the keeper lists.
+pub(super) fn survey(state: &StateDir, epoch: &Epoch, open: Vec<Open>, inventory: Vec<RunStatus>) -> Survey {
+    let mut runs: Vec<Surveyed> = Vec::with_capacity(open.len());
+    let listed: std::collections::BTreeSet<RunId> = inventory.iter().map(|status| status.run).collect();
+    for status in inventory {
+        runs.push(from_keeper(status, epoch));
+    }
+    for Open { run, job, this_epoch } in open.into_iter().filter(|open| !listed.contains(&open.run)) {
+        runs.push(Surveyed { run, job: Some(job), fact: from_disk(state, run, this_epoch) });
+    }
+    Survey { runs }
+}
+
+fn from_keeper(status: RunStatus, epoch: &Epoch) -> Surveyed {
+    let fact = match (status.ended, status.identity) {
+        (Some(record), _) => Fact::Ended { record, leftovers: status.leftovers },
+        (None, Some(identity)) if identity.epoch == *epoch => {
+            Fact::Alive { identity, started: status.started.unwrap_or_default() }
+        }
+        (None, _) => Fact::Lost { why: "the keeper holds it without a proven identity".to_owned() },
+    };
+    Surveyed { run: status.run, job: Some(status.job), fact }
+}
+
+fn from_disk(state: &StateDir, run: RunId, this_epoch: bool) -> Fact {
+    let dir = state.run(run);
+    match read_exit(&dir) {
+        Ok(Some(record)) if record.run == run => {
+            return Fact::Ended { record: Box::new(record), leftovers: false };
+        }
+        Err(ReadError::Bad { .. }) => {
+            tracing::warn!(%run, "its exit record cannot be read; set aside");
+            let _ = quarantine::set_aside(state, &dir.exit_json(), "not an exit record");
+        }
+        Ok(_) | Err(_) => {}
+    }
+    if this_epoch && !dir.0.exists() {
+        return Fact::Cancelled;
+    }
+    let why = if this_epoch {
+        "it was started, and neither a process nor a record of its end is there"
+    } else {
+        "the host or the container was restarted while it ran"
+    };
+    Fact::Lost { why: why.to_owned() }
+}

@@ -1,0 +1,183 @@
+//! The view that readers see: built after each turn from what changed, never changed afterwards.
+
+use std::sync::Arc;
+
+use super::handle::View;
+use super::main_loop::{Supervisor, now};
+use crate::core::event::Want;
+use crate::core::ids::JobName;
+use crate::core::job::PastRun;
+use crate::core::outcome::{Asked, Outcome};
+use crate::core::time::Stamp;
+use crate::core::view::Shown;
+use crate::wire::control::{
+    Instance, InstanceState, JobStatus, OutcomeView, Role, Roles, RunView, StateWord, WantWord,
+};
+
+impl Supervisor {
+    /// Publishes what changed.
+    pub(super) fn publish(&mut self) {
+        let mut view = View::clone(&self.view.borrow());
+        for name in std::mem::take(&mut self.dirty) {
+            match self.job_status(&name) {
+                Some(status) => {
+                    view.jobs.insert(name.clone(), Arc::new(status));
+                    let runs = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
+                    view.runs.insert(name, Arc::new(runs));
+                }
+                None => {
+                    view.jobs.remove(&name);
+                    view.runs.remove(&name);
+                }
+            }
+        }
+        view.instance = Arc::new(self.instance());
+        view.seq = self.seq;
+        view.ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
+        self.view.send_replace(Arc::new(view));
+    }
+
+    pub(super) fn instance(&self) -> Instance {
+        let state = if self.state.instance.shutdown.is_some() {
+            InstanceState::ShuttingDown
+        } else if self.read_only.is_some() {
+            InstanceState::ReadOnly
+        } else if !self.state.is_settled() {
+            InstanceState::Recovering
+        } else if self.state.instance.recovery {
+            InstanceState::Recovery
+        } else {
+            InstanceState::Running
+        };
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        Instance {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state,
+            roles: Roles {
+                init: Role { pid: self.init.pid },
+                keeper: Role { pid: self.keeper_pid },
+                supervisor: Role { pid: Some(own) },
+            },
+            since: self.since.rfc3339(),
+            generation: self.generation.0,
+            state_dir: self.state_dir.0.display().to_string(),
+            config: self.config_path.as_ref().map(|path| path.display().to_string()),
+            config_changed: self.config_changed,
+            degraded: self.degraded.values().chain(self.stalled.values()).cloned().collect(),
+        }
+    }
+
+    fn job_status(&self, name: &JobName) -> Option<JobStatus> {
+        let job = self.state.job(name)?;
+        let spec = self.state.spec(name);
+        Some(JobStatus {
+            name: name.clone(),
+            kind: spec.map(|spec| spec.kind).unwrap_or_default(),
+            state: word(job.shown()),
+            want: match job.want {
+                Want::Up => WantWord::Up,
+                Want::Down => WantWord::Down,
+            },
+            pid: job.pid(),
+            run: job.latest_run(),
+            restarts: job.restarts(),
+            since: job.since.rfc3339(),
+            outcome: job.last_end().map(|last| outcome_view(&last.outcome, &last.asked, last.ended)),
+            reason: self.state.reason(name),
+            adopted: job.adopted(),
+            next_try: job.next_try().map(Stamp::rfc3339),
+            depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
+            command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// An empty view, until the first turn.
+    pub(super) fn first_view(instance: Instance) -> View {
+        View {
+            instance: Arc::new(instance),
+            jobs: std::collections::BTreeMap::new(),
+            runs: std::collections::BTreeMap::new(),
+            seq: 0,
+            ready: false,
+        }
+    }
+
+    /// Looks whether the file still says what is in force.
+    pub(super) fn look_at_config(&mut self) {
+        let Some(path) = &self.config_path else { return };
+        let env = super::asks::loader_environment();
+        self.config_changed =
+            crate::config::load(path, &env).map_or(true, |config| config.digest != self.config.digest);
+        if self.config_changed {
+            let at = now().rfc3339();
+            tracing::warn!(%at, "the configuration file differs from what is in force; `outlive reload` applies it");
+        }
+    }
+}
+
+const fn word(shown: Shown) -> StateWord {
+    match shown {
+        Shown::Stopped => StateWord::Stopped,
+        Shown::Waiting => StateWord::Waiting,
+        Shown::Starting => StateWord::Starting,
+        Shown::Running => StateWord::Running,
+        Shown::Stopping => StateWord::Stopping,
+        Shown::Backoff => StateWord::Backoff,
+        Shown::Exited => StateWord::Exited,
+        Shown::Fatal => StateWord::Fatal,
+    }
+}
+
+fn run_view(job: &JobName, run: &PastRun) -> RunView {
+    let end = run.end.as_deref();
+    RunView {
+        run: run.run,
+        job: job.clone(),
+        attempt: run.attempt,
+        started: run.started.map(Stamp::rfc3339),
+        ended: end.map(|end| end.at.rfc3339()),
+        pid: run.pid.filter(|_| end.is_none()),
+        outcome: end.map(|end| outcome_view(&end.outcome, &end.asked, end.at)),
+        rusage: end.and_then(|end| end.rusage),
+        output_bytes: end.map_or(0, |end| end.output_bytes),
+    }
+}
+
+fn outcome_view(outcome: &Outcome, asked: &Asked, at: Stamp) -> OutcomeView {
+    let mut view = OutcomeView {
+        kind: String::new(),
+        code: None,
+        signal: None,
+        core: None,
+        step: None,
+        errno: None,
+        why: None,
+        asked: Some(asked.clone()),
+        at: Some(at.rfc3339()),
+        text: outcome.describe(),
+    };
+    view.kind = match outcome {
+        Outcome::Exited { code } => {
+            view.code = Some(*code);
+            "exited"
+        }
+        Outcome::Signaled { signal, core } => {
+            view.signal = Some(*signal);
+            view.core = Some(*core);
+            "signaled"
+        }
+        Outcome::OomKilled => "oom_killed",
+        Outcome::NotStarted { step, errno } => {
+            view.step = Some(step.clone());
+            view.errno = Some(*errno);
+            "not_started"
+        }
+        Outcome::Cancelled => "cancelled",
+        Outcome::Lost { why } => {
+            view.why = Some(why.clone());
+            "lost"
+        }
+    }
+    .to_owned();
+    view
+}

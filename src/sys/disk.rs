@@ -1,0 +1,142 @@
+//! Files and directories: the calls that the standard library does not have, or whose flags matter.
+//!
+//! Everything is opened close-on-exec and never through a symbolic link in its last part: our directories
+//! are private, so a link there was not put by us.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+
+fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(fs::open(path, flags, Mode::from_raw_mode(mode))?.into())
+}
+
+/// Creates a file for reading and writing. Fails with `AlreadyExists` if anything has that name.
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    open(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)
+}
+
+/// Opens a file for reading and writing, creating it empty if it is missing and keeping what is in it.
+pub fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
+    open(path, OFlags::RDWR | OFlags::CREATE, mode)
+}
+
+/// Creates a file for writing, or empties the one that is there.
+pub fn create_or_truncate(path: &Path, mode: u32) -> io::Result<File> {
+    open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC, mode)
+}
+
+/// Opens an existing file for reading and writing.
+pub fn open_rw(path: &Path) -> io::Result<File> {
+    open(path, OFlags::RDWR, 0)
+}
+
+/// Opens an existing file for reading. Never waits, even if the name turns out to be a FIFO.
+pub fn open_read(path: &Path) -> io::Result<File> {
+    open(path, OFlags::RDONLY | OFlags::NONBLOCK, 0)
+}
+
+/// Makes sure that the first `len` bytes can be written on a full disk; the file grows to `len` bytes.
+///
+/// Where the file system cannot reserve, zeros are written, which reserves as well on anything but a
+/// copy-on-write file system.
+pub fn preallocate(file: &File, len: u64) -> io::Result<()> {
+    match fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            let zeros = vec![0u8; usize::try_from(len).unwrap_or(0)];
+            std::os::unix::fs::FileExt::write_all_at(file, &zeros, 0)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Gives the blocks of the first `len` bytes back to the disk; the size stays and the bytes read as zero.
+pub fn punch_head(file: &File, len: u64) -> io::Result<()> {
+    Ok(fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, len)?)
+}
+
+/// Sets the modification time of `path` to now, without changing its content.
+pub fn touch(path: &Path) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    Ok(fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Waits until the content of a file, and its size, are on the disk.
+pub fn sync_data(file: impl AsFd) -> io::Result<()> {
+    Ok(fs::fdatasync(file)?)
+}
+
+/// Waits until the names in a directory are on the disk.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    let dir = fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(fs::fsync(dir)?)
+}
+
+/// Renames, and fails with `AlreadyExists` rather than replace anything.
+///
+/// Where the file system does not know how to refuse (some network ones), the check and the rename are two
+/// steps.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            if to.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            std::fs::rename(from, to)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Our effective user id.
+#[must_use]
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn create_new_refuses_names_in_use_and_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        create_new(&path, 0o600).unwrap();
+        assert_eq!(create_new(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let link = dir.path().join("l");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(open_or_create(&link, 0o600).is_err());
+        assert_eq!(rename_new(&link, &path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn preallocated_bytes_can_be_punched_out_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = create_new(&dir.path().join("a"), 0o600).unwrap();
+        preallocate(&file, 8192).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 8192);
+        punch_head(&file, 4096).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn touch_moves_the_modification_time_to_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let file = create_new(&path, 0o600).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(path.metadata().unwrap().mtime(), 0);
+        touch(&path).unwrap();
+        assert!(path.metadata().unwrap().mtime() > 1_600_000_000);
+        assert!(touch(&dir.path().join("missing")).is_err());
+    }
+}
