@@ -30,6 +30,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("supervisor", &["core", "sys", "wire", "config", "journal", "state_dir", "control", "init", "keeper"]),
     ("control", &["core", "wire", "state_dir", "journal", "supervisor::handle"]),
     ("client", &["core", "wire"]),
+    ("roles", &[]),
     ("cli", &["core", "wire", "client", "config"]),
 ];
 
