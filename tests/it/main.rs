@@ -1,0 +1,25 @@
+//! Behaviour, shown on real processes: each module is one behaviour, each test one sentence about it.
+#![allow(missing_docs, unreachable_pub, reason = "nothing outside uses a test")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
+#![allow(dead_code, reason = "the fixture serves several test binaries")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod adopt;
+mod child;
+mod cli;
+mod control;
+mod diskfull;
+mod fixture;
+mod forged;
+mod graph;
+mod instance;
+mod leftovers;
+mod outcome;
+mod output;
+mod reload;
+mod restart;
+mod stdin;
+mod stop;
+mod tidy;
