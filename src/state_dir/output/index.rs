@@ -187,7 +187,7 @@ mod tests {
         let index = IndexFile::new(&file).unwrap();
         assert_eq!(index.count, 10);
         assert_eq!(index.partition(|r| r.end() <= 650).unwrap(), 6);
-        assert_eq!(index.partition(|r| r.end() <= 0).unwrap(), 5);
+        assert_eq!(index.partition(|r| r.end() < 1).unwrap(), 5);
         assert_eq!(index.partition(|_| true).unwrap(), 10);
         let mut offsets = Vec::new();
         index

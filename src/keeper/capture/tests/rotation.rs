@@ -79,7 +79,7 @@ fn the_oldest_go_first_and_the_newest_is_never_compressed() {
         let names = scan(&job.output).unwrap();
         files(&names) == 4 && compressed(&names) == 3
     });
-    assert!(names(&job.output).iter().filter(|n| *n != "index").next_back().unwrap().ends_with(".log"));
+    assert!(names(&job.output).iter().rfind(|n| *n != "index").unwrap().ends_with(".log"));
     let mut reader = Reader::open(&job.output).unwrap();
     let first = reader.first_offset(Series::Merged);
     assert!(first > 0);
