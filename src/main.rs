@@ -1,25 +1,16 @@
 //! Roles and nothing else: the name this process was started by decides which one it plays.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use outlive::cli::{self, Hooks, check::ConfigHooks};
+use outlive::cli::{self, Hooks};
 use outlive::roles::{Role, RoleArguments};
-use outlive::{config, init, keeper, supervisor, up};
+use outlive::{init, keeper, supervisor, up};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let title = arguments.next().unwrap_or_default();
     let Some(role) = Role::from_title(&title) else {
-        let hooks = Hooks {
-            up: up::run,
-            config: ConfigHooks {
-                find_default: || config::find_default(&up::loader_environment()),
-                load: load_config,
-                schema: || format!("{:#}", config::schema()),
-            },
-        };
-        return ExitCode::from(cli::main(hooks));
+        return ExitCode::from(cli::main(Hooks { up: up::run }));
     };
     let code = match RoleArguments::parse(arguments) {
         Ok(arguments) => play(role, arguments),
@@ -60,10 +51,4 @@ fn play(role: Role, arguments: RoleArguments) -> Result<u8, String> {
             recovery: arguments.recovery,
         })),
     }
-}
-
-fn load_config(path: &Path) -> Result<usize, Vec<String>> {
-    config::load(path, &up::loader_environment())
-        .map(|config| config.jobs.len())
-        .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
 }

@@ -118,7 +118,7 @@ fn begin(
         let listener = control_socket(options, &accepted.config, &init, listener)?;
         let (supervisor, sources, handle) = assemble(options, state_dir, init, accepted)?;
         let (end, ending) = watch::channel(false);
-        
+
         let server = tokio::spawn(control::serve(listener, handle, ending));
         let code = supervisor.run(sources).await;
         let _ = end.send(true);
