@@ -229,7 +229,14 @@ impl History {
         if generation == self.world.generation && !self.over {
             let next = self.world.state.next_deadline();
             let now = self.world.now;
-            assert!(next.is_none_or(|next| next.boot_us > now.boot_us), "a deadline that does nothing");
+            let jobs =
+                || self.world.state.jobs().map(|(job, _)| self.tail_of(job)).collect::<Vec<_>>().join("\n\n");
+            assert!(
+                next.is_none_or(|next| next.boot_us > now.boot_us),
+                "a deadline that does nothing: {next:?} at {now:?}, {:?}\n{}",
+                self.world.state.instance,
+                jobs()
+            );
         }
     }
 
@@ -312,7 +319,9 @@ impl History {
                     (Some(job), Some(spec)) => counts_as_up(job, spec),
                     _ => false,
                 });
-                assert!(!all, "{job} waits for nothing");
+                let tails =
+                    || deps.iter().chain([job]).map(|job| self.tail_of(job)).collect::<Vec<_>>().join("\n\n");
+                assert!(!all, "{job} waits for nothing after\n{}", tails());
                 assert!(state.instance.shutdown.is_none(), "{job} waits in a shutdown");
             }
             Phase::Stopping { process: Some(_), ladder, .. } => assert!(ladder.is_some(), "{job}"),
