@@ -435,6 +435,8 @@ fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
     }
     let Some(job) = d.job(name) else { return };
     if job.want == Want::Down {
+        // A task that ended well has done its work, whatever is wanted of it next.
+        release(d, name);
         return;
     }
     match how {
