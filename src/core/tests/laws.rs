@@ -185,7 +185,14 @@ impl History {
 
     fn step(&mut self) {
         if self.over {
-            // The next instance; perhaps after a reboot, which nothing survives.
+            // The next instance.
+            self.begin();
+            return;
+        }
+        if self.rng.one_in(150) {
+            self.keeper.reboot();
+            self.epoch += 1;
+            self.world.now.boot_us = 1000;
             self.begin();
             return;
         }
