@@ -64,6 +64,8 @@ impl World {
         config.extend(plans.iter().map(|p| p.config.as_str()));
         let mut daemon = Daemon::prepare(&config);
         daemon.keep_when_failed = true;
+        // This many deaths are no sign that something is wrong with the supervisor.
+        daemon.env.push(("OUTLIVE_RECOVERY_AFTER".to_owned(), "0".to_owned()));
         daemon.wrapper.clone_from(&settings.wrapper);
         let (account, windows, rounds) = (Account::default(), Vec::new(), Vec::new());
         Self { settings, random, plans, daemon, account, windows, rounds, lasting: BTreeMap::new() }
@@ -151,11 +153,6 @@ impl World {
             }
             assert!(Instant::now() < end, "not well in {PATIENCE:?}: {last:#}");
             procs::moment(Duration::from_millis(2));
-        }
-        // After many deaths in a short time nothing is started unless asked for.
-        if self.daemon.status()["instance"]["state"] == "recovery" {
-            let _ =
-                super::common::http::request(&self.daemon.socket(), "POST", "/v1/jobs/all/start", Some(b""));
         }
     }
 

@@ -64,7 +64,8 @@ fn look(pid: i32) -> Proc {
         .find_map(|var| var.strip_prefix(b"OUTLIVE_RUN_ID="))
         .map(|id| String::from_utf8_lossy(id).into_owned());
     let part = match (command.strip_prefix("outlive: "), run) {
-        (Some(role), _) => Part::Role(role.trim().to_owned()),
+        // The role's name is its first argument; the rest is what it was told.
+        (Some(role), _) => Part::Role(role.split(' ').next().unwrap_or_default().to_owned()),
         (None, Some(run)) => Part::Run(run),
         (None, None) => Part::Other,
     };
