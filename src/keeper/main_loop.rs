@@ -45,6 +45,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Runtime directory.
     pub runtime_dir: PathBuf,
+    /// The soft limit of open files that `up` was started with, which runs get; none: the one we find.
+    pub open_files: Option<u64>,
 }
 
 /// The keeper.
@@ -63,11 +65,13 @@ pub(super) struct Keeper {
     /// Where each run gets a control group, if a tree is delegated to us.
     pub(super) cgroups: Option<PathBuf>,
     pub(super) lists_children: bool,
-    /// The limit on open descriptors that we found; runs get it back.
+    /// The limit on open descriptors before any of us raised it; runs get it back.
     pub(super) descriptor_limit: Option<(u64, u64)>,
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
     pub(super) quit: bool,
+    /// The instance is over, and nobody takes our place.
+    over: bool,
     epoll: OwnedFd,
     /// Processes watched for their end, by epoll token.
     watched: BTreeMap<u64, RunId>,
@@ -80,7 +84,8 @@ pub(super) struct Keeper {
 pub fn run(options: &Options) -> io::Result<u8> {
     signals::block_all();
     signals::default_dispositions();
-    let descriptor_limit = crate::sys::exec::raise_descriptor_limit();
+    let found = crate::sys::exec::raise_descriptor_limit();
+    let descriptor_limit = found.map(|(soft, hard)| (options.open_files.unwrap_or(soft).min(hard), hard));
     let init = InitLink::new(shared::inherit(ROLE_SOCKET).ok());
     crate::sys::exec::close_on_exec_from(3);
     rustix::process::chdir("/")?;
@@ -112,6 +117,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         descriptor_limit,
         supervisor_lost_us: None,
         quit: false,
+        over: false,
         epoll,
         watched: BTreeMap::new(),
         next_watch: 0,
@@ -124,6 +130,10 @@ pub fn run(options: &Options) -> io::Result<u8> {
         keeper.turn();
     }
     keeper.capture.capture.finish();
+    if keeper.over {
+        // Our lock is still held: no other keeper listens there yet.
+        let _ = std::fs::remove_file(keeper.runtime.keeper_socket());
+    }
     Ok(0)
 }
 
@@ -202,7 +212,7 @@ impl Keeper {
             match self.init.next() {
                 Ok(Some((message, _))) => match message.kind {
                     Kind::Exited => self.exited(&message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.over(),
                     _ => {}
                 },
                 Ok(None) => return,
@@ -212,6 +222,12 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The instance is over.
+    pub(super) fn over(&mut self) {
+        self.quit = true;
+        self.over = true;
     }
 
     /// Init is gone: runs are watched by their pidfds from now on.

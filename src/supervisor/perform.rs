@@ -78,6 +78,8 @@ impl Supervisor {
         message.status = i32::from(code);
         message.code = i32::from(keep_jobs);
         self.init.send(&message, None);
+        // Nobody will answer there again. A connection that is open gets its answer all the same.
+        let _ = std::fs::remove_file(&self.socket);
         self.exit = Some(code);
     }
 
