@@ -280,6 +280,7 @@ impl Keeper {
             rlimits: self.rlimits(&launch.rlimits)?,
             nice: launch.nice,
             oom_score_adj: launch.oom_score_adj.map(|score| CString::new(score.to_string())).transpose()?,
+            cgroup: self.make_group(launch.run)?,
             register,
             init: self.init.pid,
             claim: spawn::Claim {
@@ -289,6 +290,13 @@ impl Keeper {
                     .into_bytes(),
             },
         })
+    }
+
+    /// The run's control group; the path of its member list.
+    fn make_group(&self, id: RunId) -> io::Result<Option<CString>> {
+        let Some(group) = self.group_of(id) else { return Ok(None) };
+        std::fs::create_dir(&group)?;
+        c_path(&group.join("cgroup.procs")).map(Some)
     }
 
     /// The job's limits; the limit on descriptors that we raised for ourselves goes back to what it was.

@@ -180,8 +180,8 @@ impl Keeper {
     fn recall_end(&mut self, id: RunId, record: ExitRecord, unacknowledged: bool) {
         let known = self.known();
         let Some(run) = self.runs.get(&id) else { return };
-        let target = super::tree::Target { run: id, leader: run.pid(), leader_pinned: unacknowledged };
-        let members = super::tree::members(target, self.ground(&known), &[]);
+        let target = self.target(run, unacknowledged);
+        let members = super::tree::members(&target, self.ground(&known), &[]);
         for member in &members {
             self.watch(member.pidfd.as_fd(), id);
         }

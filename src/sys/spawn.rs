@@ -9,7 +9,7 @@
 //! 1. own session and process group;
 //! 2. register with init: run id, pid, and the descriptors init is to hold in escrow. A failure while
 //!    init lives means that our spawner has been replaced: the child ends, nothing has run;
-//! 3. descriptors 0 to 2, limits, niceness;
+//! 3. control group, descriptors 0 to 2, limits, niceness;
 //! 4. claim the start: write who it is into a file and `link(2)` it as the decision of the run. If
 //!    somebody has linked a cancellation first, the child ends, nothing has run;
 //! 5. user, directory, dispositions, signal mask, `execve`.
@@ -60,6 +60,8 @@ pub enum Step {
     Exec = 15,
     /// Killed before it could execute.
     Killed = 16,
+    /// Its control group.
+    Cgroup = 17,
 }
 
 impl Step {
@@ -83,6 +85,7 @@ impl Step {
             Self::Chdir => "chdir",
             Self::Exec => "exec",
             Self::Killed => "killed before exec",
+            Self::Cgroup => "cgroup",
         }
     }
 
@@ -106,6 +109,7 @@ impl Step {
             14 => Self::Chdir,
             15 => Self::Exec,
             16 => Self::Killed,
+            17 => Self::Cgroup,
             _ => return None,
         })
     }
@@ -167,6 +171,8 @@ pub struct Plan<'a> {
     pub nice: Option<i32>,
     /// Text for `/proc/self/oom_score_adj`.
     pub oom_score_adj: Option<CString>,
+    /// The member list of the control group to be in.
+    pub cgroup: Option<CString>,
     /// How to register, if there is an init.
     pub register: Option<Register<'a>>,
     /// Init's process id, to tell a replaced spawner from a dead init.
@@ -357,6 +363,12 @@ impl Child<'_> {
         unsafe {
             check(Step::Session, libc::setsid())?;
             self.register()?;
+            if let Some(list) = &self.plan.cgroup {
+                let fd = check(Step::Cgroup, libc::open(list.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
+                let moved = libc::write(fd, c"0".as_ptr().cast(), 1);
+                check(Step::Cgroup, if moved == 1 { 0 } else { -1 })?;
+                libc::close(fd);
+            }
             self.stdio()?;
             if let Some(mask) = self.plan.umask {
                 libc::umask(mask);
