@@ -202,6 +202,9 @@ pub struct Spawner {
 
 const STACK_BYTES: usize = 128 * 1024;
 
+/// Longest time between a dying init's last message and its children's new parent, in milliseconds.
+const INIT_DIES_MS: u32 = 200;
+
 /// What the child sees: pointers into the plan, resolved before the clone.
 struct Child<'a> {
     plan: &'a Plan<'a>,
@@ -431,9 +434,25 @@ impl Child<'_> {
                 if error == libc::EINTR {
                     continue;
                 }
-                return if libc::getppid() == self.plan.init { Err((Step::Register, error)) } else { Ok(()) };
+                return if self.init_lives() { Err((Step::Register, error)) } else { Ok(()) };
             }
         }
+    }
+
+    /// Whether init lives, seen a while after its socket failed: a dying process closes its descriptors
+    /// before its children get another parent. If it does live, our spawner is dead, and nobody waits.
+    fn init_lives(&self) -> bool {
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        for _ in 0..INIT_DIES_MS {
+            // SAFETY: no memory but `moment`.
+            unsafe {
+                if libc::getppid() != self.plan.init {
+                    return false;
+                }
+                libc::nanosleep(&raw const moment, ptr::null_mut());
+            }
+        }
+        true
     }
 
     fn stdio(&self) -> Result<(), Failed> {

@@ -30,9 +30,6 @@ pub struct Settings {
 /// Rounds between two checks of everything that ended meanwhile.
 const CHECK_EVERY: usize = 10;
 
-/// Something like the time between a death and its record.
-const AFTERWARDS_US: u64 = 500_000;
-
 pub struct World {
     settings: Settings,
     random: Random,
@@ -130,7 +127,7 @@ impl World {
         }
         self.settle();
         let took = killed.elapsed();
-        self.windows.push(Window { case, from, to: boot_us() + AFTERWARDS_US });
+        self.windows.push(Window { case, from, to: boot_us() });
         self.rounds.push(Round { case, took });
         let now = self.look_at_lasting();
         if case == Case::Namespace {
@@ -197,6 +194,8 @@ impl World {
             self.plans.iter().filter(|p| p.end != End::Never).map(|p| p.name.clone()).collect();
         let mut stop = vec!["stop".to_owned()];
         stop.extend(ending.iter().cloned());
+        self.check();
+        self.account.stopping = true;
         self.daemon.cli(&stop).expect(0);
         for name in &ending {
             self.daemon.wait_state(name, "stopped");
@@ -208,7 +207,7 @@ impl World {
         alive.sort();
         assert_eq!(open, alive, "runs that were asked for and neither live nor ended");
         for (name, (_, run)) in &self.lasting {
-            let lines = self.account.check_lines(&self.daemon, name, run);
+            let (lines, _) = self.account.check_lines(&self.daemon, name, run);
             assert!(lines > 0, "{name} wrote nothing");
         }
         until("no directories of ended runs", || {
