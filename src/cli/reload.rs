@@ -35,6 +35,7 @@ fn render(reply: &ReloadReply) -> Vec<String> {
         ("-", "removed", &reply.removed),
         ("~", "restarted", &reply.restarted),
         ("=", "updated without a restart", &reply.updated),
+        ("!", "not taken over: a submitted job of that name is at work", &reply.blocked),
     ];
     let mut lines = Vec::new();
     for (mark, text, names) in kinds {
