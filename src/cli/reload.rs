@@ -30,7 +30,7 @@ pub(crate) async fn reload(args: &ReloadArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
 }
 
 fn render(reply: &ReloadReply) -> Vec<String> {
-    let kinds: [(&str, &str, &Vec<JobName>); 4] = [
+    let kinds: [(&str, &str, &Vec<JobName>); 5] = [
         ("+", "new", &reply.added),
         ("-", "removed", &reply.removed),
         ("~", "restarted", &reply.restarted),
