@@ -96,6 +96,9 @@ pub struct State {
     pub instance: Instance,
     /// How long an orderly shutdown may take before everything left is killed.
     pub shutdown_timeout: Millis,
+    /// How many runs of each job the history keeps. Set before anything is applied; no decision looks at
+    /// the history.
+    pub keep_runs: usize,
     pub(super) jobs: BTreeMap<JobName, Entry>,
     pub(super) specs: Specs,
     pub(super) dependents: Dependents,
@@ -113,6 +116,7 @@ impl Default for State {
         Self {
             instance: Instance::default(),
             shutdown_timeout: Millis::from_secs(60),
+            keep_runs: super::job::KEEP_RUNS,
             jobs: BTreeMap::new(),
             specs: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -275,7 +279,7 @@ impl State {
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();
         job.apply(event, at);
-        note_past(&mut entry.past, event);
+        note_past(&mut entry.past, event, self.keep_runs);
         if run != job.run() {
             if let Some(run) = run {
                 self.live.remove(&run);

@@ -249,6 +249,7 @@ impl Supervisor {
             Err(error) => tracing::error!(%error, "the configuration cannot be kept for the next supervisor"),
         }
         self.state.shutdown_timeout = config.supervisor.shutdown_timeout;
+        self.state.keep_runs = super::main_loop::keep_runs(&config);
         self.degraded.remove("config");
         self.config_changed = false;
         self.config = config;

@@ -190,6 +190,7 @@ fn assemble(
 ) -> Result<(Supervisor, Sources, Handle), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
     let mut state = State::new();
+    state.keep_runs = super::main_loop::keep_runs(&accepted.config);
     let mut seq = 0;
     let mut old_epoch = BTreeSet::new();
     let (journal, report) = super::event_log::open(&state_dir.0, |line| {

@@ -100,15 +100,14 @@ impl World {
 
     /// One round: wait a random while, kill, and wait until all is well.
     fn round(&mut self, case: Case) {
-        let mut victims: Vec<OwnedFd> = case
-            .roles()
-            .iter()
-            .map(|role| {
-                let pids = procs::roles(self.daemon.home(), role);
-                assert_eq!(pids.len(), 1, "{role}: {pids:?}");
-                procs::handle(pids[0]).expect("a role that lives")
-            })
-            .collect();
+        let processes = self.daemon.processes();
+        let victim = |role: &&str| {
+            let is_it = |p: &&procs::Proc| p.part == procs::Part::Role((*role).to_owned());
+            let found: Vec<_> = processes.iter().filter(is_it).collect();
+            assert_eq!(found.len(), 1, "{role}: {found:?}");
+            procs::handle(found[0].pid).expect("a role that lives")
+        };
+        let mut victims: Vec<OwnedFd> = case.roles().iter().map(victim).collect();
         self.random.shuffle(&mut victims);
         procs::moment(Duration::from_micros(self.random.between(0, 120_000)));
         let from = boot_us();
@@ -149,24 +148,30 @@ impl World {
                 last = status;
             }
             assert!(Instant::now() < end, "not well in {PATIENCE:?}: {last:#}");
-            procs::moment(Duration::from_millis(2));
+            procs::moment(Duration::from_millis(5));
         }
     }
 
+    /// The cheap looks first: listing all processes takes time from those that are to get well.
     fn is_well(&self, status: &Value) -> bool {
         let roles = ["init", "keeper", "supervisor"];
-        let alive = roles.iter().all(|role| {
-            status["instance"]["roles"][role]["pid"].is_i64()
-                && procs::roles(self.daemon.home(), role).len() == 1
-        });
         let lasting =
             |name: &Value| self.plans.iter().any(|p| p.end == End::Never && *name == p.name.as_str());
-        let jobs = status["jobs"].as_array();
-        let running = jobs.is_some_and(|jobs| {
+        let running = status["jobs"].as_array().is_some_and(|jobs| {
             jobs.len() == self.plans.len()
                 && jobs.iter().filter(|job| lasting(&job["name"])).all(|job| job["state"] == "running")
         });
-        alive && running && self.daemon.get("/v1/ready").is_some_and(|reply| reply.code == 200)
+        let known = roles.iter().all(|role| status["instance"]["roles"][role]["pid"].is_i64());
+        known && running && self.daemon.get("/v1/ready").is_some_and(|reply| reply.code == 200) && {
+            let processes = self.daemon.processes();
+            let count = |role: &str| {
+                processes
+                    .iter()
+                    .filter(|p| matches!(&p.part, procs::Part::Role(name) if name == role))
+                    .count()
+            };
+            roles.iter().all(|role| count(role) == 1)
+        }
     }
 
     fn look_at_lasting(&self) -> BTreeMap<String, (i64, String)> {
