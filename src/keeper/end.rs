@@ -32,6 +32,10 @@ impl Keeper {
         match &run.phase {
             Phase::Ended { .. } => {
                 self.init.ack(message.run, message.pid);
+                if run.put_away {
+                    // What was released before its end was acknowledged is still held.
+                    self.init.release(message.run, message.pid);
+                }
                 self.put_away_if_over(message.run);
             }
             Phase::Ending { .. } => {}
