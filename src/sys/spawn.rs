@@ -188,7 +188,7 @@ pub struct Spawned {
     pub pid: i32,
     /// Its descriptor, where the kernel gives one.
     pub pidfd: Option<OwnedFd>,
-    /// What failed, if the child said so.
+    /// What failed, if the child said so or was killed before it came to its program.
     pub failed: Option<(Step, i32)>,
 }
 
@@ -216,6 +216,9 @@ struct Child<'a> {
     mask: libc::sigset_t,
     needs_start_time: bool,
     decision_fd: RawFd,
+    /// Set by the child right before its first `execve`. It writes into the memory that it shares with the
+    /// parent: a child that was killed on its way, perhaps before init ever heard of it, leaves it unset.
+    executing: bool,
 }
 
 impl Spawner {
@@ -256,6 +259,7 @@ impl Spawner {
             mask: unsafe { std::mem::zeroed() },
             needs_start_time: !pidfs_exists(),
             decision_fd: -1,
+            executing: false,
         };
         let mut pidfd: RawFd = -1;
         // SAFETY: the stack is ours, large enough, and grows down from its end; the child runs `start` on
@@ -283,7 +287,10 @@ impl Spawner {
         };
         // SAFETY: set by the kernel when CLONE_PIDFD worked, and nobody else's.
         let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-        Ok(Spawned { pid, pidfd, failed: self.read_report() })
+        // SAFETY: a local that the child, now gone from this memory, may have written to.
+        let executing = unsafe { ptr::read_volatile(&raw const child.executing) };
+        let killed = (!executing).then_some((Step::Killed, 0));
+        Ok(Spawned { pid, pidfd, failed: self.read_report().or(killed) })
     }
 
     fn read_report(&self) -> Option<(Step, i32)> {
@@ -524,6 +531,7 @@ impl Child<'_> {
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut());
+            ptr::write_volatile(&raw mut self.executing, true);
             for program in &self.plan.programs {
                 libc::execve(program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr());
                 let this = errno();
