@@ -17,7 +17,8 @@ impl Root {
             && slot.child == 1
             && let Ok(Some(ended)) = reap::peek(slot.pid)
             && self.table.ended(index, &ended)
-            && !self.tell_ended(index)
+            // A keeper that has not been told of the run yet would make nothing of its end.
+            && (self.table.keeper_has_list == 0 || !self.tell_ended(index))
         {
             self.tell_keeper();
         }

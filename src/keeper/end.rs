@@ -33,6 +33,10 @@ impl Keeper {
         match &run.phase {
             Phase::Ended { .. } => {
                 self.init.ack(message.run, message.pid);
+                if run.put_away {
+                    // Let go of before it was acknowledged, which init does not do.
+                    self.init.release(message.run, message.pid);
+                }
                 self.put_away_if_over(message.run);
             }
             Phase::Ending { .. } => {}
@@ -91,6 +95,9 @@ impl Keeper {
                 return;
             }
             (outcome_of(&Ended::from_wait_status(pid, stat.exit_code)), Source::ProcStat)
+        } else if let Some(word) = pidfd::exit_status(fd.as_fd()) {
+            // It was reaped between the two looks.
+            (outcome_of(&Ended::from_wait_status(pid, word)), Source::PidfdInfo)
         } else {
             let why = "init was gone, and this kernel does not tell how another's child ended";
             (Outcome::Lost { why: why.to_owned() }, Source::None)

@@ -1,6 +1,6 @@
 //! Starting a run: its directories, its FIFOs, the child, its sentinel.
 //!
-//! The run directory is made first, and only if it is not there: that is how a run id that was ever seen
+//! The directories are made first, and only if they are not there: that is how a run id that was ever seen
 //! is refused, also by a keeper that has seen nothing yet. Whatever fails before the child exists leaves
 //! an exit record that says so, or at least an answer.
 
@@ -69,26 +69,22 @@ impl Keeper {
         if self.runs.contains_key(&launch.run) {
             return Err(NotLaunched::Seen);
         }
-        let dir = self.state.run(launch.run);
-        match std::fs::DirBuilder::new().mode(0o700).create(&dir.0) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(NotLaunched::Seen),
-            other => step("making the run directory", other)?,
-        }
+        self.make_directories(launch.run)?;
         let at = now();
-        step("writing run.json", dir.write_run(&run_record(launch, at)))?;
-        let slot = step("reserving exit.json", ExitSlot::prepare(&dir))?;
-        if let Some(elsewhere) = &launch.output.dir {
-            let target = Path::new(elsewhere).join(launch.job.as_str()).join(launch.run.to_string());
-            step("making the output directory", dir.link_output(&target))?;
-        }
-        let fifos = step("making the FIFOs", self.make_fifos(launch))?;
-        let spawned = self.spawn(launch, &fifos)?;
+        let prepared = self.prepare(launch, at);
+        let (slot, fifos, spawned) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // Nothing runs. Whoever might still claim the start finds no place to do so.
+                let _ = std::fs::remove_dir_all(&self.runtime.run(launch.run).0);
+                return Err(error);
+            }
+        };
         let identity = self.identify(spawned.pid, spawned.pidfd.as_ref());
         let pidfd = spawned.pidfd.or_else(|| pidfd::open(spawned.pid).ok());
         let run = Run {
             id: launch.run,
             job: launch.job.clone(),
-            mode: launch.output.mode,
             on_supervisor_death: launch.on_supervisor_death,
             identity: Some(identity.clone()),
             pidfd,
@@ -118,6 +114,35 @@ impl Keeper {
             self.watch_main(launch.run);
         }
         Ok((identity, at))
+    }
+
+    /// The two directories of a run; neither may be there. The runtime directory comes first: a run
+    /// directory without an exit record then always has a runtime directory beside it, in which the next
+    /// keeper finds out (or decides) whether the run was started.
+    fn make_directories(&self, run: RunId) -> Result<(), NotLaunched> {
+        let make = |what: &str, path: &Path| match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NotLaunched::Seen),
+            other => step(what, other),
+        };
+        let runtime = self.runtime.run(run).0;
+        make("making the runtime directory", &runtime)?;
+        make("making the run directory", &self.state.run(run).0).inspect_err(|_| {
+            let _ = std::fs::remove_dir(&runtime);
+        })
+    }
+
+    /// Everything up to the process. An error means that there is none.
+    fn prepare(&self, launch: &Launch, at: Stamp) -> Result<(ExitSlot, Fifos, spawn::Spawned), NotLaunched> {
+        let dir = self.state.run(launch.run);
+        step("writing run.json", dir.write_run(&run_record(launch, at)))?;
+        let slot = step("reserving exit.json", ExitSlot::prepare(&dir))?;
+        if let Some(elsewhere) = &launch.output.dir {
+            let target = Path::new(elsewhere).join(launch.job.as_str()).join(launch.run.to_string());
+            step("making the output directory", dir.link_output(&target))?;
+        }
+        let fifos = step("making the FIFOs", self.make_fifos(launch))?;
+        let spawned = self.spawn(launch, &fifos)?;
+        Ok((slot, fifos, spawned))
     }
 
     /// The files about a running run. None of them decides anything: the claim and init's table do.
@@ -188,7 +213,6 @@ impl Keeper {
 
     fn make_fifos(&self, launch: &Launch) -> io::Result<Fifos> {
         let runtime = self.runtime.run(launch.run);
-        std::fs::DirBuilder::new().mode(0o700).create(&runtime.0)?;
         let owner = launch.user.as_ref().map(|user| (user.uid, user.gid));
         let mut fifos = Fifos::default();
         if captures(launch.output.mode) {

@@ -70,8 +70,6 @@ pub(super) struct Keeper {
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
     pub(super) quit: bool,
-    /// The instance is over, and nobody takes our place.
-    over: bool,
     epoll: OwnedFd,
     /// Processes watched for their end, by epoll token.
     watched: BTreeMap<u64, RunId>,
@@ -117,7 +115,6 @@ pub fn run(options: &Options) -> io::Result<u8> {
         descriptor_limit,
         supervisor_lost_us: None,
         quit: false,
-        over: false,
         epoll,
         watched: BTreeMap::new(),
         next_watch: 0,
@@ -130,10 +127,6 @@ pub fn run(options: &Options) -> io::Result<u8> {
         keeper.turn();
     }
     keeper.capture.capture.finish();
-    if keeper.over {
-        // Our lock is still held: no other keeper listens there yet.
-        let _ = std::fs::remove_file(keeper.runtime.keeper_socket());
-    }
     Ok(0)
 }
 
@@ -212,7 +205,7 @@ impl Keeper {
             match self.init.next() {
                 Ok(Some((message, _))) => match message.kind {
                     Kind::Exited => self.exited(&message),
-                    Kind::Quit => self.over(),
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => return,
@@ -224,10 +217,11 @@ impl Keeper {
         }
     }
 
-    /// The instance is over.
-    pub(super) fn over(&mut self) {
+    /// The instance is over. Ends that are being recorded still are; runs that are left go on.
+    pub(super) fn end(&mut self) {
+        self.finish_ends();
+        let _ = std::fs::remove_file(self.runtime.keeper_socket());
         self.quit = true;
-        self.over = true;
     }
 
     /// Init is gone: runs are watched by their pidfds from now on.

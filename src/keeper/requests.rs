@@ -85,7 +85,7 @@ impl Keeper {
                 }
                 // The instance ends, and there is no init left that could tell us so.
                 if self.init.alive().is_none() {
-                    self.over();
+                    self.end();
                 }
                 Ok(Answer::Done)
             }

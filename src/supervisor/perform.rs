@@ -77,9 +77,9 @@ impl Supervisor {
         let mut message = Message::new(Kind::Exit);
         message.status = i32::from(code);
         message.code = i32::from(keep_jobs);
-        self.init.send(&message, None);
-        // Nobody will answer there again. A connection that is open gets its answer all the same.
+        // Nobody will answer there any more. If init is gone, nobody else removes it either.
         let _ = std::fs::remove_file(&self.socket);
+        self.init.send(&message, None);
         self.exit = Some(code);
     }
 

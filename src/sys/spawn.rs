@@ -188,7 +188,7 @@ pub struct Spawned {
     pub pid: i32,
     /// Its descriptor, where the kernel gives one.
     pub pidfd: Option<OwnedFd>,
-    /// What failed, if the child said so.
+    /// What failed, if the child said so or was killed before it came to its program.
     pub failed: Option<(Step, i32)>,
 }
 
@@ -202,6 +202,9 @@ pub struct Spawner {
 
 const STACK_BYTES: usize = 128 * 1024;
 
+/// Longest time between a dying init's last message and its children's new parent, in milliseconds.
+const INIT_DIES_MS: u32 = 200;
+
 /// What the child sees: pointers into the plan, resolved before the clone.
 struct Child<'a> {
     plan: &'a Plan<'a>,
@@ -213,6 +216,9 @@ struct Child<'a> {
     mask: libc::sigset_t,
     needs_start_time: bool,
     decision_fd: RawFd,
+    /// Set by the child right before its first `execve`. It writes into the memory that it shares with the
+    /// parent: a child that was killed on its way, perhaps before init ever heard of it, leaves it unset.
+    executing: bool,
 }
 
 impl Spawner {
@@ -253,6 +259,7 @@ impl Spawner {
             mask: unsafe { std::mem::zeroed() },
             needs_start_time: !pidfs_exists(),
             decision_fd: -1,
+            executing: false,
         };
         let mut pidfd: RawFd = -1;
         // SAFETY: the stack is ours, large enough, and grows down from its end; the child runs `start` on
@@ -280,7 +287,10 @@ impl Spawner {
         };
         // SAFETY: set by the kernel when CLONE_PIDFD worked, and nobody else's.
         let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-        Ok(Spawned { pid, pidfd, failed: self.read_report() })
+        // SAFETY: a local that the child, now gone from this memory, may have written to.
+        let executing = unsafe { ptr::read_volatile(&raw const child.executing) };
+        let killed = (!executing).then_some((Step::Killed, 0));
+        Ok(Spawned { pid, pidfd, failed: self.read_report().or(killed) })
     }
 
     fn read_report(&self) -> Option<(Step, i32)> {
@@ -431,9 +441,25 @@ impl Child<'_> {
                 if error == libc::EINTR {
                     continue;
                 }
-                return if libc::getppid() == self.plan.init { Err((Step::Register, error)) } else { Ok(()) };
+                return if self.init_lives() { Err((Step::Register, error)) } else { Ok(()) };
             }
         }
+    }
+
+    /// Whether init lives, seen a while after its socket failed: a dying process closes its descriptors
+    /// before its children get another parent. If it does live, our spawner is dead, and nobody waits.
+    fn init_lives(&self) -> bool {
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        for _ in 0..INIT_DIES_MS {
+            // SAFETY: no memory but `moment`.
+            unsafe {
+                if libc::getppid() != self.plan.init {
+                    return false;
+                }
+                libc::nanosleep(&raw const moment, ptr::null_mut());
+            }
+        }
+        true
     }
 
     fn stdio(&self) -> Result<(), Failed> {
@@ -505,6 +531,7 @@ impl Child<'_> {
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut());
+            ptr::write_volatile(&raw mut self.executing, true);
             for program in &self.plan.programs {
                 libc::execve(program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr());
                 let this = errno();
