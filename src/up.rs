@@ -18,11 +18,12 @@ use crate::cli::code;
 use crate::cli::paths::Paths;
 use crate::cli::up::UpOptions;
 use crate::client::Client;
+use crate::config;
+use crate::control::PATH_BYTES_MAX;
 use crate::roles::{Role, RoleArguments};
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::{clock, exec, flock, pidfd, signals};
 use crate::wire::control::ShutdownRequest;
-use crate::{config, control};
 
 pub use crate::supervisor::loader_environment;
 
@@ -103,8 +104,8 @@ fn check_sockets(paths: &Paths) -> Result<(), Failure> {
     let keeper = RuntimeDir(paths.runtime_dir.clone()).keeper_socket();
     for (path, option) in [(&keeper, "--runtime-dir"), (&paths.socket, "--socket")] {
         let bytes = path.as_os_str().len();
-        if bytes > control::PATH_BYTES_MAX {
-            let (path, max) = (path.display(), control::PATH_BYTES_MAX);
+        if bytes > PATH_BYTES_MAX {
+            let (path, max) = (path.display(), PATH_BYTES_MAX);
             return Err(failed(format!(
                 "the socket path {path} has {bytes} bytes, and the kernel allows {max}: choose a shorter one with {option}"
             )));
