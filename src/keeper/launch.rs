@@ -133,11 +133,7 @@ impl Keeper {
     }
 
     /// Everything up to the process. An error means that there is none.
-    fn prepare(
-        &self,
-        launch: &Launch,
-        at: Stamp,
-    ) -> Result<(ExitSlot, Fifos, spawn::Spawned), NotLaunched> {
+    fn prepare(&self, launch: &Launch, at: Stamp) -> Result<(ExitSlot, Fifos, spawn::Spawned), NotLaunched> {
         let dir = self.state.run(launch.run);
         step("writing run.json", dir.write_run(&run_record(launch, at)))?;
         let slot = step("reserving exit.json", ExitSlot::prepare(&dir))?;
