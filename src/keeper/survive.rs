@@ -113,7 +113,7 @@ impl Keeper {
                     Kind::Entry => entries.push((message.run, Held::from_entry(&message, fds))),
                     Kind::EntriesEnd => break,
                     Kind::Exited => ended.push(message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => match self.init.socket() {
