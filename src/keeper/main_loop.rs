@@ -89,6 +89,8 @@ pub fn run(options: &Options) -> io::Result<u8> {
     rustix::process::chdir("/")?;
     let state = StateDir(options.state_dir.clone());
     let runtime = RuntimeDir(options.runtime_dir.clone());
+    // Its descriptors have low numbers, see `sys::spawn`.
+    let spawner = Spawner::new()?;
     let (lock, handed) = super::hand_over::take_place(&state, &runtime)?;
     let links = Links::listen(&runtime.keeper_socket())?;
     let newest = newest_generation(&generation_file(&runtime));
@@ -108,7 +110,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         newest,
         runs: BTreeMap::new(),
         capture,
-        spawner: Spawner::new()?,
+        spawner,
         to_sync: sync_thread()?,
         cgroups: cgroup::base(),
         lists_children: proc::lists_children(),
