@@ -101,7 +101,7 @@ impl Root {
             match socket::receive(fd, &mut buffer) {
                 Ok(Some(received)) if received.len > 0 => {
                     if let Some(message) = Message::decode(&buffer[..received.len]) {
-                        self.from_keeper(&message, received.fds);
+                        self.hear_keeper(&message, received.fds);
                     }
                 }
                 Ok(None) => return,
@@ -114,7 +114,7 @@ impl Root {
         }
     }
 
-    pub(super) fn from_keeper(&mut self, message: &Message, fds: [Option<OwnedFd>; socket::FDS_MAX]) {
+    pub(super) fn hear_keeper(&mut self, message: &Message, fds: [Option<OwnedFd>; socket::FDS_MAX]) {
         match message.kind {
             Kind::Register => {
                 let mut came = fds.into_iter().flatten();
@@ -163,7 +163,7 @@ impl Root {
             match socket::receive(fd, &mut buffer) {
                 Ok(Some(received)) if received.len > 0 => {
                     if let Some(message) = Message::decode(&buffer[..received.len]) {
-                        self.from_supervisor(&message, received.fds);
+                        self.hear_supervisor(&message, received.fds);
                     }
                 }
                 Ok(None) => return,
@@ -175,7 +175,7 @@ impl Root {
         }
     }
 
-    pub(super) fn from_supervisor(&mut self, message: &Message, fds: [Option<OwnedFd>; socket::FDS_MAX]) {
+    pub(super) fn hear_supervisor(&mut self, message: &Message, fds: [Option<OwnedFd>; socket::FDS_MAX]) {
         match message.kind {
             Kind::Ready => self.table.supervisor.account.ready(),
             Kind::Hold => {

@@ -297,7 +297,7 @@ impl Child<'_> {
     }
 
     fn prepare(&mut self) -> Result<(), Failed> {
-        // SAFETY (whole function): system calls on prepared memory only.
+        // SAFETY: system calls on prepared memory only, in the whole function.
         unsafe {
             check(Step::Session, libc::setsid())?;
             self.register()?;
