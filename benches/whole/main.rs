@@ -40,8 +40,11 @@ use std::process::ExitCode;
 
 use report::Report;
 
+/// Measures one thing and adds its lines to the report.
+type Measure = fn(&Settings, &mut Report);
+
 /// The measures, in the order in which they are taken.
-const MEASURES: &[(&str, fn(&Settings, &mut Report))] = &[
+const MEASURES: &[(&str, Measure)] = &[
     ("start", start::cold_start),
     ("stop", start::shutdown),
     ("restart", restart::single),
