@@ -22,7 +22,7 @@ const WRONG: &[Case] = &[
     ("[supervisor]\nshutdown-timeout = \"1s\"\n", &[(2, 1, "supervisor.shutdown-timeout")]),
     ("[defaults]\ndepends_on = [\"a\"]\n", &[(2, 1, "defaults.depends_on")]),
     ("[job.a]\ncommand = \"x\"\nbackoff = { inital = \"1s\" }\n", &[(3, 13, "job.a.backoff.inital")]),
-    ("[job.a]\ncommand = \"x\"\nstop = [{ signal = \"INT\", t = 1 }]\n", &[(3, 26, "job.a.stop[0].t")]),
+    ("[job.a]\ncommand = \"x\"\nstop = [{ signal = \"INT\", t = 1 }]\n", &[(3, 27, "job.a.stop[0].t")]),
     ("[job.a]\ncommand = \"x\"\nrlimits = { nofiles = 3 }\n", &[(3, 13, "job.a.rlimits.nofiles")]),
     // Names.
     ("[job.\"a/b\"]\ncommand = \"x\"\n", &[(1, 6, "job.\"a/b\"")]),
@@ -80,7 +80,12 @@ const WRONG: &[Case] = &[
 #[track_caller]
 fn assert_blamed(what: &str, stderr: &str, file: &Path, wanted: &[(u32, u32, &str)]) {
     let file = file.display();
-    let found: Vec<&str> = stderr.lines().filter(|line| line.contains(&format!("{file}:"))).collect();
+    // The line with the count names the file as well, but no place in it.
+    let is_blame = |line: &&str| {
+        line.strip_prefix(&format!("{file}:"))
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let found: Vec<&str> = stderr.lines().filter(is_blame).collect();
     assert_eq!(found.len(), wanted.len(), "{what}\n{stderr}");
     for ((line, column, key), said) in wanted.iter().zip(found) {
         let place = format!("{file}:{line}:{column}: {key}: ");
