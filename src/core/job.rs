@@ -22,7 +22,7 @@ use super::time::Stamp;
 /// a configured count above this acts as this.
 pub const STARTS_MAX: usize = 1024;
 
-/// Past and present runs remembered for each job, unless the configuration says otherwise.
+/// Ended runs remembered for each job unless configured otherwise.
 pub const KEEP_RUNS: usize = 20;
 
 /// Where a job is, with what is known there.
@@ -470,7 +470,8 @@ pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize
                 pid: None,
                 end: None,
             });
-            while past.len() > keep.max(1) {
+            // The one just asked for is not among those kept: it has not ended.
+            while past.len() > keep.saturating_add(1) {
                 past.pop_front();
             }
         }

@@ -202,7 +202,7 @@ impl Keeper {
             match self.init.next() {
                 Ok(Some((message, _))) => match message.kind {
                     Kind::Exited => self.exited(&message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => return,
@@ -212,6 +212,13 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The instance is over. Ends that are being recorded still are; runs that are left go on.
+    fn end(&mut self) {
+        self.finish_ends();
+        let _ = std::fs::remove_file(self.runtime.keeper_socket());
+        self.quit = true;
     }
 
     /// Init is gone: runs are watched by their pidfds from now on.

@@ -121,11 +121,6 @@ impl Fresh for Entropy {
     }
 }
 
-/// How many runs of each job the history keeps.
-pub(super) fn keep_runs(config: &Config) -> usize {
-    usize::try_from(config.supervisor.keep_runs).unwrap_or(usize::MAX)
-}
-
 /// This moment.
 pub(super) fn now() -> Stamp {
     Stamp { boot_us: clock::boot_us(), wall_us: clock::wall_us() }
@@ -213,7 +208,6 @@ impl Supervisor {
         };
         self.decide(&started, &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
-        self.state.keep_runs = keep_runs(&self.config);
         if !self.degraded.contains_key("config") {
             let specs = self.config.jobs.clone();
             self.decide(&Input::Configured { specs, by: Asked::Nobody }, &mut turn);

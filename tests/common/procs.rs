@@ -95,6 +95,12 @@ pub fn command_line(pid: i32) -> String {
     text.trim().to_owned()
 }
 
+/// The first word that `ps` shows: the name the process was started by.
+pub fn title(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// The fields of `/proc/PID/stat` after the command name: `[0]` is the state, `[1]` the parent.
 pub fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -13,7 +13,7 @@ fn the_roles_are_named_in_ps_and_belong_together() {
     let daemon = Daemon::start(&job("j", "hang", ""));
     for role in ["init", "keeper", "supervisor"] {
         let pid = daemon.role(role);
-        assert_eq!(procs::command_line(pid), format!("outlive: {role}"));
+        assert_eq!(procs::title(pid), format!("outlive: {role}"));
         assert_eq!(procs::roles(daemon.home(), role), [pid]);
     }
     let init = daemon.role("init");
@@ -129,6 +129,21 @@ fn a_stand_in_goes_when_the_instance_goes() {
     daemon.cli(["shutdown"]).expect(0);
     assert_eq!(daemon.wait_up_ended(), 0);
     assert_eq!(wait_child(&mut second, PATIENCE), Some(0));
+}
+
+#[test]
+fn a_stand_in_takes_the_place_of_an_init_that_was_killed() {
+    let mut daemon = Daemon::start(&job("j", "hang", ""));
+    let before = daemon.wait_running("j");
+    let mut second = daemon.spawn_up();
+    until("the second to speak", || daemon.read("up.log").contains("standing in").then_some(()));
+    let old = daemon.kill_role("init");
+    let new = daemon.wait_role_back("init", old);
+    assert_eq!(new, second.id().cast_signed());
+    assert_eq!(daemon.wait_running("j"), before);
+    daemon.cli(["shutdown"]).expect(0);
+    assert_eq!(wait_child(&mut second, PATIENCE), Some(0));
+    assert_nothing_left(&daemon);
 }
 
 #[test]
