@@ -137,9 +137,10 @@ fn a_stand_in_takes_the_place_of_an_init_that_was_killed() {
     let before = daemon.wait_running("j");
     let mut second = daemon.spawn_up();
     until("the second to speak", || daemon.read("up.log").contains("standing in").then_some(()));
+    let mut first = daemon.take_up();
     let old = daemon.kill_role("init");
-    let new = daemon.wait_role_back("init", old);
-    assert_eq!(new, second.id().cast_signed());
+    assert_eq!(wait_child(&mut first, PATIENCE), Some(128 + 9));
+    assert_eq!(daemon.wait_role_back("init", old), second.id().cast_signed());
     assert_eq!(daemon.wait_running("j"), before);
     daemon.cli(["shutdown"]).expect(0);
     assert_eq!(wait_child(&mut second, PATIENCE), Some(0));
