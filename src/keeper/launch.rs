@@ -1,8 +1,10 @@
 //! Starting a run: its directories, its FIFOs, the child, its sentinel.
 //!
-//! The run directory is made first, and only if it is not there: that is how a run id that was ever seen
-//! is refused, also by a keeper that has seen nothing yet. Whatever fails before the child exists leaves
-//! an exit record that says so, or at least an answer.
+//! The runtime directory is made first, the run directory second, and only if they are not there: that is
+//! how a run id that was ever seen is refused, also by a keeper that has seen nothing yet. The order is
+//! what a later keeper relies on: a run whose launch got anywhere has a runtime directory, so that its
+//! start can be cancelled there; and one without either never ran. Whatever fails before the child exists
+//! leaves an exit record that says so, or at least an answer.
 
 use std::ffi::CString;
 use std::io;
@@ -25,7 +27,7 @@ use crate::core::spec::{OutputMode, Rlimit, Stdin};
 use crate::core::time::Stamp;
 use crate::state_dir::atomic;
 use crate::state_dir::exit::ExitSlot;
-use crate::state_dir::layout::RunRuntime;
+use crate::state_dir::layout::{RunDir, RunRuntime};
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
 use crate::sys::spawn::{self, Plan, Register, Stdio, Step};
 use crate::sys::{identity, pidfd, proc};
@@ -64,19 +66,37 @@ fn step<T>(what: &str, result: io::Result<T>) -> Result<T, NotLaunched> {
     })
 }
 
+/// Makes a directory that must not be there yet.
+fn make_new(what: &str, path: &Path) -> Result<(), NotLaunched> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NotLaunched::Seen),
+        other => step(what, other),
+    }
+}
+
 impl Keeper {
     pub(super) fn launch(&mut self, launch: &Launch) -> Result<(Identity, Stamp), NotLaunched> {
         if self.runs.contains_key(&launch.run) {
             return Err(NotLaunched::Seen);
         }
-        let dir = self.state.run(launch.run);
-        match std::fs::DirBuilder::new().mode(0o700).create(&dir.0) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(NotLaunched::Seen),
-            other => step("making the run directory", other)?,
+        let (dir, runtime) = (self.state.run(launch.run), self.runtime.run(launch.run));
+        if dir.0.exists() {
+            return Err(NotLaunched::Seen);
         }
+        make_new("making the runtime directory", &runtime.0)?;
+        let launched = self.launch_in(launch, &dir);
+        if matches!(launched, Err(NotLaunched::Files { .. })) {
+            // No child was made, so there is nothing to claim in there.
+            let _ = std::fs::remove_dir_all(&runtime.0);
+        }
+        launched
+    }
+
+    fn launch_in(&mut self, launch: &Launch, dir: &RunDir) -> Result<(Identity, Stamp), NotLaunched> {
+        make_new("making the run directory", &dir.0)?;
         let at = now();
         step("writing run.json", dir.write_run(&run_record(launch, at)))?;
-        let slot = step("reserving exit.json", ExitSlot::prepare(&dir))?;
+        let slot = step("reserving exit.json", ExitSlot::prepare(dir))?;
         if let Some(elsewhere) = &launch.output.dir {
             let target = Path::new(elsewhere).join(launch.job.as_str()).join(launch.run.to_string());
             step("making the output directory", dir.link_output(&target))?;
@@ -188,7 +208,6 @@ impl Keeper {
 
     fn make_fifos(&self, launch: &Launch) -> io::Result<Fifos> {
         let runtime = self.runtime.run(launch.run);
-        std::fs::DirBuilder::new().mode(0o700).create(&runtime.0)?;
         let owner = launch.user.as_ref().map(|user| (user.uid, user.gid));
         let mut fifos = Fifos::default();
         if captures(launch.output.mode) {
