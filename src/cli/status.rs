@@ -110,8 +110,12 @@ impl Rendering {
             let ended = outcome.at.as_ref().unwrap_or(&job.since);
             words.push(format!("{} {} ago", outcome.text, ago(ended, self.now_ms)));
         }
-        if !job.reason.is_empty() {
-            words.push(job.reason.clone());
+        // The outcome is said already, with its time.
+        let said = job.outcome.as_ref().map_or("", |outcome| outcome.text.as_str());
+        let reason = job.reason.strip_prefix(said).unwrap_or(&job.reason);
+        let reason = reason.trim_start_matches(", ");
+        if !reason.is_empty() {
+            words.push(reason.to_owned());
         }
         if let Some(next) = job.next_try.as_ref().and_then(|at| until(at, self.now_ms)) {
             words.push(format!("next try {next}"));

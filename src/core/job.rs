@@ -22,7 +22,7 @@ use super::time::Stamp;
 /// a configured count above this acts as this.
 pub const STARTS_MAX: usize = 1024;
 
-/// Past and present runs remembered for each job.
+/// Ended runs remembered for each job unless configured otherwise.
 pub const KEEP_RUNS: usize = 20;
 
 /// Where a job is, with what is known there.
@@ -458,7 +458,7 @@ fn after(started: Stamp, grace: super::time::Millis, at: Stamp) -> Option<Stamp>
 }
 
 /// Notes an event in a job's history.
-pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event) {
+pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize) {
     let find = |past: &mut VecDeque<PastRun>, run: RunId| past.iter().rposition(|p| p.run == run);
     match event {
         Event::RunRequested { run, attempt, at, .. } => {
@@ -470,7 +470,8 @@ pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event) {
                 pid: None,
                 end: None,
             });
-            if past.len() > KEEP_RUNS {
+            // The one just asked for is not among those kept: it has not ended.
+            while past.len() > keep.saturating_add(1) {
                 past.pop_front();
             }
         }

@@ -263,10 +263,11 @@ fn is_up(d: &Draft<'_>, dep: &JobName) -> bool {
     counts_as_up(job, &spec)
 }
 
-/// Whether a job is up: past its start grace, or a task that has done its work.
+/// Whether a job is up for those that depend on it: a service past its start grace, a task that has done
+/// its work. A task that is still at work is what they wait for.
 pub(super) fn counts_as_up(job: &Job, spec: &JobSpec) -> bool {
     match &job.phase {
-        Phase::Running { ready_at, .. } => ready_at.is_none(),
+        Phase::Running { ready_at, .. } => spec.kind == Kind::Service && ready_at.is_none(),
         Phase::Exited => {
             let well = job.last.as_ref().is_some_and(|last| {
                 restart::succeeded(spec, &last.outcome, restart::lasted(last.started, last.ended))
@@ -434,6 +435,8 @@ fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
     }
     let Some(job) = d.job(name) else { return };
     if job.want == Want::Down {
+        // A task that ended well has done its work, whatever is wanted of it next.
+        release(d, name);
         return;
     }
     match how {
@@ -466,6 +469,8 @@ fn stops_to_start(job: &Job) -> bool {
 pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) {
     let (Some(job), Some(spec)) = (d.job(name).cloned(), d.spec(name)) else { return };
     if d.instance.recovery {
+        // No run follows by itself, but a start that somebody asked for may wait for this very end.
+        release(d, name);
         return;
     }
     let end = restart::After { job: &job, interrupted, now: d.now };

@@ -237,7 +237,8 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
-    /// A job with every setting at its default; the defaults of the configuration are these.
+    /// A service with every setting at its default; the defaults of the configuration are these. (A task
+    /// differs in one: it is not restarted.)
     #[must_use]
     pub fn new(name: JobName, command: Vec<String>) -> Self {
         Self {
@@ -254,7 +255,7 @@ impl JobSpec {
             nice: None,
             oom_score_adj: None,
             autostart: true,
-            restart: Restart::OnFailure,
+            restart: Restart::Always,
             success_codes: vec![0],
             backoff: Backoff {
                 initial: Millis(200),

@@ -3,7 +3,8 @@
 //! Everything in [`State`] follows from the events of the log, with two exceptions that are handed in:
 //! the settings of configured jobs (they may hold secrets, so they are never in the log), and
 //! [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
-//! a replay before the configuration is read gives the same memory as living through it did.
+//! a replay before the configuration is read gives the same memory as living through it did. How many
+//! ended runs are remembered ([`State::keep_runs`]) is handed in before the replay; it decides nothing.
 //!
 //! Three indexes are kept beside the jobs so that one input costs the same with a thousand jobs as with
 //! ten: which job a live run belongs to, which jobs depend on a job, and which deadline is next.
@@ -96,6 +97,8 @@ pub struct State {
     pub instance: Instance,
     /// How long an orderly shutdown may take before everything left is killed.
     pub shutdown_timeout: Millis,
+    /// Ended runs remembered for each job; handed in before the replay.
+    pub keep_runs: usize,
     pub(super) jobs: BTreeMap<JobName, Entry>,
     pub(super) specs: Specs,
     pub(super) dependents: Dependents,
@@ -113,6 +116,7 @@ impl Default for State {
         Self {
             instance: Instance::default(),
             shutdown_timeout: Millis::from_secs(60),
+            keep_runs: super::job::KEEP_RUNS,
             jobs: BTreeMap::new(),
             specs: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -275,7 +279,7 @@ impl State {
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();
         job.apply(event, at);
-        note_past(&mut entry.past, event);
+        note_past(&mut entry.past, event, self.keep_runs);
         if run != job.run() {
             if let Some(run) = run {
                 self.live.remove(&run);

@@ -77,8 +77,10 @@ fn target(d: &Draft<'_>, name: &JobName) -> Option<Target> {
         Phase::Leftovers { run, stop: Some(stop), .. } => {
             Some(Target { run: *run, process: None, by: stop.by.clone() })
         }
-        Phase::Leftovers { run, stop: None, .. } => {
-            let waited_for = d.spec(name).is_some_and(|spec| spec.leftovers == Leftovers::Wait);
+        Phase::Leftovers { run, stop: None, ladder, .. } => {
+            // A ladder that has begun is climbed to its end, also when the policy has changed since.
+            let waited_for =
+                ladder.is_none() && d.spec(name).is_some_and(|spec| spec.leftovers == Leftovers::Wait);
             let by = Asked::Policy { rule: "leftovers".to_owned() };
             (!waited_for).then_some(Target { run: *run, process: None, by })
         }

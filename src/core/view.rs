@@ -132,7 +132,7 @@ impl State {
         self.specs.get(name).map(|spec| &**spec)
     }
 
-    /// Its runs, the latest last; at most [`super::job::KEEP_RUNS`].
+    /// Its runs, the latest last; at most [`State::keep_runs`] that have ended.
     pub fn runs(&self, name: &JobName) -> impl Iterator<Item = &PastRun> {
         self.jobs.get(name).into_iter().flat_map(|entry| &entry.past)
     }

@@ -12,7 +12,7 @@ use super::table::{FREE, HELD_MAX, LIVE, MAGIC, REAPED, SLOTS, TOLD, Table, ZOMB
 use crate::sys::exec::{Prepared, set_close_on_exec};
 use crate::sys::shared::{Shared, borrow, close, inherit};
 use crate::sys::{clock, pidfd, reap, signals, socket};
-use crate::wire::init::{ACKED, BYTES, CHILD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
+use crate::wire::init::{ACKED, BYTES, CHILD, FDS_PIDFD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
 
 const SIGNALS: u64 = 1;
 const KEEPER: u64 = 2;
@@ -313,9 +313,10 @@ impl Root {
                 let mut message = Message::about(Kind::Entry, slot.run_id(), slot.pid);
                 message.flags =
                     if slot.child == 1 { CHILD } else { 0 } | if slot.state == REAPED { ACKED } else { 0 };
-                message.fds = slot.held;
-                let held = [slot.fds[0], slot.fds[1], slot.fds[2]].map(borrow);
-                let mut list = [fd; 3];
+                let pidfd = if slot.child == 1 { -1 } else { slot.pidfd };
+                message.fds = slot.held | if pidfd < 0 { 0 } else { FDS_PIDFD };
+                let held = [slot.fds[0], slot.fds[1], slot.fds[2], pidfd].map(borrow);
+                let mut list = [fd; 4];
                 let mut count = 0;
                 for one in held.into_iter().flatten() {
                     list[count] = one;
@@ -406,8 +407,16 @@ impl Root {
                 let mut came = fds.into_iter().flatten();
                 let mut take = |bit: u8| if message.fds & bit == 0 { None } else { came.next() };
                 let fds = [take(FDS_STDOUT), take(FDS_STDERR), take(FDS_STDIN)];
+                let pidfd = take(FDS_PIDFD);
                 let child = message.flags & CHILD != 0;
-                if let Some(index) = self.table.hold(message.run, message.pid, child, message.fds, fds) {
+                let held = message.fds & !FDS_PIDFD;
+                if let Some(index) = self.table.hold(message.run, message.pid, child, held, fds) {
+                    if let Some(pidfd) = pidfd
+                        && self.table.slots[index].child == 0
+                    {
+                        close(self.table.slots[index].pidfd);
+                        self.table.slots[index].pidfd = pidfd.into_raw_fd();
+                    }
                     self.watch_slot(index);
                 }
             }
@@ -486,7 +495,8 @@ impl Root {
             && slot.child == 1
             && let Ok(Some(ended)) = reap::peek(slot.pid)
             && self.table.ended(index, &ended)
-            && !self.tell_ended(index)
+            // A keeper that has not been told of the run yet would make nothing of its end.
+            && (self.table.keeper_has_list == 0 || !self.tell_ended(index))
         {
             self.tell_keeper();
         }

@@ -311,3 +311,38 @@ fn reading_beside_the_writer_leaves_out_the_line_being_written() {
     expect_lines(&read_since(dir.path(), 0, 10).unwrap(), 1..=2);
     assert_eq!(read_since(dir.path(), 2, 10).unwrap(), []);
 }
+
+#[test]
+fn a_hundred_thousand_lines_are_read_back_and_remembered_in_a_moment() {
+    use crate::core::state::State;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _, _) = open(dir.path());
+    let added = (1..=1000).map(|n| {
+        let job = JobName::new(format!("job-{n}")).unwrap();
+        Entry { events: vec![Event::JobAdded { job, want: Want::Up }], ..entry(n) }
+    });
+    journal.append(&added.collect::<Vec<_>>()).unwrap();
+    for batch in 0..100 {
+        let entries: Vec<Entry> = (1..=1000).map(|n| Entry { at: stamp(batch), ..entry(n) }).collect();
+        journal.append(&entries).unwrap();
+    }
+    drop(journal);
+    let begun = std::time::Instant::now();
+    let mut state = State::new();
+    let (_, report) = Journal::open(dir.path(), |line| {
+        for event in &line.entry.events {
+            state.apply(event, line.entry.at);
+        }
+    })
+    .unwrap();
+    let took = begun.elapsed();
+    println!("{} lines: {took:?}", report.lines);
+    for after in [0, 1, 4095, 50_000, 77_777, 100_998, 100_999, 101_000, 101_001, u64::MAX - 1] {
+        let got: Vec<u64> = read_since(dir.path(), after, 3).unwrap().iter().map(|line| line.seq).collect();
+        let wanted: Vec<u64> = (after + 1..=101_000).take(3).collect();
+        assert_eq!(got, wanted);
+    }
+    assert_eq!((report.lines, report.last_seq, state.jobs().count()), (101_000, 101_000, 1000));
+    // Without optimisation, on a busy machine.
+    assert!(took.as_secs() < 60, "{took:?}");
+}

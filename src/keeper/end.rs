@@ -5,6 +5,7 @@
 //! is the supervisor told. Whoever dies in between: init tells again, or the file is there.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::capture::{CaptureEvent, Totals};
 use super::main_loop::{Keeper, now};
@@ -33,7 +34,7 @@ impl Keeper {
             Phase::Ended { .. } => {
                 self.init.ack(message.run, message.pid);
                 if run.put_away {
-                    // What was released before its end was acknowledged is still held.
+                    // Let go of before it was acknowledged, which init does not do.
                     self.init.release(message.run, message.pid);
                 }
                 self.put_away_if_over(message.run);
@@ -94,6 +95,9 @@ impl Keeper {
                 return;
             }
             (outcome_of(&Ended::from_wait_status(pid, stat.exit_code)), Source::ProcStat)
+        } else if let Some(word) = pidfd::exit_status(fd.as_fd()) {
+            // It was reaped between the two looks.
+            (outcome_of(&Ended::from_wait_status(pid, word)), Source::PidfdInfo)
         } else {
             let why = "init was gone, and this kernel does not tell how another's child ended";
             (Outcome::Lost { why: why.to_owned() }, Source::None)
@@ -180,8 +184,8 @@ impl Keeper {
         let fifo_held = run.captured && !complete;
         // While the main process is still a zombie its session number is pinned: look now.
         let known = self.known();
-        let target = Target { run: id, leader: run.pid(), leader_pinned: run.child };
-        let mut members = tree::members(target, self.ground(&known), &[]);
+        let target = self.target(run, run.child);
+        let mut members = tree::members(&target, self.ground(&known), &[]);
         if members.is_empty() && fifo_held {
             members = self.fifo_holders(id);
         }
@@ -220,8 +224,8 @@ impl Keeper {
         let Some(run) = self.runs.get(&id) else { return };
         if run.leftovers.members.iter().any(|m| pidfd::has_ended(m.pidfd.as_fd())) {
             let known = self.known();
-            let target = Target { run: id, leader: run.pid(), leader_pinned: false };
-            let mut members = tree::members(target, self.ground(&known), &run.leftovers.members);
+            let target = self.target(run, false);
+            let mut members = tree::members(&target, self.ground(&known), &run.leftovers.members);
             if members.is_empty() && run.leftovers.fifo_held {
                 members = self.fifo_holders(id);
             }
@@ -240,6 +244,16 @@ impl Keeper {
             self.tell(&Notice::TreeGone { run: id });
         }
         self.put_away_if_over(id);
+    }
+
+    /// What to look for when the tree of a run is meant.
+    pub(super) fn target(&self, run: &Run, leader_pinned: bool) -> Target {
+        Target { run: run.id, leader: run.pid(), leader_pinned, group: self.group_of(run.id) }
+    }
+
+    /// The control group of a run, if there is one.
+    pub(super) fn group_of(&self, id: RunId) -> Option<PathBuf> {
+        self.cgroups.as_ref().map(|base| base.join(id.to_string()))
     }
 
     /// Processes that hold one of the run's FIFOs, whatever their parents, sessions or environments.
@@ -280,6 +294,10 @@ impl Keeper {
             }
             // A claim that comes too late finds no directory, and its child ends without having run.
             let _ = std::fs::remove_dir_all(&self.runtime.run(id).0);
+            if let Some(group) = self.group_of(id) {
+                // Not while something disowned is in it.
+                let _ = std::fs::remove_dir(group);
+            }
             self.init.release(id, pid);
         }
         if forgotten {

@@ -24,12 +24,15 @@ use super::run::Phase;
 use super::survive::Handed;
 use crate::core::ids::RunId;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
-use crate::sys::{flock, pidfd};
+use crate::sys::{clock, flock, pidfd};
 use crate::wire::frame;
 use crate::wire::keeper::{Answer, FromKeeper, Numbered, Refusal, Request};
 
 /// How long the old keeper may take for anything.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long ends that are being recorded may hold up the hand-over, in microseconds.
+const ENDS_US: u64 = 500_000;
 
 type Hand = BTreeMap<RunId, Handed>;
 
@@ -125,32 +128,49 @@ impl Keeper {
             self.say(number, &FromKeeper::Reply { id, result: Err(Refusal::Bad { why }) });
             return;
         }
-        // Ends that wait for a worker are recorded now; what it has not taken stays in the FIFO.
-        self.finish_late_drains(u64::MAX);
-        let live: Vec<(RunId, bool)> = self
+        self.finish_ends();
+        let list: Vec<(RunId, bool)> = self
             .runs
             .values()
-            .filter(|run| matches!(run.phase, Phase::Live) && run.pidfd.is_some())
+            .filter(|run| run.captured || (run.is_live() && run.pidfd.is_some()))
             .map(|run| (run.id, run.stdin.is_some()))
             .collect();
-        let result = Ok(Answer::HandingOver { runs: live.clone() });
+        let result = Ok(Answer::HandingOver { runs: list.clone() });
         self.say(number, &FromKeeper::Reply { id, result });
-        self.quit = self.send_all(number, &live).is_ok();
+        self.quit = self.send_all(number, &list).is_ok();
     }
 
-    fn send_all(&self, number: u64, live: &[(RunId, bool)]) -> io::Result<()> {
+    /// Ends that wait for a worker are recorded: when it has taken what the pipe held, or after a while
+    /// without that. Then the rest stays in the FIFO, which is handed over.
+    pub(super) fn finish_ends(&mut self) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let until = clock::boot_us() + ENDS_US;
+        while self.runs.values().any(|run| matches!(run.phase, Phase::Ending { .. })) {
+            let left = until.saturating_sub(clock::boot_us());
+            if left == 0 {
+                break;
+            }
+            let wait = Timespec { tv_sec: 0, tv_nsec: i64::try_from(left * 1000).unwrap_or(0) };
+            let _ = poll(&mut [PollFd::new(&self.capture.bell(), PollFlags::IN)], Some(&wait));
+            self.capture_news();
+        }
+        self.finish_late_drains(u64::MAX);
+    }
+
+    fn send_all(&self, number: u64, list: &[(RunId, bool)]) -> io::Result<()> {
         let Some(connection) = self.links.get(number) else { return Err(io::ErrorKind::NotConnected.into()) };
         let stream = UnixStream::from(connection.fd().try_clone_to_owned()?);
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        for (id, _) in live {
+        for (id, _) in list {
             let Some(run) = self.runs.get(id) else { continue };
             let fds: Vec<_> = [run.pidfd.as_ref(), run.stdin.as_ref()].into_iter().flatten().collect();
             let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&fds));
+            // An ended run has no more than its FIFOs, which have names.
+            let _ = !fds.is_empty() && control.push(SendAncillaryMessage::ScmRights(&fds));
             sendmsg(&stream, &[IoSlice::new(id.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
         }
         let mut byte = [0];

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::core::ids::RunId;
 use crate::sys::socket;
-use crate::wire::init::{BYTES, CHILD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
+use crate::wire::init::{BYTES, CHILD, FDS_PIDFD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
 
 /// Init, as long as it lives.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Held {
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
     pub(super) stdin: Option<OwnedFd>,
+    /// The main process of a run that is no child of init.
+    pub(super) pidfd: Option<OwnedFd>,
 }
 
 impl InitLink {
@@ -80,10 +82,17 @@ impl InitLink {
         message
     }
 
-    /// Puts an adopted run, no child of this init, into escrow.
-    pub(super) fn hold(&self, run: RunId, pid: i32, fds: [Option<BorrowedFd<'_>>; 3]) {
-        let message = Self::registration(run, pid, false, fds.map(|fd| fd.is_some()));
-        let list: Vec<BorrowedFd<'_>> = fds.into_iter().flatten().collect();
+    /// Puts an adopted run, no child of this init, into escrow; or renews what is held of any run.
+    pub(super) fn hold(
+        &self,
+        run: RunId,
+        pid: i32,
+        fds: [Option<BorrowedFd<'_>>; 3],
+        pidfd: Option<BorrowedFd<'_>>,
+    ) {
+        let mut message = Self::registration(run, pid, false, fds.map(|fd| fd.is_some()));
+        message.fds |= if pidfd.is_some() { FDS_PIDFD } else { 0 };
+        let list: Vec<BorrowedFd<'_>> = fds.into_iter().chain([pidfd]).flatten().collect();
         self.send(&message, &list);
     }
 
@@ -108,6 +117,7 @@ impl Held {
         let mut came = fds.into_iter().flatten();
         let mut take = |bit: u8| if message.fds & bit == 0 { None } else { came.next() };
         let (stdout, stderr, stdin) = (take(FDS_STDOUT), take(FDS_STDERR), take(FDS_STDIN));
+        let pidfd = take(FDS_PIDFD);
         Self {
             pid: message.pid,
             child: message.flags & CHILD != 0,
@@ -115,6 +125,7 @@ impl Held {
             stdout,
             stderr,
             stdin,
+            pidfd,
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Starting a run: its directories, its FIFOs, the child, its sentinel.
 //!
-//! The runtime directory is made first, the run directory second, and only if they are not there: that is
-//! how a run id that was ever seen is refused, also by a keeper that has seen nothing yet. The order is
-//! what a later keeper relies on: a run whose launch got anywhere has a runtime directory, so that its
-//! start can be cancelled there; and one without either never ran. Whatever fails before the child exists
-//! leaves an exit record that says so, or at least an answer.
+//! The directories are made first, and only if they are not there: that is how a run id that was ever seen
+//! is refused, also by a keeper that has seen nothing yet. Whatever fails before the child exists leaves
+//! an exit record that says so, or at least an answer.
 
 use std::ffi::CString;
 use std::io;
@@ -27,7 +25,7 @@ use crate::core::spec::{OutputMode, Rlimit, Stdin};
 use crate::core::time::Stamp;
 use crate::state_dir::atomic;
 use crate::state_dir::exit::ExitSlot;
-use crate::state_dir::layout::{RunDir, RunRuntime};
+use crate::state_dir::layout::RunRuntime;
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
 use crate::sys::spawn::{self, Plan, Register, Stdio, Step};
 use crate::sys::{identity, pidfd, proc};
@@ -66,49 +64,27 @@ fn step<T>(what: &str, result: io::Result<T>) -> Result<T, NotLaunched> {
     })
 }
 
-/// Makes a directory that must not be there yet.
-fn make_new(what: &str, path: &Path) -> Result<(), NotLaunched> {
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NotLaunched::Seen),
-        other => step(what, other),
-    }
-}
-
 impl Keeper {
     pub(super) fn launch(&mut self, launch: &Launch) -> Result<(Identity, Stamp), NotLaunched> {
         if self.runs.contains_key(&launch.run) {
             return Err(NotLaunched::Seen);
         }
-        let (dir, runtime) = (self.state.run(launch.run), self.runtime.run(launch.run));
-        if dir.0.exists() {
-            return Err(NotLaunched::Seen);
-        }
-        make_new("making the runtime directory", &runtime.0)?;
-        let launched = self.launch_in(launch, &dir);
-        if matches!(launched, Err(NotLaunched::Files { .. })) {
-            // No child was made, so there is nothing to claim in there.
-            let _ = std::fs::remove_dir_all(&runtime.0);
-        }
-        launched
-    }
-
-    fn launch_in(&mut self, launch: &Launch, dir: &RunDir) -> Result<(Identity, Stamp), NotLaunched> {
-        make_new("making the run directory", &dir.0)?;
+        self.make_directories(launch.run)?;
         let at = now();
-        step("writing run.json", dir.write_run(&run_record(launch, at)))?;
-        let slot = step("reserving exit.json", ExitSlot::prepare(dir))?;
-        if let Some(elsewhere) = &launch.output.dir {
-            let target = Path::new(elsewhere).join(launch.job.as_str()).join(launch.run.to_string());
-            step("making the output directory", dir.link_output(&target))?;
-        }
-        let fifos = step("making the FIFOs", self.make_fifos(launch))?;
-        let spawned = self.spawn(launch, &fifos)?;
+        let prepared = self.prepare(launch, at);
+        let (slot, fifos, spawned) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // Nothing runs. Whoever might still claim the start finds no place to do so.
+                let _ = std::fs::remove_dir_all(&self.runtime.run(launch.run).0);
+                return Err(error);
+            }
+        };
         let identity = self.identify(spawned.pid, spawned.pidfd.as_ref());
         let pidfd = spawned.pidfd.or_else(|| pidfd::open(spawned.pid).ok());
         let run = Run {
             id: launch.run,
             job: launch.job.clone(),
-            mode: launch.output.mode,
             on_supervisor_death: launch.on_supervisor_death,
             identity: Some(identity.clone()),
             pidfd,
@@ -138,6 +114,35 @@ impl Keeper {
             self.watch_main(launch.run);
         }
         Ok((identity, at))
+    }
+
+    /// The two directories of a run; neither may be there. The runtime directory comes first: a run
+    /// directory without an exit record then always has a runtime directory beside it, in which the next
+    /// keeper finds out (or decides) whether the run was started.
+    fn make_directories(&self, run: RunId) -> Result<(), NotLaunched> {
+        let make = |what: &str, path: &Path| match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NotLaunched::Seen),
+            other => step(what, other),
+        };
+        let runtime = self.runtime.run(run).0;
+        make("making the runtime directory", &runtime)?;
+        make("making the run directory", &self.state.run(run).0).inspect_err(|_| {
+            let _ = std::fs::remove_dir(&runtime);
+        })
+    }
+
+    /// Everything up to the process. An error means that there is none.
+    fn prepare(&self, launch: &Launch, at: Stamp) -> Result<(ExitSlot, Fifos, spawn::Spawned), NotLaunched> {
+        let dir = self.state.run(launch.run);
+        step("writing run.json", dir.write_run(&run_record(launch, at)))?;
+        let slot = step("reserving exit.json", ExitSlot::prepare(&dir))?;
+        if let Some(elsewhere) = &launch.output.dir {
+            let target = Path::new(elsewhere).join(launch.job.as_str()).join(launch.run.to_string());
+            step("making the output directory", dir.link_output(&target))?;
+        }
+        let fifos = step("making the FIFOs", self.make_fifos(launch))?;
+        let spawned = self.spawn(launch, &fifos)?;
+        Ok((slot, fifos, spawned))
     }
 
     /// The files about a running run. None of them decides anything: the claim and init's table do.
@@ -270,6 +275,7 @@ impl Keeper {
             rlimits: self.rlimits(&launch.rlimits)?,
             nice: launch.nice,
             oom_score_adj: launch.oom_score_adj.map(|score| CString::new(score.to_string())).transpose()?,
+            cgroup: self.make_group(launch.run)?,
             register,
             init: self.init.pid,
             claim: spawn::Claim {
@@ -279,6 +285,13 @@ impl Keeper {
                     .into_bytes(),
             },
         })
+    }
+
+    /// The run's control group; the path of its member list.
+    fn make_group(&self, id: RunId) -> io::Result<Option<CString>> {
+        let Some(group) = self.group_of(id) else { return Ok(None) };
+        std::fs::create_dir(&group)?;
+        c_path(&group.join("cgroup.procs")).map(Some)
     }
 
     /// The job's limits; the limit on descriptors that we raised for ourselves goes back to what it was.

@@ -21,7 +21,7 @@ use crate::core::ids::{Generation, RunId};
 use crate::core::time::Stamp;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::spawn::Spawner;
-use crate::sys::{clock, flock, identity, proc, shared, signals};
+use crate::sys::{cgroup, clock, flock, identity, proc, shared, signals};
 use crate::wire::init::Kind;
 use crate::wire::keeper::{FromKeeper, Notice};
 
@@ -60,6 +60,8 @@ pub(super) struct Keeper {
     pub(super) spawner: Spawner,
     /// Files whose content a thread of its own makes durable.
     pub(super) to_sync: Sender<File>,
+    /// Where each run gets a control group, if a tree is delegated to us.
+    pub(super) cgroups: Option<PathBuf>,
     pub(super) lists_children: bool,
     /// The limit on open descriptors that we found; runs get it back.
     pub(super) descriptor_limit: Option<(u64, u64)>,
@@ -105,6 +107,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         capture,
         spawner: Spawner::new()?,
         to_sync: sync_thread()?,
+        cgroups: cgroup::base(),
         lists_children: proc::lists_children(),
         descriptor_limit,
         supervisor_lost_us: None,
@@ -199,7 +202,7 @@ impl Keeper {
             match self.init.next() {
                 Ok(Some((message, _))) => match message.kind {
                     Kind::Exited => self.exited(&message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => return,
@@ -209,6 +212,13 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The instance is over. Ends that are being recorded still are; runs that are left go on.
+    fn end(&mut self) {
+        self.finish_ends();
+        let _ = std::fs::remove_file(self.runtime.keeper_socket());
+        self.quit = true;
     }
 
     /// Init is gone: runs are watched by their pidfds from now on.

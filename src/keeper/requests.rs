@@ -3,7 +3,7 @@
 use super::launch::NotLaunched;
 use super::main_loop::{Keeper, generation_file};
 use super::run::{Phase, Run};
-use super::tree::{self, Target};
+use super::tree;
 use crate::core::ids::{Generation, RunId};
 use crate::core::spec::KillScope;
 use crate::state_dir::atomic;
@@ -144,13 +144,9 @@ impl Keeper {
             return Err(Refusal::NotPossible { what: "has ended".to_owned() });
         };
         let known = self.known();
-        let target = Target {
-            run: id,
-            leader: run.pid(),
-            leader_pinned: run.is_pinned() && (run.child || run.is_live()),
-        };
+        let target = self.target(run, run.is_pinned() && (run.child || run.is_live()));
         let reached =
-            tree::signal(target, leader, (signal, scope, cont), self.ground(&known), &run.leftovers.members);
+            tree::signal(&target, leader, (signal, scope, cont), self.ground(&known), &run.leftovers.members);
         if reached { Ok(Answer::Done) } else { Err(Refusal::NotPossible { what: "has ended".to_owned() }) }
     }
 

@@ -22,7 +22,7 @@ use super::init_link::Held;
 use super::launch::{c_path, open_output, open_stdin};
 use super::main_loop::{Keeper, now};
 use super::run::{End, Leftovers, Phase, Run};
-use crate::core::identity::Identity;
+use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
 use crate::core::spec::{OnSupervisorDeath, OutputMode, Stdin};
@@ -136,7 +136,13 @@ impl Keeper {
     /// A run that init holds: its pid is pinned, or its end was acknowledged.
     fn take_back_held(&mut self, id: RunId, held: Held, handed: Handed) {
         let record = self.read_run(id);
-        let pidfd = if held.acked { None } else { pidfd::open(held.pid).ok().or(handed.pidfd) };
+        let pidfd = match (held.acked, held.child) {
+            (true, _) => None,
+            // Init has not reaped it: the number is its own.
+            (false, true) => pidfd::open(held.pid).ok().or(handed.pidfd),
+            (false, false) => held.pidfd.or(handed.pidfd).or_else(|| self.prove_claim(id)),
+        };
+        let known = pidfd.is_some();
         let identity = self.identify(held.pid, pidfd.as_ref());
         let recorded = self.recorded_end(id);
         let over = held.acked || recorded.is_some();
@@ -160,6 +166,7 @@ impl Keeper {
         match recorded {
             Some(record) => self.recall_end(id, record, held.child && !held.acked),
             None if held.acked => self.end_lost(id, "its end was recorded, and the record is gone"),
+            None if !held.child && !known => self.end_lost(id, "it ended while nobody was left to see how"),
             None if !held.child => {
                 self.watch_main(id);
                 self.look_at_main(id);
@@ -173,8 +180,8 @@ impl Keeper {
     fn recall_end(&mut self, id: RunId, record: ExitRecord, unacknowledged: bool) {
         let known = self.known();
         let Some(run) = self.runs.get(&id) else { return };
-        let target = super::tree::Target { run: id, leader: run.pid(), leader_pinned: unacknowledged };
-        let members = super::tree::members(target, self.ground(&known), &[]);
+        let target = self.target(run, unacknowledged);
+        let members = super::tree::members(&target, self.ground(&known), &[]);
         for member in &members {
             self.watch(member.pidfd.as_fd(), id);
         }
@@ -190,6 +197,18 @@ impl Keeper {
             self.capture.capture.drain(id);
         }
         self.look_at(id);
+    }
+
+    /// The process that claimed a run, if that very process lives.
+    fn prove_claim(&self, id: RunId) -> Option<OwnedFd> {
+        let Claim::Exec { boot_id, init, pid, pidfs, start_ticks, .. } =
+            Claim::read(&self.runtime.run(id).decision())
+        else {
+            return None;
+        };
+        let epoch = Epoch { boot_id, init };
+        let same_epoch = epoch == self.epoch;
+        same_epoch.then(|| prove(&Identity { pid, pidfs, start_ticks, epoch })).flatten()
     }
 
     /// A run that only the runtime directory knows.
@@ -210,15 +229,9 @@ impl Keeper {
         let record = self.read_run(id);
         match claim {
             Claim::Exec { boot_id, init, pid, pidfs, start_ticks, failed } => {
-                let same_epoch = boot_id == self.epoch.boot_id && init == self.epoch.init;
-                let identity = Identity {
-                    pid,
-                    pidfs,
-                    start_ticks,
-                    epoch: crate::core::identity::Epoch { boot_id, init },
-                };
-                let proven = if same_epoch { prove(&identity) } else { None };
-                let handed = Handed { pidfd: handed.pidfd.or(proven), ..handed };
+                let identity = Identity { pid, pidfs, start_ticks, epoch: Epoch { boot_id, init } };
+                let pidfd = handed.pidfd.or_else(|| self.prove_claim(id));
+                let handed = Handed { pidfd, ..handed };
                 self.adopt(id, record.as_ref(), identity, handed, failed);
             }
             Claim::Cancelled | Claim::None => {
@@ -276,7 +289,9 @@ impl Keeper {
         if let Some(recorded) = self.recorded_end(id) {
             self.recall_end(id, recorded, false);
         } else if alive {
-            self.init.hold(id, pid, escrow.each_ref().map(|fd| fd.as_ref().map(AsFd::as_fd)));
+            let pidfd = self.runs.get(&id).and_then(|run| run.pidfd.as_ref());
+            let escrow = escrow.each_ref().map(|fd| fd.as_ref().map(AsFd::as_fd));
+            self.init.hold(id, pid, escrow, pidfd.map(AsFd::as_fd));
             self.watch_main(id);
             self.look_at_main(id);
         } else if let Some((step, errno)) = failed {
@@ -299,7 +314,6 @@ impl Keeper {
         let run = Run {
             id,
             job: record.map_or_else(unknown_job, |record| record.job.clone()),
-            mode: record.map_or(OutputMode::Merged, |record| record.output.mode),
             on_supervisor_death: record.map_or(OnSupervisorDeath::Keep, |record| record.on_supervisor_death),
             identity,
             pidfd,
@@ -372,7 +386,8 @@ impl Keeper {
         let runtime = self.runtime.run(id);
         let (stdout, stderr) = (open_output(&runtime.stdout()).ok(), open_output(&runtime.stderr()).ok());
         let fds = [stdout.as_ref(), stderr.as_ref(), run.stdin.as_ref()];
-        self.init.hold(id, run.pid(), fds.map(|fd| fd.map(AsFd::as_fd)));
+        // Of a child init has its own.
+        self.init.hold(id, run.pid(), fds.map(|fd| fd.map(AsFd::as_fd)), None);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The main process is held by a pidfd from birth. The rest of the tree is found by
 //!
 //! - the parent chain, from the main process down;
+//! - its control group, where a tree is delegated to us;
 //! - orphans, which init inherits: a child of init that is no run itself belongs to the run named by
 //!   `OUTLIVE_RUN_ID` in the environment it was started with, or to the run whose session it is in;
 //! - a full look through `/proc` where the kernel does not list children, or init is gone.
@@ -17,11 +18,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use crate::core::ids::RunId;
 use crate::core::signal::{CONT, KILL};
 use crate::core::spec::KillScope;
-use crate::sys::{pidfd, proc};
+use crate::sys::{cgroup, pidfd, proc};
 
 /// The variable by which a process says which run it belongs to.
 pub(super) const RUN_VARIABLE: &str = "OUTLIVE_RUN_ID";
@@ -41,7 +43,7 @@ pub(super) struct Ground<'a> {
 }
 
 /// What is looked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Target {
     /// The run.
     pub(super) run: RunId,
@@ -49,6 +51,8 @@ pub(super) struct Target {
     pub(super) leader: i32,
     /// Whether the leader is alive or a zombie of init: its number is pinned.
     pub(super) leader_pinned: bool,
+    /// Its control group, if it has one: named by the run id, so nobody else's.
+    pub(super) group: Option<PathBuf>,
 }
 
 /// A process of a run.
@@ -60,7 +64,7 @@ pub(super) struct Member {
 }
 
 /// Everything that belongs to the run, the leader excepted. `proven` are members found earlier.
-pub(super) fn members(target: Target, ground: Ground<'_>, proven: &[Member]) -> Vec<Member> {
+pub(super) fn members(target: &Target, ground: Ground<'_>, proven: &[Member]) -> Vec<Member> {
     let session_pinned = target.leader_pinned
         || proven.iter().any(|m| m.session == target.leader && !pidfd::has_ended(m.pidfd.as_fd()));
     let proven_pids: BTreeSet<i32> =
@@ -78,6 +82,7 @@ pub(super) fn members(target: Target, ground: Ground<'_>, proven: &[Member]) -> 
                 .filter_map(proc::stat)
                 .filter(|stat| belongs(stat))
                 .collect();
+            roots.extend(in_group(target));
             if target.leader_pinned {
                 roots.extend(proc::children(target.leader).into_iter().filter_map(proc::stat));
             }
@@ -85,7 +90,12 @@ pub(super) fn members(target: Target, ground: Ground<'_>, proven: &[Member]) -> 
         }
         None => {
             let all: Vec<proc::Stat> = proc::all().into_iter().filter_map(proc::stat).collect();
-            closure(all, |stat| (target.leader_pinned && stat.parent == target.leader) || belongs(stat))
+            let grouped: BTreeSet<i32> = in_group(target).map(|stat| stat.pid).collect();
+            closure(all, |stat| {
+                grouped.contains(&stat.pid)
+                    || (target.leader_pinned && stat.parent == target.leader)
+                    || belongs(stat)
+            })
         }
     };
     candidates
@@ -96,6 +106,10 @@ pub(super) fn members(target: Target, ground: Ground<'_>, proven: &[Member]) -> 
             Some(Member { pid: stat.pid, pidfd, session: stat.session })
         })
         .collect()
+}
+
+fn in_group(target: &Target) -> impl Iterator<Item = proc::Stat> {
+    target.group.as_deref().map(cgroup::members).unwrap_or_default().into_iter().filter_map(proc::stat)
 }
 
 fn names_run(pid: i32, run: RunId) -> bool {
@@ -135,7 +149,7 @@ fn closure(all: Vec<proc::Stat>, belongs: impl Fn(&proc::Stat) -> bool) -> Vec<p
 /// Sends a signal to the run in the given scope, `CONT` behind it if asked. `leader` is the main
 /// process's descriptor. True if anybody got it.
 pub(super) fn signal(
-    target: Target,
+    target: &Target,
     leader: &OwnedFd,
     (number, scope, cont): (i32, KillScope, bool),
     ground: Ground<'_>,
@@ -171,6 +185,12 @@ pub(super) fn signal(
             }
             rest.extend(new);
         }
+    }
+    if scope == KillScope::Tree
+        && number == KILL
+        && let Some(group) = &target.group
+    {
+        reached |= cgroup::kill(group).is_ok();
     }
     if cont {
         if matches!(scope, KillScope::Group | KillScope::Tree) {

@@ -3,8 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 
 use crate::sys::{shared, socket};
@@ -47,7 +46,13 @@ impl InitLink {
     pub(super) fn send(&self, message: &Message, held: Option<&OwnedFd>) {
         if let Some(socket) = &self.socket {
             let fds: Vec<_> = held.into_iter().map(AsFd::as_fd).collect();
-            let _ = socket::send(socket, &message.encode(), &fds, true);
+            // The descriptor does not wait, because the listening side shares it; init reads all the time.
+            while let Err(error) = socket::send(socket, &message.encode(), &fds, true) {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    break;
+                }
+                let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], None);
+            }
         }
     }
 
@@ -62,24 +67,22 @@ impl InitLink {
     pub(super) fn listen(&self) -> io::Result<mpsc::Receiver<FromInit>> {
         let (tell, news) = mpsc::channel(16);
         let Some(socket) = &self.socket else { return Ok(news) };
-        let socket = AsyncFd::with_interest(socket.try_clone()?, Interest::READABLE)?;
+        // Nothing that init sends carries descriptors, so a datagram socket's reads do.
+        let socket = std::os::unix::net::UnixDatagram::from(socket.try_clone()?);
+        socket.set_nonblocking(true)?;
+        let socket = tokio::net::UnixDatagram::from_std(socket)?;
         tokio::spawn(async move {
             loop {
-                let Ok(mut ready) = socket.readable().await else { return };
                 let mut buffer = [0; BYTES];
-                let said = match socket::receive(socket.get_ref(), &mut buffer) {
-                    Ok(None) => {
-                        ready.clear_ready();
-                        continue;
-                    }
-                    Ok(Some(received)) if received.len > 0 => {
-                        match Message::decode(&buffer[..received.len]).map(|message| message.kind) {
+                let said = match socket.recv(&mut buffer).await {
+                    Ok(length) if length > 0 => {
+                        match Message::decode(&buffer[..length]).map(|message| message.kind) {
                             Some(Kind::Shutdown) => FromInit::Shutdown,
                             Some(Kind::Reload) => FromInit::Reload,
                             _ => continue,
                         }
                     }
-                    Ok(Some(_)) | Err(_) => FromInit::Gone,
+                    Ok(_) | Err(_) => FromInit::Gone,
                 };
                 if tell.send(said).await.is_err() || said == FromInit::Gone {
                     return;

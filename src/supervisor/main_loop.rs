@@ -208,6 +208,7 @@ impl Supervisor {
         };
         self.decide(&started, &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
+        self.state.keep_runs = super::start::keep_runs(&self.config);
         if !self.degraded.contains_key("config") {
             let specs = self.config.jobs.clone();
             self.decide(&Input::Configured { specs, by: Asked::Nobody }, &mut turn);

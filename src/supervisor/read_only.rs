@@ -51,6 +51,7 @@ impl Supervisor {
             return;
         }
         let mut state = State::new();
+        state.keep_runs = super::start::keep_runs(&self.config);
         let opened = event_log::open(&self.state_dir.0, |line| {
             for event in &line.entry.events {
                 state.apply(event, line.entry.at);

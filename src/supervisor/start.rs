@@ -190,6 +190,7 @@ fn assemble(
 ) -> Result<(Supervisor, Sources, Handle), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
     let mut state = State::new();
+    state.keep_runs = keep_runs(&accepted.config);
     let mut seq = 0;
     let mut old_epoch = BTreeSet::new();
     let (journal, report) = super::event_log::open(&state_dir.0, |line| {
@@ -276,6 +277,11 @@ fn assemble(
     supervisor.publish();
     let handle = Handle { asks: send_asks, view: watch_view, state_dir: options.state_dir.clone() };
     Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands }, handle))
+}
+
+/// Ended runs to remember for each job.
+pub(super) fn keep_runs(config: &Config) -> usize {
+    usize::try_from(config.supervisor.keep_runs).unwrap_or(usize::MAX)
 }
 
 /// What a reader would see before anything is known; replaced before the socket is served.

@@ -44,9 +44,13 @@ pub struct Received {
 }
 
 /// Receives one message without waiting. `None`: nothing there.
+///
+/// If the other end died with unread messages of ours, the kernel reports `ECONNRESET` once, before the
+/// messages that the other end had sent. Those count: what was said before a death was said.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<Received>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut reset = false;
     let message = loop {
         match recvmsg(
             &socket,
@@ -56,6 +60,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<Receiv
         ) {
             Ok(message) => break message,
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) if !reset => reset = true,
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
@@ -73,4 +78,25 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<Receiv
         }
     }
     Ok(Some(received))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_a_death_is_heard_though_the_dead_had_not_read_everything() {
+        let (ours, theirs) = pair().unwrap();
+        send(&ours, b"never read", &[], false).unwrap();
+        send(&theirs, b"first", &[ours.as_fd()], false).unwrap();
+        send(&theirs, b"last", &[], false).unwrap();
+        drop(theirs);
+        let mut buffer = [0; 64];
+        let first = receive(&ours, &mut buffer).unwrap().unwrap();
+        assert_eq!(&buffer[..first.len], b"first");
+        assert!(first.fds[0].is_some());
+        let last = receive(&ours, &mut buffer).unwrap().unwrap();
+        assert_eq!(&buffer[..last.len], b"last");
+        assert_eq!(receive(&ours, &mut buffer).unwrap().unwrap().len, 0);
+    }
 }

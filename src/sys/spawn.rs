@@ -9,7 +9,7 @@
 //! 1. own session and process group;
 //! 2. register with init: run id, pid, and the descriptors init is to hold in escrow. A failure while
 //!    init lives means that our spawner has been replaced: the child ends, nothing has run;
-//! 3. descriptors 0 to 2, limits, niceness;
+//! 3. control group, descriptors 0 to 2, limits, niceness;
 //! 4. claim the start: write who it is into a file and `link(2)` it as the decision of the run. If
 //!    somebody has linked a cancellation first, the child ends, nothing has run;
 //! 5. user, directory, dispositions, signal mask, `execve`.
@@ -24,92 +24,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// What was being done when a start failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    /// Making the process.
-    Clone = 1,
-    /// A session of its own.
-    Session = 2,
-    /// Registering with init: the spawner was replaced meanwhile.
-    Register = 3,
-    /// Standard input.
-    Stdin = 4,
-    /// Standard output.
-    Stdout = 5,
-    /// Standard error.
-    Stderr = 6,
-    /// A resource limit.
-    Rlimit = 7,
-    /// Niceness.
-    Nice = 8,
-    /// Out-of-memory score.
-    OomScore = 9,
-    /// The start decision was won by somebody else, or could not be written.
-    Claim = 10,
-    /// Supplementary groups.
-    Groups = 11,
-    /// Group.
-    Group = 12,
-    /// User.
-    User = 13,
-    /// Working directory.
-    Chdir = 14,
-    /// The program itself.
-    Exec = 15,
-    /// Killed before it could execute.
-    Killed = 16,
-}
-
-impl Step {
-    /// The word for it in an outcome.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Clone => "clone",
-            Self::Session => "session",
-            Self::Register => "register",
-            Self::Stdin => "stdin",
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-            Self::Rlimit => "rlimit",
-            Self::Nice => "nice",
-            Self::OomScore => "oom_score_adj",
-            Self::Claim => "claim",
-            Self::Groups => "groups",
-            Self::Group => "group",
-            Self::User => "user",
-            Self::Chdir => "chdir",
-            Self::Exec => "exec",
-            Self::Killed => "killed before exec",
-        }
-    }
-
-    /// Reads back the number that a child wrote.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Clone,
-            2 => Self::Session,
-            3 => Self::Register,
-            4 => Self::Stdin,
-            5 => Self::Stdout,
-            6 => Self::Stderr,
-            7 => Self::Rlimit,
-            8 => Self::Nice,
-            9 => Self::OomScore,
-            10 => Self::Claim,
-            11 => Self::Groups,
-            12 => Self::Group,
-            13 => Self::User,
-            14 => Self::Chdir,
-            15 => Self::Exec,
-            16 => Self::Killed,
-            _ => return None,
-        })
-    }
-}
+pub use super::step::Step;
 
 /// How a standard descriptor is made.
 #[derive(Debug, Clone)]
@@ -167,6 +82,8 @@ pub struct Plan<'a> {
     pub nice: Option<i32>,
     /// Text for `/proc/self/oom_score_adj`.
     pub oom_score_adj: Option<CString>,
+    /// The member list of the control group to be in.
+    pub cgroup: Option<CString>,
     /// How to register, if there is an init.
     pub register: Option<Register<'a>>,
     /// Init's process id, to tell a replaced spawner from a dead init.
@@ -195,6 +112,9 @@ pub struct Spawner {
 }
 
 const STACK_BYTES: usize = 128 * 1024;
+
+/// Longest time between a dying init's last message and its children's new parent, in milliseconds.
+const INIT_DIES_MS: u32 = 200;
 
 /// What the child sees: pointers into the plan, resolved before the clone.
 struct Child<'a> {
@@ -361,6 +281,12 @@ impl Child<'_> {
         unsafe {
             check(Step::Session, libc::setsid())?;
             self.register()?;
+            if let Some(list) = &self.plan.cgroup {
+                let fd = check(Step::Cgroup, libc::open(list.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
+                let moved = libc::write(fd, c"0".as_ptr().cast(), 1);
+                check(Step::Cgroup, if moved == 1 { 0 } else { -1 })?;
+                libc::close(fd);
+            }
             self.stdio()?;
             if let Some(mask) = self.plan.umask {
                 libc::umask(mask);
@@ -426,9 +352,25 @@ impl Child<'_> {
                 if error == libc::EINTR {
                     continue;
                 }
-                return if libc::getppid() == self.plan.init { Err((Step::Register, error)) } else { Ok(()) };
+                return if self.init_lives() { Err((Step::Register, error)) } else { Ok(()) };
             }
         }
+    }
+
+    /// Whether init lives, seen a while after its socket failed: a dying process closes its descriptors
+    /// before its children get another parent. If it does live, our spawner is dead, and nobody waits.
+    fn init_lives(&self) -> bool {
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        for _ in 0..INIT_DIES_MS {
+            // SAFETY: no memory but `moment`.
+            unsafe {
+                if libc::getppid() != self.plan.init {
+                    return false;
+                }
+                libc::nanosleep(&raw const moment, ptr::null_mut());
+            }
+        }
+        true
     }
 
     fn stdio(&self) -> Result<(), Failed> {

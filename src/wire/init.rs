@@ -18,6 +18,9 @@ pub const FDS_STDOUT: u8 = 1;
 pub const FDS_STDERR: u8 = 2;
 /// The keeper's end of the stdin FIFO travels with the message.
 pub const FDS_STDIN: u8 = 4;
+/// A descriptor of the main process travels with the message: of a run that is no child of init, so that
+/// how it ends can be told though the keeper dies at that moment (Linux 6.15).
+pub const FDS_PIDFD: u8 = 8;
 
 /// Slot for the accepted configuration, a memory file.
 pub const HOLD_CONFIG: i32 = 0;

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::common::{Daemon, PATIENCE, http, until};
 use super::plan::{Case, End, Plan};
 
-/// The time in which a kill may have had consequences, by the boot clock in microseconds.
+/// The time in which a kill may have had consequences: from just before it until all was well again, by
+/// the boot clock in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub case: Case,
@@ -30,6 +31,8 @@ pub enum Fate {
 #[derive(Default)]
 pub struct Account {
     seen: u64,
+    /// Whether jobs have been told to stop.
+    pub stopping: bool,
     requested: BTreeMap<String, String>,
     ended: BTreeSet<String>,
     /// Fates, with the case in whose window the run ended.
@@ -89,8 +92,7 @@ impl Account {
                 assert!(!text(&outcome["why"]).is_empty(), "lost without a reason: {event}");
                 Fate::Lost
             }
-            "cancelled" => Fate::NeverRan,
-            "not_started" => {
+            "cancelled" | "not_started" => {
                 assert!(!within.is_empty(), "not started though nobody was killed: {event}");
                 Fate::NeverRan
             }
@@ -101,6 +103,7 @@ impl Account {
                     End::Never => record["asked"] == "shutdown" || record["asked"]["operator"].is_object(),
                 };
                 let asked = record["asked"] != "nobody";
+                assert!(!asked || self.stopping, "nobody had asked for it: {event}");
                 assert!(told || asked, "not what it was told to end with: {event}");
                 Fate::Exact
             }
@@ -112,15 +115,20 @@ impl Account {
             "ended but never started: {event}"
         );
         assert!(fate != Fate::NeverRan || starts == 0, "it did run: {event}");
-        let lines = self.check_lines(daemon, &job, &run);
+        let (lines, bytes) = self.check_lines(daemon, &job, &run);
         let whole = record["asked"] == "nobody" && fate == Fate::Exact && !excused && plan.lines > 0;
         assert!(!whole || lines == plan.lines, "{lines} of {} lines: {event}", plan.lines);
+        let counted = record["stdout_bytes"].as_u64().unwrap() + record["stderr_bytes"].as_u64().unwrap();
+        let complete = record["output_complete"] == true;
+        assert!(fate != Fate::Exact || excused || complete, "its output is not complete: {event}");
+        assert!(fate != Fate::Exact || !complete || counted == bytes, "{bytes} bytes captured: {event}");
         assert!(fate != Fate::NeverRan || lines == 0, "it wrote {lines} lines: {event}");
         self.fates.push((case, fate));
     }
 
-    /// Checks that the captured lines of a run are its numbered lines from the first on, and counts them.
-    pub fn check_lines(&self, daemon: &Daemon, job: &str, run: &str) -> u64 {
+    /// Checks that the captured lines of a run are its numbered lines from the first on, and counts them
+    /// and their bytes.
+    pub fn check_lines(&self, daemon: &Daemon, job: &str, run: &str) -> (u64, u64) {
         let bytes = output(daemon, job, run);
         let text = String::from_utf8_lossy(&bytes);
         let mut count = 0;
@@ -131,7 +139,7 @@ impl Account {
             let unfinished = !line.ends_with('\n') && expected.starts_with(line);
             assert!(line == expected || unfinished, "{job}: {line:?} where {expected:?} should be");
         }
-        count
+        (count, bytes.len() as u64)
     }
 }
 

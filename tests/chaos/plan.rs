@@ -42,9 +42,17 @@ impl Case {
         }
     }
 
-    /// Whether everything can still be known: no more than one of the three holders was killed.
+    /// Whether everything can still be known: init and keeper hold everything twice, the supervisor
+    /// nothing.
     pub fn knows_all(self) -> bool {
-        matches!(self, Self::Supervisor | Self::Keeper | Self::Init)
+        match self {
+            Self::Supervisor
+            | Self::Keeper
+            | Self::Init
+            | Self::SupervisorAndKeeper
+            | Self::SupervisorAndInit => true,
+            Self::KeeperAndInit | Self::All | Self::Namespace => false,
+        }
     }
 
     /// Whether `up` has to be run again.

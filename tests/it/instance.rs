@@ -13,7 +13,7 @@ fn the_roles_are_named_in_ps_and_belong_together() {
     let daemon = Daemon::start(&job("j", "hang", ""));
     for role in ["init", "keeper", "supervisor"] {
         let pid = daemon.role(role);
-        assert_eq!(procs::command_line(pid), format!("outlive: {role}"));
+        assert_eq!(procs::title(pid), format!("outlive: {role}"));
         assert_eq!(procs::roles(daemon.home(), role), [pid]);
     }
     let init = daemon.role("init");

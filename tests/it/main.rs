@@ -7,6 +7,7 @@
 mod common;
 
 mod adopt;
+mod cgroup;
 mod child;
 mod cli;
 mod control;
@@ -14,6 +15,7 @@ mod diskfull;
 mod fixture;
 mod forged;
 mod graph;
+mod init;
 mod instance;
 mod leftovers;
 mod outcome;

@@ -121,6 +121,8 @@ impl<'a> Reader<'a, '_> {
         let act = match (table.get("signal"), table.get("command")) {
             (Some(signal), None) => self.signal(&signal).map(StopAct::Signal),
             (None, Some(command)) => self.argv(&command, false).map(StopAct::Command),
+            // A step that only says how long asks as every stop does.
+            (None, None) if table.get("timeout").is_some() => Some(StopAct::Signal(signal::TERM)),
             (None, None) => {
                 node.missing("`signal` or `command`", None);
                 None

@@ -291,7 +291,7 @@ const WRONG: &[(&str, &[&str])] = &[
         &["outlive.toml:3:19: job.a.stop.signal: unknown signal `TREM`; did you mean `TERM`?"],
     ),
     (
-        "[job.a]\ncommand = \"x\"\nstop = { timeout = \"1s\" }\n",
+        "[job.a]\ncommand = \"x\"\nstop = {}\n",
         &["outlive.toml:3:1: job.a.stop: `signal` or `command` is missing"],
     ),
     (

@@ -53,6 +53,8 @@ enum Truth {
     },
     /// Never ran and never will.
     Cancelled,
+    /// Gone without a record.
+    Lost,
 }
 
 #[derive(Debug, Clone)]
@@ -67,7 +69,7 @@ impl Known {
         match &self.truth {
             Truth::Asked | Truth::Live { .. } => true,
             Truth::Ended { leftovers, .. } => *leftovers && !self.disowned,
-            Truth::Cancelled => false,
+            Truth::Cancelled | Truth::Lost => false,
         }
     }
 }
@@ -148,7 +150,7 @@ impl Keeper {
                 Truth::Asked => true,
                 Truth::Live { .. } => !calm,
                 Truth::Ended { leftovers, .. } => *leftovers,
-                Truth::Cancelled => false,
+                Truth::Cancelled | Truth::Lost => false,
             })
             .map(|(run, _)| *run)
             .collect();
@@ -168,7 +170,7 @@ impl Keeper {
                 self.end(run, outcome, leftovers, now);
             }
             Truth::Ended { .. } => self.tree_goes(run),
-            Truth::Cancelled => {}
+            Truth::Cancelled | Truth::Lost => {}
         }
         true
     }
@@ -229,11 +231,23 @@ impl Keeper {
         // What nobody can know: the run is gone, and so is its record.
         for found in &mut runs {
             if matches!(found.fact, Fact::Alive { .. }) && rng.one_in(10) {
-                self.runs.get_mut(&found.run).unwrap().truth = Truth::Cancelled;
+                self.runs.get_mut(&found.run).unwrap().truth = Truth::Lost;
                 found.fact = Fact::Lost { why: "no record".to_owned() };
             }
         }
         Survey { runs }
+    }
+
+    /// The host starts anew: no process is left, and of what ran there is no record.
+    pub(super) fn reboot(&mut self) {
+        for known in self.runs.values_mut() {
+            match &mut known.truth {
+                Truth::Asked => known.truth = Truth::Cancelled,
+                Truth::Live { .. } => known.truth = Truth::Lost,
+                Truth::Ended { leftovers, .. } => *leftovers = false,
+                Truth::Cancelled | Truth::Lost => {}
+            }
+        }
     }
 
     /// Runs whose main process lives.
@@ -250,6 +264,7 @@ fn found(run: RunId, known: &Known) -> Surveyed {
             Fact::Ended { record: record.clone(), leftovers: *leftovers && !known.disowned }
         }
         Truth::Asked | Truth::Cancelled => Fact::Cancelled,
+        Truth::Lost => Fact::Lost { why: "no record".to_owned() },
     };
     Surveyed { run, job: Some(known.job.clone()), fact }
 }
