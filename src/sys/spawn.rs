@@ -383,6 +383,7 @@ impl Child<'_> {
         unsafe {
             check(Step::Session, libc::setsid())?;
             self.register()?;
+            self.detach()?;
             if let Some(list) = &self.plan.cgroup {
                 let fd = check(Step::Cgroup, libc::open(list.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
                 let moved = libc::write(fd, c"0".as_ptr().cast(), 1);
