@@ -8,18 +8,21 @@
 use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cli::code;
+use crate::cli::paths::Paths;
 use crate::cli::up::UpOptions;
 use crate::client::Client;
 use crate::config;
+use crate::control::PATH_BYTES_MAX;
 use crate::roles::{Role, RoleArguments};
 use crate::state_dir::layout::{RuntimeDir, StateDir};
-use crate::sys::{exec, flock, pidfd, signals};
+use crate::sys::{clock, exec, flock, pidfd, signals};
 use crate::wire::control::ShutdownRequest;
 
 pub use crate::supervisor::loader_environment;
@@ -59,6 +62,7 @@ fn say(text: &str) {
 
 fn try_run(options: UpOptions) -> Result<u8, Failure> {
     let config = find_config(&options)?;
+    check_sockets(&options.paths)?;
     let state = StateDir::create(&options.paths.state_dir).map_err(|e| failed(describe(&e)))?;
     RuntimeDir::create(&options.paths.runtime_dir).map_err(|e| failed(describe(&e)))?;
     let lock = match flock::open(&state.lock()) {
@@ -94,6 +98,25 @@ fn find_config(options: &UpOptions) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
+/// A socket's path that the kernel would refuse is found out here, where somebody reads it, and not by a
+/// role that would be started again and again.
+fn check_sockets(paths: &Paths) -> Result<(), Failure> {
+    let keeper = RuntimeDir(paths.runtime_dir.clone()).keeper_socket();
+    for (path, option) in [(&keeper, "--runtime-dir"), (&paths.socket, "--socket")] {
+        let bytes = path.as_os_str().len();
+        if bytes > PATH_BYTES_MAX {
+            let (path, max) = (path.display(), PATH_BYTES_MAX);
+            return Err(failed(format!(
+                "the socket path {path} has {bytes} bytes, and the kernel allows {max}: choose a shorter one with {option}"
+            )));
+        }
+        if path.symlink_metadata().is_ok_and(|meta| !meta.file_type().is_socket()) {
+            return Err(failed(format!("{} is in the way of a socket: it is none itself", path.display())));
+        }
+    }
+    Ok(())
+}
+
 /// Replaces this process by init. Returns only on failure.
 fn become_init(options: &UpOptions, lock: &flock::Lock, config: Option<PathBuf>) -> Failure {
     let recovery_after = std::env::var(RECOVERY_AFTER_VARIABLE).ok().and_then(|text| text.parse().ok());
@@ -103,6 +126,8 @@ fn become_init(options: &UpOptions, lock: &flock::Lock, config: Option<PathBuf>)
         socket: options.paths.socket.clone(),
         config,
         recovery_after: recovery_after.unwrap_or(RECOVERY_AFTER),
+        born_us: clock::boot_us(),
+        open_files: exec::open_files_limit(),
         ..RoleArguments::default()
     };
     let kept = lock.as_raw_fd();

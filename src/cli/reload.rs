@@ -30,11 +30,12 @@ pub(crate) async fn reload(args: &ReloadArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
 }
 
 fn render(reply: &ReloadReply) -> Vec<String> {
-    let kinds: [(&str, &str, &Vec<JobName>); 4] = [
+    let kinds: [(&str, &str, &Vec<JobName>); 5] = [
         ("+", "new", &reply.added),
         ("-", "removed", &reply.removed),
         ("~", "restarted", &reply.restarted),
         ("=", "updated without a restart", &reply.updated),
+        ("!", "not taken over: a submitted job of that name is at work", &reply.blocked),
     ];
     let mut lines = Vec::new();
     for (mark, text, names) in kinds {

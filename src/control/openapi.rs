@@ -219,7 +219,7 @@ fn schemas() -> Value {
         "RunReply": object(&[("name", text.clone())]),
         "ReloadReply": object(&[
             ("applied", flag.clone()), ("added", list(text.clone())), ("removed", list(text.clone())),
-            ("restarted", list(text.clone())), ("updated", list(text.clone())), ("unchanged", number),
+            ("restarted", list(text.clone())), ("updated", list(text.clone())), ("blocked", list(text.clone())), ("unchanged", number),
         ]),
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),

@@ -142,7 +142,7 @@ impl Keeper {
 
     /// Ends that wait for a worker are recorded: when it has taken what the pipe held, or after a while
     /// without that. Then the rest stays in the FIFO, which is handed over.
-    fn finish_ends(&mut self) {
+    pub(super) fn finish_ends(&mut self) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let until = clock::boot_us() + ENDS_US;
         while self.runs.values().any(|run| matches!(run.phase, Phase::Ending { .. })) {

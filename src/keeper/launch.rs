@@ -85,7 +85,6 @@ impl Keeper {
         let run = Run {
             id: launch.run,
             job: launch.job.clone(),
-            mode: launch.output.mode,
             on_supervisor_death: launch.on_supervisor_death,
             identity: Some(identity.clone()),
             pidfd,

@@ -127,10 +127,6 @@ impl Links {
             .map(|peer| peer.pid.as_raw_nonzero().get())
             .collect()
     }
-
-    pub(super) fn numbers(&self) -> Vec<u64> {
-        self.connections.keys().copied().collect()
-    }
 }
 
 impl Connection {

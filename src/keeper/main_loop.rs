@@ -45,6 +45,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Runtime directory.
     pub runtime_dir: PathBuf,
+    /// The soft limit of open files that `up` was started with, which runs get; none: the one we find.
+    pub open_files: Option<u64>,
 }
 
 /// The keeper.
@@ -63,7 +65,7 @@ pub(super) struct Keeper {
     /// Where each run gets a control group, if a tree is delegated to us.
     pub(super) cgroups: Option<PathBuf>,
     pub(super) lists_children: bool,
-    /// The limit on open descriptors that we found; runs get it back.
+    /// The limit on open descriptors before any of us raised it; runs get it back.
     pub(super) descriptor_limit: Option<(u64, u64)>,
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
@@ -80,7 +82,8 @@ pub(super) struct Keeper {
 pub fn run(options: &Options) -> io::Result<u8> {
     signals::block_all();
     signals::default_dispositions();
-    let descriptor_limit = crate::sys::exec::raise_descriptor_limit();
+    let found = crate::sys::exec::raise_descriptor_limit();
+    let descriptor_limit = found.map(|(soft, hard)| (options.open_files.unwrap_or(soft).min(hard), hard));
     let init = InitLink::new(shared::inherit(ROLE_SOCKET).ok());
     crate::sys::exec::close_on_exec_from(3);
     rustix::process::chdir("/")?;
@@ -204,7 +207,7 @@ impl Keeper {
             match self.init.next() {
                 Ok(Some((message, _))) => match message.kind {
                     Kind::Exited => self.exited(&message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => return,
@@ -214,6 +217,13 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The instance is over. Ends that are being recorded still are; runs that are left go on.
+    pub(super) fn end(&mut self) {
+        self.finish_ends();
+        let _ = std::fs::remove_file(self.runtime.keeper_socket());
+        self.quit = true;
     }
 
     /// Init is gone: runs are watched by their pidfds from now on.

@@ -15,7 +15,7 @@ use super::tree::Member;
 use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
-use crate::core::spec::{OnSupervisorDeath, OutputMode};
+use crate::core::spec::OnSupervisorDeath;
 use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
 use crate::sys::reap::Ended;
@@ -64,7 +64,6 @@ impl Leftovers {
 pub(super) struct Run {
     pub(super) id: RunId,
     pub(super) job: JobName,
-    pub(super) mode: OutputMode,
     pub(super) on_supervisor_death: OnSupervisorDeath,
     pub(super) identity: Option<Identity>,
     pub(super) pidfd: Option<OwnedFd>,

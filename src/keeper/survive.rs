@@ -113,7 +113,7 @@ impl Keeper {
                     Kind::Entry => entries.push((message.run, Held::from_entry(&message, fds))),
                     Kind::EntriesEnd => break,
                     Kind::Exited => ended.push(message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => match self.init.socket() {
@@ -308,7 +308,6 @@ impl Keeper {
         let run = Run {
             id,
             job: record.map_or_else(unknown_job, |record| record.job.clone()),
-            mode: record.map_or(OutputMode::Merged, |record| record.output.mode),
             on_supervisor_death: record.map_or(OnSupervisorDeath::Keep, |record| record.on_supervisor_death),
             identity,
             pidfd,

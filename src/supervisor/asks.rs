@@ -220,6 +220,9 @@ impl Supervisor {
     }
 
     fn reload(&mut self, plan: bool, by: Asked, turn: &mut Turn) -> Result<ReloadReply, AskError> {
+        if self.state.instance.shutdown.is_some() {
+            return Err(AskError::Conflict("the instance is shutting down".to_owned()));
+        }
         let config = self.read_config()?;
         let planned = crate::core::reload::plan(&self.state, &config.jobs);
         if !plan {
@@ -263,6 +266,7 @@ fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
         removed: plan.removed,
         restarted: plan.restarted,
         updated: plan.updated,
+        blocked: plan.blocked,
         unchanged: plan.unchanged.len(),
     }
 }

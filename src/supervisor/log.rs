@@ -45,7 +45,7 @@ impl<'a> MakeWriter<'a> for Maker {
 
 /// Waits for the queue to be written, at most for a moment, when dropped.
 #[derive(Debug)]
-pub struct Guard {
+pub(super) struct Guard {
     done: Option<Receiver<()>>,
     end: SyncSender<Vec<u8>>,
 }
@@ -62,7 +62,7 @@ impl Drop for Guard {
 }
 
 /// Sends messages of this level and above to stderr, in colour on a terminal (unless `NO_COLOR` is set).
-pub fn init(level: LevelFilter) -> io::Result<Guard> {
+pub(super) fn init(level: LevelFilter) -> io::Result<Guard> {
     let (lines, receive) = sync_channel(LINES_MAX);
     let (say_done, done) = sync_channel(1);
     let dropped = Arc::new(AtomicU64::new(0));

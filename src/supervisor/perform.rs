@@ -77,6 +77,8 @@ impl Supervisor {
         let mut message = Message::new(Kind::Exit);
         message.status = i32::from(code);
         message.code = i32::from(keep_jobs);
+        // Nobody will answer there any more. If init is gone, nobody else removes it either.
+        let _ = std::fs::remove_file(&self.socket);
         self.init.send(&message, None);
         self.exit = Some(code);
     }

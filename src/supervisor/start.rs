@@ -37,6 +37,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Watch and adopt, start nothing by itself.
     pub recovery: bool,
+    /// When the instance began, boot clock in microseconds.
+    pub born_us: u64,
 }
 
 /// Exit code when the supervisor cannot do its work at all.
@@ -247,6 +249,7 @@ fn assemble(
         read_only: None,
         generation,
         recovery: options.recovery,
+        born_us: options.born_us,
         epoch,
         init,
         keeper: None,

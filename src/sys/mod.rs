@@ -16,4 +16,5 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod splice;
+pub mod step;
 pub mod thread;

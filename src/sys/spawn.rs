@@ -28,96 +28,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// What was being done when a start failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    /// Making the process.
-    Clone = 1,
-    /// A session of its own.
-    Session = 2,
-    /// Registering with init: the spawner was replaced meanwhile.
-    Register = 3,
-    /// Standard input.
-    Stdin = 4,
-    /// Standard output.
-    Stdout = 5,
-    /// Standard error.
-    Stderr = 6,
-    /// A resource limit.
-    Rlimit = 7,
-    /// Niceness.
-    Nice = 8,
-    /// Out-of-memory score.
-    OomScore = 9,
-    /// The start decision was won by somebody else, or could not be written.
-    Claim = 10,
-    /// Supplementary groups.
-    Groups = 11,
-    /// Group.
-    Group = 12,
-    /// User.
-    User = 13,
-    /// Working directory.
-    Chdir = 14,
-    /// The program itself.
-    Exec = 15,
-    /// Killed before it could execute.
-    Killed = 16,
-    /// Its control group.
-    Cgroup = 17,
-}
-
-impl Step {
-    /// The word for it in an outcome.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Clone => "clone",
-            Self::Session => "session",
-            Self::Register => "register",
-            Self::Stdin => "stdin",
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-            Self::Rlimit => "rlimit",
-            Self::Nice => "nice",
-            Self::OomScore => "oom_score_adj",
-            Self::Claim => "claim",
-            Self::Groups => "groups",
-            Self::Group => "group",
-            Self::User => "user",
-            Self::Chdir => "chdir",
-            Self::Exec => "exec",
-            Self::Killed => "killed before exec",
-            Self::Cgroup => "cgroup",
-        }
-    }
-
-    /// Reads back the number that a child wrote.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Clone,
-            2 => Self::Session,
-            3 => Self::Register,
-            4 => Self::Stdin,
-            5 => Self::Stdout,
-            6 => Self::Stderr,
-            7 => Self::Rlimit,
-            8 => Self::Nice,
-            9 => Self::OomScore,
-            10 => Self::Claim,
-            11 => Self::Groups,
-            12 => Self::Group,
-            13 => Self::User,
-            14 => Self::Chdir,
-            15 => Self::Exec,
-            16 => Self::Killed,
-            17 => Self::Cgroup,
-            _ => return None,
-        })
-    }
-}
+pub use super::step::Step;
 
 /// How a standard descriptor is made.
 #[derive(Debug, Clone)]
@@ -192,7 +103,7 @@ pub struct Spawned {
     pub pid: i32,
     /// Its descriptor, where the kernel gives one.
     pub pidfd: Option<OwnedFd>,
-    /// What failed, if the child said so.
+    /// What failed, if the child said so or was killed before it came to its program.
     pub failed: Option<(Step, i32)>,
 }
 
@@ -222,6 +133,9 @@ struct Child<'a> {
     mask: libc::sigset_t,
     needs_start_time: bool,
     decision_fd: RawFd,
+    /// Set by the child right before its first `execve`. It writes into the memory that it shares with the
+    /// parent: a child that was killed on its way, perhaps before init ever heard of it, leaves it unset.
+    executing: bool,
     /// The descriptors from this number on do not go along; `None`: the table was copied as a whole.
     detach_from: Option<libc::c_uint>,
 }
@@ -264,6 +178,7 @@ impl Spawner {
             mask: unsafe { std::mem::zeroed() },
             needs_start_time: !pidfs_exists(),
             decision_fd: -1,
+            executing: false,
             detach_from: self.detaches.then(|| {
                 let socket = plan.register.as_ref().map_or(2, |register| register.socket.as_raw_fd());
                 libc::c_uint::try_from(socket.max(self.report_write.as_raw_fd()) + 1).unwrap_or(3)
@@ -296,7 +211,10 @@ impl Spawner {
         };
         // SAFETY: set by the kernel when CLONE_PIDFD worked, and nobody else's.
         let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-        Ok(Spawned { pid, pidfd, failed: self.read_report() })
+        // SAFETY: a local that the child, now gone from this memory, may have written to.
+        let executing = unsafe { ptr::read_volatile(&raw const child.executing) };
+        let killed = (!executing).then_some((Step::Killed, 0));
+        Ok(Spawned { pid, pidfd, failed: self.read_report().or(killed) })
     }
 
     fn read_report(&self) -> Option<(Step, i32)> {
@@ -555,6 +473,7 @@ impl Child<'_> {
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut());
+            ptr::write_volatile(&raw mut self.executing, true);
             for program in &self.plan.programs {
                 libc::execve(program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr());
                 let this = errno();

@@ -282,6 +282,9 @@ pub struct ReloadReply {
     pub restarted: Vec<JobName>,
     /// Jobs whose settings change without touching the run.
     pub updated: Vec<JobName>,
+    /// Configured jobs that cannot be taken over yet: a submitted job of that name is still at work.
+    #[serde(default)]
+    pub blocked: Vec<JobName>,
     /// Jobs left as they are.
     pub unchanged: usize,
 }

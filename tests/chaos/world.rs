@@ -72,7 +72,7 @@ impl World {
         let _say = OnFailure(self.settings.seed);
         eprintln!("CHAOS_SEED={}", self.settings.seed);
         self.daemon.up();
-        self.settle();
+        self.settle(&[]);
         self.lasting = self.look_at_lasting();
         let began = Instant::now();
         let mut order: Vec<Case> = Vec::new();
@@ -100,15 +100,8 @@ impl World {
 
     /// One round: wait a random while, kill, and wait until all is well.
     fn round(&mut self, case: Case) {
-        let mut victims: Vec<OwnedFd> = case
-            .roles()
-            .iter()
-            .map(|role| {
-                let pids = procs::roles(self.daemon.home(), role);
-                assert_eq!(pids.len(), 1, "{role}: {pids:?}");
-                procs::handle(pids[0]).expect("a role that lives")
-            })
-            .collect();
+        let old = self.role_pids(case);
+        let mut victims: Vec<OwnedFd> = old.iter().map(|(role, pid)| self.find(role, *pid)).collect();
         self.random.shuffle(&mut victims);
         procs::moment(Duration::from_micros(self.random.between(0, 120_000)));
         let from = boot_us();
@@ -125,7 +118,8 @@ impl World {
             procs::moment(Duration::from_micros(self.random.between(0, 1) * self.random.between(0, 60_000)));
             self.daemon.restart();
         }
-        self.settle();
+        // In a new namespace numbers begin anew, and nobody of the old one answers.
+        self.settle(if case == Case::Namespace { &[] } else { &old });
         let took = killed.elapsed();
         self.windows.push(Window { case, from, to: boot_us() });
         self.rounds.push(Round { case, took });
@@ -137,36 +131,61 @@ impl World {
         assert_eq!(now, self.lasting, "after {case:?}: a job died that was not told to");
     }
 
-    /// Waits until all three roles live, the instance is ready and what is to last is running.
-    fn settle(&mut self) {
+    /// The process ids that the status shows for those who are to die.
+    fn role_pids(&self, case: Case) -> Vec<(&'static str, i64)> {
+        let status = self.daemon.status();
+        let pid = |role: &str| status["instance"]["roles"][role]["pid"].as_i64().expect("it was well");
+        case.roles().iter().map(|role| (*role, pid(role))).collect()
+    }
+
+    /// The process that has this number where the instance lives. Its name alone is not enough: until
+    /// `execve` a new run bears the name of the keeper.
+    fn find(&self, role: &str, pid: i64) -> OwnedFd {
+        let wanted = procs::Part::Role(role.to_owned());
+        let is_it = |p: &procs::Proc| p.part == wanted && procs::innermost_pid(p.pid) == Some(pid);
+        let found = self.daemon.processes().into_iter().find(is_it);
+        procs::handle(found.unwrap_or_else(|| panic!("no {role} {pid}")).pid).expect("a role that lives")
+    }
+
+    /// Waits until all three roles live and are others than the old ones, the instance is ready and what
+    /// is to last is running.
+    fn settle(&mut self, old: &[(&str, i64)]) {
         let mut last = Value::Null;
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.daemon.try_status() {
-                if self.is_well(&status) {
+                if self.is_well(&status, old) {
                     break;
                 }
                 last = status;
             }
             assert!(Instant::now() < end, "not well in {PATIENCE:?}: {last:#}");
-            procs::moment(Duration::from_millis(2));
+            procs::moment(Duration::from_millis(5));
         }
     }
 
-    fn is_well(&self, status: &Value) -> bool {
+    /// The cheap looks first: listing all processes takes time from those that are to get well.
+    fn is_well(&self, status: &Value, old: &[(&str, i64)]) -> bool {
         let roles = ["init", "keeper", "supervisor"];
-        let alive = roles.iter().all(|role| {
-            status["instance"]["roles"][role]["pid"].is_i64()
-                && procs::roles(self.daemon.home(), role).len() == 1
-        });
         let lasting =
             |name: &Value| self.plans.iter().any(|p| p.end == End::Never && *name == p.name.as_str());
-        let jobs = status["jobs"].as_array();
-        let running = jobs.is_some_and(|jobs| {
+        let running = status["jobs"].as_array().is_some_and(|jobs| {
             jobs.len() == self.plans.len()
                 && jobs.iter().filter(|job| lasting(&job["name"])).all(|job| job["state"] == "running")
         });
-        alive && running && self.daemon.get("/v1/ready").is_some_and(|reply| reply.code == 200)
+        let pid = |role: &str| status["instance"]["roles"][role]["pid"].as_i64();
+        let known = roles.iter().all(|role| pid(role).is_some());
+        let new = old.iter().all(|(role, old)| pid(role) != Some(*old));
+        known && new && running && self.daemon.get("/v1/ready").is_some_and(|reply| reply.code == 200) && {
+            let processes = self.daemon.processes();
+            let count = |role: &str| {
+                processes
+                    .iter()
+                    .filter(|p| matches!(&p.part, procs::Part::Role(name) if name == role))
+                    .count()
+            };
+            roles.iter().all(|role| count(role) == 1)
+        }
     }
 
     fn look_at_lasting(&self) -> BTreeMap<String, (i64, String)> {

@@ -308,7 +308,7 @@ impl Daemon {
     pub fn kill_role(&self, role: &str) -> i32 {
         let pid = self.role(role);
         let handle = procs::handle(pid).unwrap_or_else(|| panic!("{role} ({pid}) is gone"));
-        assert!(procs::command_line(pid).starts_with(&format!("outlive: {role}")));
+        assert_eq!(procs::title(pid), format!("outlive: {role}"));
         procs::send(&handle, Signal::KILL);
         assert!(procs::wait_dead(&handle, PATIENCE), "{role} ({pid}) does not die");
         pid

@@ -95,11 +95,23 @@ pub fn command_line(pid: i32) -> String {
     text.trim().to_owned()
 }
 
+/// The first word that `ps` shows: the name the process was started by.
+pub fn title(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// The fields of `/proc/PID/stat` after the command name: `[0]` is the state, `[1]` the parent.
 pub fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The id that a process has in its own pid namespace.
+pub fn innermost_pid(pid: i32) -> Option<i64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
 }
 
 /// Whether there is such a process and it is no zombie.

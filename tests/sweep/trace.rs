@@ -19,6 +19,9 @@ use super::common::{PATIENCE, procs};
 /// Between two looks at threads of which none has stopped.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 
+/// The signal in a stop at a system call, with `PTRACE_O_TRACESYSGOOD`.
+const AT_SYSTEM_CALL: c_int = libc::SIGTRAP | 0x80;
+
 /// Whose system calls count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
@@ -53,6 +56,8 @@ pub struct Tracer {
     threads: BTreeMap<pid_t, Thread>,
     /// Whether the child of a start has been seen to get past `execve`.
     executed: bool,
+    /// Nothing is counted any more.
+    killing: bool,
 }
 
 enum Stop {
@@ -94,7 +99,8 @@ impl Tracer {
             Count::Child => libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACEEXEC,
         };
         let options = libc::PTRACE_O_TRACESYSGOOD | follow;
-        let mut tracer = Self { pid, count, options, threads: BTreeMap::new(), executed: false };
+        let mut tracer =
+            Self { pid, count, options, threads: BTreeMap::new(), executed: false, killing: false };
         // A thread made while this looks is either in the next listing or announced by its maker.
         while tracer.seize_listed()? {}
         Ok(tracer)
@@ -186,35 +192,38 @@ impl Tracer {
         None
     }
 
-    fn stopped(&mut self, tid: pid_t, status: c_int) -> Stop {
-        let signal = libc::WSTOPSIG(status);
-        let event = status >> 16;
+    /// Notes that a thread has stopped, and whom it has made.
+    fn note(&mut self, tid: pid_t, status: c_int) {
+        let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
         if let Some(thread) = self.threads.get_mut(&tid) {
             thread.stopped = true;
-            let delivered = event == 0 && signal != libc::SIGTRAP | 0x80;
-            thread.signal = if delivered { signal } else { 0 };
+            thread.signal = if event == 0 && signal != AT_SYSTEM_CALL { signal } else { 0 };
         }
+        if event == libc::PTRACE_EVENT_CLONE || event == libc::PTRACE_EVENT_VFORK {
+            let mut new: libc::c_ulong = 0;
+            let read = ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, ptr::from_mut(&mut new) as usize);
+            if let (Ok(_), Ok(new)) = (read, pid_t::try_from(new)) {
+                self.threads.insert(new, Thread { stopped: false, counted: !self.killing, signal: 0 });
+            }
+        }
+    }
+
+    fn stopped(&mut self, tid: pid_t, status: c_int) -> Stop {
+        self.note(tid, status);
+        let event = status >> 16;
+        let counted = self.threads.get(&tid).is_some_and(|thread| thread.counted);
         if event == 0
-            && signal == libc::SIGTRAP | 0x80
+            && counted
+            && libc::WSTOPSIG(status) == AT_SYSTEM_CALL
             && let Some(number) = entering(tid)
         {
             return Stop::Entry(tid, number);
         }
-        match event {
-            libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_VFORK => {
-                let mut new: libc::c_ulong = 0;
-                let read = ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, ptr::from_mut(&mut new) as usize);
-                if let (Ok(_), Ok(new)) = (read, pid_t::try_from(new)) {
-                    self.threads.insert(new, Thread { stopped: false, counted: true, signal: 0 });
-                }
-            }
-            libc::PTRACE_EVENT_EXEC => {
-                self.executed = true;
-                let _ = ptrace(libc::PTRACE_DETACH, tid, 0, 0);
-                self.threads.remove(&tid);
-                return Stop::Other;
-            }
-            _ => {}
+        if event == libc::PTRACE_EVENT_EXEC {
+            self.executed = true;
+            let _ = ptrace(libc::PTRACE_DETACH, tid, 0, 0);
+            self.threads.remove(&tid);
+            return Stop::Other;
         }
         self.resume(tid);
         Stop::Other
@@ -240,15 +249,16 @@ impl Tracer {
                 !tracer.threads.contains_key(&victim)
             }
         };
+        self.killing = true;
+        for (tid, thread) in &mut self.threads {
+            // What stopped before the kill does not stop again: only its end is to come.
+            if victim == self.pid || *tid == victim {
+                thread.stopped = false;
+            }
+            thread.counted = false;
+        }
         let end = Instant::now() + PATIENCE;
         while !gone(&self) {
-            // What stopped before the kill does not stop again: only its end is to come.
-            for thread in self.threads.values_mut().filter(|_| victim == self.pid) {
-                thread.stopped = false;
-            }
-            if let Some(thread) = self.threads.get_mut(&victim) {
-                thread.stopped = false;
-            }
             if self.step().is_none() {
                 procs::moment(LOOK_EVERY);
             }
@@ -259,32 +269,39 @@ impl Tracer {
         Ok(())
     }
 
-    /// Lets all threads go.
+    /// Lets all threads go, and children that come meanwhile.
     fn let_go(&mut self) {
-        let end = Instant::now() + PATIENCE;
         for (tid, thread) in &self.threads {
             if !thread.stopped {
                 let _ = ptrace(libc::PTRACE_INTERRUPT, *tid, 0, 0);
             }
         }
-        while let Some((tid, thread)) = self.threads.pop_first() {
-            let mut signal = thread.signal;
-            let mut stopped = thread.stopped;
-            while !stopped && Instant::now() < end {
-                match look(tid) {
-                    None => procs::moment(LOOK_EVERY),
-                    Some(Some(status)) if libc::WIFSTOPPED(status) => {
-                        let own = libc::WSTOPSIG(status);
-                        let delivered = status >> 16 == 0 && own != libc::SIGTRAP | 0x80;
-                        signal = if delivered { own } else { 0 };
-                        stopped = true;
-                    }
-                    Some(_) => break,
+        let end = Instant::now() + PATIENCE;
+        while !self.threads.is_empty() && Instant::now() < end {
+            let tids: Vec<pid_t> = self.threads.keys().copied().collect();
+            for tid in tids {
+                let ended = !self.threads[&tid].stopped && self.has_ended(tid);
+                let thread = &self.threads[&tid];
+                if thread.stopped {
+                    let _ = ptrace(libc::PTRACE_DETACH, tid, 0, usize::try_from(thread.signal).unwrap());
+                }
+                if thread.stopped || ended {
+                    self.threads.remove(&tid);
                 }
             }
-            if stopped {
-                let _ = ptrace(libc::PTRACE_DETACH, tid, 0, usize::try_from(signal).unwrap());
+            procs::moment(LOOK_EVERY);
+        }
+    }
+
+    /// Notes a stop, if there is one, and leaves the thread in it. True if it has ended.
+    fn has_ended(&mut self, tid: pid_t) -> bool {
+        match look(tid) {
+            None => false,
+            Some(Some(status)) if libc::WIFSTOPPED(status) => {
+                self.note(tid, status);
+                false
             }
+            Some(_) => true,
         }
     }
 }
