@@ -219,6 +219,12 @@ impl Keeper {
         } else if claim == Claim::None {
             claim = Claim::read(&decision);
         }
+        if claim == Claim::Cancelled && !self.state.run(id).0.exists() {
+            // The launch did not get beyond this directory. Without any directory the run counts as
+            // cancelled, and the supervisor knows whose it was.
+            let _ = std::fs::remove_dir_all(&self.runtime.run(id).0);
+            return;
+        }
         let record = self.read_run(id);
         match claim {
             Claim::Exec { boot_id, init, pid, pidfs, start_ticks, failed } => {

@@ -5,9 +5,9 @@
 //! never came into being:
 //!
 //! - `exit.json` is there: it ended as recorded;
-//! - the run directory is missing: the request never reached a keeper. The run directory is the first
-//!   thing that a launch makes, so nothing ran; after a reboot a directory may be lost that was never
-//!   synced, so then nothing is known;
+//! - the run directory is missing: the request never reached a keeper, or not far. A launch makes that
+//!   directory before it makes a process, so nothing ran; after a reboot a directory may be lost that was
+//!   never synced, so then nothing is known;
 //! - otherwise it may have run, and nobody can say how it ended.
 
 use crate::core::identity::Epoch;
@@ -32,7 +32,15 @@ pub(super) struct Open {
 pub(super) fn survey(state: &StateDir, epoch: &Epoch, open: Vec<Open>, inventory: Vec<RunStatus>) -> Survey {
     let mut runs: Vec<Surveyed> = Vec::with_capacity(open.len());
     let listed: std::collections::BTreeSet<RunId> = inventory.iter().map(|status| status.run).collect();
-    for status in inventory {
+    let owners: std::collections::BTreeMap<RunId, &JobName> = open.iter().map(|o| (o.run, &o.job)).collect();
+    for mut status in inventory {
+        // A keeper that died before it had written whose run this is has left that to us.
+        if let Some(owner) = owners.get(&status.run) {
+            status.job.clone_from(owner);
+            if let Some(record) = &mut status.ended {
+                record.job.clone_from(owner);
+            }
+        }
         runs.push(from_keeper(status, epoch));
     }
     for Open { run, job, this_epoch } in open.into_iter().filter(|open| !listed.contains(&open.run)) {

@@ -171,6 +171,22 @@ fn a_shutdown_ends_everything_also_when_init_is_gone() {
 }
 
 #[test]
+fn a_stand_in_takes_the_place_of_an_init_that_was_killed() {
+    let mut daemon = Daemon::start(&job("j", "hang", ""));
+    let before = daemon.wait_running("j");
+    let mut second = daemon.spawn_up();
+    until("the second to speak", || daemon.read("up.log").contains("standing in").then_some(()));
+    let mut first = daemon.take_up();
+    let old = daemon.kill_role("init");
+    assert_eq!(wait_child(&mut first, PATIENCE), Some(128 + 9));
+    assert_eq!(daemon.wait_role_back("init", old), second.id().cast_signed());
+    assert_eq!(daemon.wait_running("j"), before);
+    daemon.cli(["shutdown"]).expect(0);
+    assert_eq!(wait_child(&mut second, PATIENCE), Some(0));
+    assert_nothing_left(&daemon);
+}
+
+#[test]
 fn up_can_go_to_the_background() {
     let daemon = Daemon::prepare(&job("j", "hang", ""));
     daemon.cli(["up", "--detach", "-c", "outlive.toml"]).expect(0);

@@ -34,6 +34,8 @@ use trace::{Count, Tracer};
 const DEATHS_MAX: u32 = 3;
 /// More system calls than any operation takes: something goes round in circles.
 const POINTS_MAX: u64 = 3000;
+/// Faults in a row of the table after which it is given up.
+const FAULTS_MAX: usize = 8;
 /// System calls between two points of the short sweep.
 const STRIDE: u64 = 5;
 
@@ -134,7 +136,8 @@ fn sweep(role: Role, phase: Phase, settings: Settings) -> Row {
         };
         row.longest = n;
         let late = settings.until.is_some_and(|until| Instant::now() >= until);
-        if over || late || settings.at.is_some() || n > POINTS_MAX {
+        let hopeless = row.faults.len() >= FAULTS_MAX;
+        if over || late || hopeless || settings.at.is_some() || n > POINTS_MAX {
             return row;
         }
         n += stride;

@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_long, c_uint, pid_t};
 use rustix::process::Signal;
 
-use super::common::{PATIENCE, procs};
+use super::common::procs;
+
+/// Longest wait for anything that traced threads do.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks at threads of which none has stopped.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
@@ -137,7 +140,11 @@ impl Tracer {
         let mut since = Instant::now();
         while since.elapsed() < length {
             match self.step() {
-                Some(_) => since = Instant::now(),
+                Some(Stop::Entry(tid, _)) => {
+                    self.resume(tid);
+                    since = Instant::now();
+                }
+                Some(Stop::Other) => since = Instant::now(),
                 None => procs::moment(LOOK_EVERY),
             }
             if Instant::now() > end {
