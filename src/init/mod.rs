@@ -3,7 +3,7 @@
 //!
 //! # What it does
 //!
-//! - A child that dies is started again: at once, then after a delay that grows (see [`respawn`]).
+//! - A child that dies is started again: at once, then after a delay that grows (see `respawn`).
 //! - A run's main process that ends stays a zombie until the keeper has recorded how: init looks with
 //!   `WNOWAIT`, tells the keeper, and reaps when that is acknowledged. So a pid is never reused while
 //!   anybody may still act on it, and an outcome is never only in somebody's memory.

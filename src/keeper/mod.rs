@@ -9,7 +9,7 @@
 //!
 //! Runs are init's children, so their outcomes are safe. Their output waits in FIFOs that the runs
 //! themselves and init hold open. What the keeper knew is on disk (`run.json`, the claim, `exit.json`)
-//! and in init's table; [`survive`] reads it back. An end that the dead keeper had not recorded is told
+//! and in init's table; `survive` reads it back. An end that the dead keeper had not recorded is told
 //! again by init; one that it had recorded is found by the supervisor in `exit.json`.
 
 mod capture_link;

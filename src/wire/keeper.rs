@@ -1,7 +1,7 @@
 //! What supervisor and keeper say to each other on `keeper.sock`.
 //!
 //! JSON in length-prefixed frames (see [`super::frame`]) over a stream socket whose both ends check that
-//! the other has their uid. The supervisor sends [`Request`]s; the keeper answers each with a [`Reply`]
+//! the other has their uid. The supervisor sends [`Request`]s; the keeper answers each with a `Reply`
 //! that carries the request's `id`, and tells [`Notice`]s of its own accord. What a supervisor has not
 //! acknowledged is told again to the next one, through the inventory.
 //!
