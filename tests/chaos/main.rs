@@ -4,9 +4,10 @@
 //! Each round kills one, two or all three of init, keeper and supervisor, and waits until all three are
 //! back. What must hold afterwards depends on what was killed while a run ended:
 //!
-//! - anything but both init and keeper: every line of the run exactly once and in order, its outcome known and as told;
-//! - init and keeper both: what was written is there without a gap up to some line, and an outcome that nobody could
-//!   know is said as lost;
+//! - anything but init and keeper together: every line of the run exactly once and in order, its outcome
+//!   known and as told;
+//! - init and keeper together: what was written is there without a gap up to some line, and an outcome that
+//!   nobody could know is said as lost;
 //! - always: one end for each run, one start for each run, never two runs of a job at once, no job dies
 //!   that was not told to, nothing is left behind.
 //!
