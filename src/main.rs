@@ -41,6 +41,7 @@ fn play(role: Role, arguments: RoleArguments) -> Result<u8, String> {
         Role::Keeper => keeper::run(&keeper::Options {
             state_dir: arguments.state_dir,
             runtime_dir: arguments.runtime_dir,
+            open_files: arguments.open_files,
         })
         .map_err(text),
         Role::Supervisor => Ok(supervisor::run(&supervisor::Options {
@@ -49,6 +50,7 @@ fn play(role: Role, arguments: RoleArguments) -> Result<u8, String> {
             socket: arguments.socket,
             config: arguments.config,
             recovery: arguments.recovery,
+            born_us: arguments.born_us,
         })),
     }
 }

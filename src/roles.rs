@@ -47,6 +47,10 @@ pub struct RoleArguments {
     pub socket: PathBuf,
     /// Configuration file, absolute.
     pub config: Option<PathBuf>,
+    /// When the instance began, boot clock in microseconds: when its `up` had the lock.
+    pub born_us: u64,
+    /// The soft limit of open files that `up` was started with.
+    pub open_files: Option<u64>,
     /// Init: supervisor deaths within a minute that lead to recovery mode; 0: never.
     pub recovery_after: usize,
     /// Init: descriptors that stay open over its own `execve`.
@@ -70,7 +74,12 @@ impl RoleArguments {
             self.socket.clone().into(),
             "--recovery-after".into(),
             self.recovery_after.to_string().into(),
+            "--born".into(),
+            self.born_us.to_string().into(),
         ];
+        if let Some(limit) = self.open_files {
+            list.extend(["--open-files".into(), limit.to_string().into()]);
+        }
         if let Some(config) = &self.config {
             list.extend(["--config".into(), config.clone().into_os_string()]);
         }
@@ -90,16 +99,15 @@ impl RoleArguments {
                 continue;
             }
             let value = arguments.next().ok_or_else(|| format!("{} needs a value", name.display()))?;
-            let number = || -> Result<i32, String> {
-                let text = String::from_utf8_lossy(value.as_bytes());
-                text.parse().map_err(|_| format!("{} needs a number, not {text}", name.display()))
-            };
+            let number = || self::number::<i32>(&name, &value);
             match name.as_bytes() {
                 b"--state-dir" => parsed.state_dir = value.into(),
                 b"--runtime-dir" => parsed.runtime_dir = value.into(),
                 b"--socket" => parsed.socket = value.into(),
                 b"--config" => parsed.config = Some(value.into()),
                 b"--recovery-after" => parsed.recovery_after = usize::try_from(number()?).unwrap_or(0),
+                b"--born" => parsed.born_us = self::number(&name, &value)?,
+                b"--open-files" => parsed.open_files = Some(self::number(&name, &value)?),
                 b"--keep-open" => parsed.keep_open.push(number()?),
                 b"--table" => parsed.table = Some(number()?),
                 _ => return Err(format!("unknown argument {}", name.display())),
@@ -107,6 +115,11 @@ impl RoleArguments {
         }
         Ok(parsed)
     }
+}
+
+fn number<T: std::str::FromStr>(name: &OsStr, value: &OsStr) -> Result<T, String> {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    text.parse().map_err(|_| format!("{} needs a number, not {text}", name.display()))
 }
 
 #[cfg(test)]
@@ -121,6 +134,8 @@ mod tests {
             socket: "/r/c.sock".into(),
             config: Some("/etc/o.toml".into()),
             recovery_after: 5,
+            born_us: u64::MAX,
+            open_files: Some(1024),
             ..RoleArguments::default()
         };
         let texts = given.shared().into_iter().map(|text| OsString::from_vec(text.into_bytes()));

@@ -8,18 +8,21 @@
 use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::cli::code;
+use crate::cli::paths::Paths;
 use crate::cli::up::UpOptions;
 use crate::client::Client;
 use crate::config;
+use crate::control::PATH_BYTES_MAX;
 use crate::roles::{Role, RoleArguments};
 use crate::state_dir::layout::{RuntimeDir, StateDir};
-use crate::sys::{exec, flock, pidfd, signals};
+use crate::sys::{clock, exec, flock, pidfd, signals};
 use crate::wire::control::ShutdownRequest;
 
 pub use crate::supervisor::loader_environment;
@@ -59,17 +62,34 @@ fn say(text: &str) {
 
 fn try_run(options: UpOptions) -> Result<u8, Failure> {
     let config = find_config(&options)?;
+    check_sockets(&options.paths)?;
     let state = StateDir::create(&options.paths.state_dir).map_err(|e| failed(describe(&e)))?;
     RuntimeDir::create(&options.paths.runtime_dir).map_err(|e| failed(describe(&e)))?;
-    let lock = match flock::open(&state.lock()) {
-        Ok(flock::Tried::Held(lock)) => lock,
-        Ok(flock::Tried::Busy(_, holder)) => return stand_in(&options, holder.pid),
-        Err(error) => return Err(failed(format!("cannot lock {}: {error}", state.lock().display()))),
-    };
-    if options.detach {
-        return detach(&options, &state, lock, config);
+    let cannot = |error: io::Error| failed(format!("cannot lock {}: {error}", state.lock().display()));
+    let mut tried = flock::open(&state.lock()).map_err(cannot)?;
+    loop {
+        let (lock, holder) = match tried {
+            flock::Tried::Held(lock) if options.detach => return detach(&options, &state, lock, config),
+            flock::Tried::Held(lock) => return Err(become_init(&options, &lock, config)),
+            flock::Tried::Busy(lock, holder) => (lock, holder),
+        };
+        if holder.pid == 0 {
+            let dir = options.paths.state_dir.display();
+            return Err(failed(format!("an instance in another pid namespace holds {dir}")));
+        }
+        let process = pidfd::open(holder.pid);
+        // Still held by the same number after the descriptor was opened: it is the holder's. Otherwise the
+        // holder ended meanwhile, and its place may be free.
+        tried = match (flock::retry(lock).map_err(cannot)?, process) {
+            (flock::Tried::Busy(lock, now), Ok(process)) if now == holder => {
+                if let Some(code) = stand_in(&options, &state, &process)? {
+                    return Ok(code);
+                }
+                flock::retry(lock).map_err(cannot)?
+            }
+            (tried, _) => tried,
+        };
     }
-    Err(become_init(&options, &lock, config))
 }
 
 /// An error and what caused it, in one line.
@@ -94,6 +114,25 @@ fn find_config(options: &UpOptions) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
+/// A socket's path that the kernel would refuse is found out here, where somebody reads it, and not by a
+/// role that would be started again and again.
+fn check_sockets(paths: &Paths) -> Result<(), Failure> {
+    let keeper = RuntimeDir(paths.runtime_dir.clone()).keeper_socket();
+    for (path, option) in [(&keeper, "--runtime-dir"), (&paths.socket, "--socket")] {
+        let bytes = path.as_os_str().len();
+        if bytes > PATH_BYTES_MAX {
+            let (path, max) = (path.display(), PATH_BYTES_MAX);
+            return Err(failed(format!(
+                "the socket path {path} has {bytes} bytes, and the kernel allows {max}: choose a shorter one with {option}"
+            )));
+        }
+        if path.symlink_metadata().is_ok_and(|meta| !meta.file_type().is_socket()) {
+            return Err(failed(format!("{} is in the way of a socket: it is none itself", path.display())));
+        }
+    }
+    Ok(())
+}
+
 /// Replaces this process by init. Returns only on failure.
 fn become_init(options: &UpOptions, lock: &flock::Lock, config: Option<PathBuf>) -> Failure {
     let recovery_after = std::env::var(RECOVERY_AFTER_VARIABLE).ok().and_then(|text| text.parse().ok());
@@ -103,6 +142,8 @@ fn become_init(options: &UpOptions, lock: &flock::Lock, config: Option<PathBuf>)
         socket: options.paths.socket.clone(),
         config,
         recovery_after: recovery_after.unwrap_or(RECOVERY_AFTER),
+        born_us: clock::boot_us(),
+        open_files: exec::open_files_limit(),
         ..RoleArguments::default()
     };
     let kept = lock.as_raw_fd();
@@ -172,41 +213,43 @@ fn wait_until_ready(socket: &Path, process: Option<&OwnedFd>) -> bool {
     })
 }
 
-/// An instance lives already: wait for its end, and pass signals on to it.
-fn stand_in(options: &UpOptions, init: i32) -> Result<u8, Failure> {
+/// An instance lives already: wait for its end, and pass signals on to it. `None` if its init was killed
+/// and the rest goes on: then its place is ours to take.
+fn stand_in(options: &UpOptions, state: &StateDir, process: &OwnedFd) -> Result<Option<u8>, Failure> {
     let socket = &options.paths.socket;
-    if init == 0 {
-        return Err(failed(format!(
-            "an instance in another pid namespace holds {}",
-            options.paths.state_dir.display()
-        )));
-    }
-    let process =
-        pidfd::open(init).map_err(|e| failed(format!("the instance's init, process {init}: {e}")))?;
     if options.detach {
-        return if wait_until_ready(socket, Some(&process)) {
+        return if wait_until_ready(socket, Some(process)) {
             say("an instance is running here already");
-            Ok(code::OK)
+            Ok(Some(code::OK))
         } else {
             Err(failed("an instance is running here already, and does not answer"))
         };
     }
     let asked = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
     let signals = signals::block_all_and_open(&asked).map_err(|e| failed(format!("signals: {e}")))?;
-    say(&format!("an instance is running here already (init is process {init}); standing in for it"));
+    say("an instance is running here already; standing in for it");
     loop {
-        let mut fds = [PollFd::new(&process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let mut fds = [PollFd::new(process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         if poll(&mut fds, None).is_err() {
             continue;
         }
         if fds[0].revents().contains(PollFlags::IN) {
+            if has_orphans(state) {
+                say("the instance's init is gone, and the rest goes on; taking its place");
+                return Ok(None);
+            }
             say("the instance has ended");
-            return Ok(code::OK);
+            return Ok(Some(code::OK));
         }
         while let Some((signal, _)) = signals::read(&signals) {
             pass_on(socket, signal);
         }
     }
+}
+
+/// Whether a keeper or supervisor lives on without its init, which ends after both.
+fn has_orphans(state: &StateDir) -> bool {
+    [state.keeper_lock(), state.supervisor_lock()].iter().any(|lock| flock::is_held(lock))
 }
 
 fn pass_on(socket: &Path, signal: i32) {

@@ -33,6 +33,9 @@ pub enum Event {
         epoch: Epoch,
         /// Whether in recovery mode.
         recovery: bool,
+        /// Whether it goes on with a shutdown that its predecessor had begun.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ending: bool,
     },
     /// A configured job became known. Its settings stay in the configuration.
     #[serde(rename = "job.added")]

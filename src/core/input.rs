@@ -20,6 +20,9 @@ pub enum Input {
         epoch: Epoch,
         /// Whether it was started in recovery mode.
         recovery: bool,
+        /// When the instance began, boot clock in microseconds. A shutdown asked for since then is this
+        /// instance's own and goes on; an earlier one ended an instance that is gone.
+        born_us: u64,
     },
     /// The configured jobs, at start or by a reload: all of them, not a difference.
     Configured {

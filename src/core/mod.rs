@@ -88,12 +88,15 @@ pub struct ActAnswer {
 pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -> Decision {
     let mut d = Draft::new(state, now, fresh);
     match input {
-        Input::SupervisorStarted { generation, version, epoch, recovery } => {
+        Input::SupervisorStarted { generation, version, epoch, recovery, born_us } => {
+            let begun = d.instance.shutdown.as_ref().filter(|_| d.instance.epoch == *epoch);
+            let ending = begun.is_some_and(|shutdown| shutdown.since.boot_us >= *born_us);
             d.record(Event::SupervisorStarted {
                 generation: *generation,
                 version: version.clone(),
                 epoch: epoch.clone(),
                 recovery: *recovery,
+                ending,
             });
         }
         Input::Configured { specs, by } => reload::configured(&mut d, specs, by),

@@ -25,7 +25,7 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     strangers(d, survey);
     settle(d, survey, link);
     if d.ending() {
-        stop::exit_if_done(d);
+        stop::resume(d);
         return;
     }
     if link == Link::Recovering && !d.instance.recovery {

@@ -139,8 +139,8 @@ impl State {
     /// ignored, because a supervisor that cannot read its past must still look after its jobs.
     pub fn apply(&mut self, event: &Event, at: Stamp) {
         match event {
-            Event::SupervisorStarted { generation, version, epoch, recovery } => {
-                self.began(*generation, version, epoch, *recovery);
+            Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
+                self.began(*generation, version, epoch, (*recovery, *ending));
             }
             Event::OrphanFound { run, .. } => {
                 self.orphans.insert(*run);
@@ -226,7 +226,13 @@ impl State {
         self.deadlines.iter().take_while(move |(at, _)| at.boot_us <= now.boot_us).map(|(_, job)| job)
     }
 
-    fn began(&mut self, generation: Generation, version: &str, epoch: &Epoch, recovery: bool) {
+    fn began(
+        &mut self,
+        generation: Generation,
+        version: &str,
+        epoch: &Epoch,
+        (recovery, ending): (bool, bool),
+    ) {
         let old = &self.instance;
         let same_epoch = old.epoch == *epoch;
         let life = if !same_epoch || old.shutdown.is_some() {
@@ -244,7 +250,7 @@ impl State {
             recovery,
             link: Link::Recovering,
             life,
-            shutdown: None,
+            shutdown: if ending { old.shutdown.clone() } else { None },
         };
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();

@@ -154,6 +154,18 @@ pub(super) fn shutdown(d: &mut Draft<'_>, keep_jobs: bool, by: &Asked) {
     if known.is_none_or(|keeps| keeps != keep_jobs) {
         d.record(Event::ShutdownBegun { keep_jobs, by: by.clone() });
     }
+    end_all(d, keep_jobs);
+}
+
+/// A shutdown goes on after a survey: whatever is left of it is done, also by another supervisor than the
+/// one that began it.
+pub(super) fn resume(d: &mut Draft<'_>) {
+    if let Some(keep_jobs) = d.instance.shutdown.as_ref().map(|shutdown| shutdown.keep_jobs) {
+        end_all(d, keep_jobs);
+    }
+}
+
+fn end_all(d: &mut Draft<'_>, keep_jobs: bool) {
     if keep_jobs {
         d.effect(Effect::Exit { keep_jobs: true, code: 0 });
         return;

@@ -25,6 +25,9 @@
 //! registration decides: init shuts the old socket for reading, drains what was sent, and closes it. What
 //! was sent before is in the table; what comes later fails, and the child ends without having run.
 
+mod deaths;
+mod ending;
+mod messages;
 mod respawn;
 mod root;
 mod table;

@@ -7,9 +7,9 @@
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use super::respawn::Account;
-use crate::core::ids::RunId;
 use crate::sys::reap::Ended;
 use crate::sys::shared::close;
+use crate::wire::init::RunId;
 
 /// Runs that can be held at once. Beyond that a run is started without escrow.
 pub(super) const SLOTS: usize = 16_384;

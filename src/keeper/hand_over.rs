@@ -80,7 +80,7 @@ fn ask(runtime: &RuntimeDir) -> io::Result<Hand> {
         let mut byte = [0];
         io::Read::read_exact(&mut stream, &mut byte)?;
         decoder.feed(&byte);
-        match decoder.next().map_err(io::Error::other)? {
+        match decoder.take().map_err(io::Error::other)? {
             Some(FromKeeper::Reply { result: Ok(Answer::HandingOver { runs }), .. }) => break runs,
             Some(FromKeeper::Reply { result: Err(refusal), .. }) => return Err(io::Error::other(refusal)),
             Some(_) | None => {}

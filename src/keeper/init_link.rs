@@ -78,7 +78,7 @@ impl InitLink {
         let mut message = Message::about(Kind::Register, run, pid);
         message.flags = if child { CHILD } else { 0 };
         message.fds =
-            u8::from(stdout) * FDS_STDOUT | u8::from(stderr) * FDS_STDERR | u8::from(stdin) * FDS_STDIN;
+            (u8::from(stdout) * FDS_STDOUT) | (u8::from(stderr) * FDS_STDERR) | (u8::from(stdin) * FDS_STDIN);
         message
     }
 

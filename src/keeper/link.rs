@@ -152,7 +152,7 @@ impl Connection {
                 Err(_) => return Incoming::Closed(requests),
             }
             loop {
-                match self.decoder.next() {
+                match self.decoder.take() {
                     Ok(Some(request)) => requests.push(request),
                     Ok(None) => break,
                     Err(_) => return Incoming::Closed(requests),

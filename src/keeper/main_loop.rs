@@ -45,6 +45,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Runtime directory.
     pub runtime_dir: PathBuf,
+    /// The soft limit of open files that `up` was started with, which runs get; none: the one we find.
+    pub open_files: Option<u64>,
 }
 
 /// The keeper.
@@ -63,7 +65,7 @@ pub(super) struct Keeper {
     /// Where each run gets a control group, if a tree is delegated to us.
     pub(super) cgroups: Option<PathBuf>,
     pub(super) lists_children: bool,
-    /// The limit on open descriptors that we found; runs get it back.
+    /// The limit on open descriptors before any of us raised it; runs get it back.
     pub(super) descriptor_limit: Option<(u64, u64)>,
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
@@ -80,12 +82,15 @@ pub(super) struct Keeper {
 pub fn run(options: &Options) -> io::Result<u8> {
     signals::block_all();
     signals::default_dispositions();
-    let descriptor_limit = crate::sys::exec::raise_descriptor_limit();
+    let found = crate::sys::exec::raise_descriptor_limit();
+    let descriptor_limit = found.map(|(soft, hard)| (options.open_files.unwrap_or(soft).min(hard), hard));
     let init = InitLink::new(shared::inherit(ROLE_SOCKET).ok());
     crate::sys::exec::close_on_exec_from(3);
     rustix::process::chdir("/")?;
     let state = StateDir(options.state_dir.clone());
     let runtime = RuntimeDir(options.runtime_dir.clone());
+    // Its descriptors have low numbers, see `sys::spawn`.
+    let spawner = Spawner::new()?;
     let (lock, handed) = super::hand_over::take_place(&state, &runtime)?;
     let links = Links::listen(&runtime.keeper_socket())?;
     let newest = newest_generation(&generation_file(&runtime));
@@ -105,7 +110,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         newest,
         runs: BTreeMap::new(),
         capture,
-        spawner: Spawner::new()?,
+        spawner,
         to_sync: sync_thread()?,
         cgroups: cgroup::base(),
         lists_children: proc::lists_children(),
@@ -215,7 +220,7 @@ impl Keeper {
     }
 
     /// The instance is over. Ends that are being recorded still are; runs that are left go on.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.finish_ends();
         let _ = std::fs::remove_file(self.runtime.keeper_socket());
         self.quit = true;

@@ -83,6 +83,10 @@ impl Keeper {
                 if let Some(connection) = self.links.get_mut(number) {
                     connection.goodbye = true;
                 }
+                // The instance ends, and there is no init left that could tell us so.
+                if self.init.alive().is_none() {
+                    self.end();
+                }
                 Ok(Answer::Done)
             }
             Request::HandOver => Err(Refusal::Bad { why: "hand-over is answered elsewhere".to_owned() }),

@@ -113,7 +113,7 @@ impl Keeper {
                     Kind::Entry => entries.push((message.run, Held::from_entry(&message, fds))),
                     Kind::EntriesEnd => break,
                     Kind::Exited => ended.push(message),
-                    Kind::Quit => self.quit = true,
+                    Kind::Quit => self.end(),
                     _ => {}
                 },
                 Ok(None) => match self.init.socket() {
@@ -153,15 +153,14 @@ impl Keeper {
         }
         let runtime = self.runtime.run(id);
         let mode = record.as_ref().map_or(OutputMode::Merged, |record| record.output.mode);
-        if captures(mode) {
-            if let (Ok(stdout), Ok(stderr)) =
+        if captures(mode)
+            && let (Ok(stdout), Ok(stderr)) =
                 (reopen(held.stdout, &runtime.stdout()), reopen(held.stderr, &runtime.stderr()))
-            {
-                let settings = record.map(|record| record.output);
-                let settings = settings
-                    .unwrap_or_else(|| crate::core::spec::JobSpec::new(unknown_job(), Vec::new()).output);
-                self.begin_capture(id, settings, stdout, stderr, true);
-            }
+        {
+            let settings = record.map(|record| record.output);
+            let settings =
+                settings.unwrap_or_else(|| crate::core::spec::JobSpec::new(unknown_job(), Vec::new()).output);
+            self.begin_capture(id, settings, stdout, stderr, true);
         }
         match recorded {
             Some(record) => self.recall_end(id, record, held.child && !held.acked),

@@ -114,7 +114,7 @@ async fn introduce(socket: &Path, generation: Generation) -> Result<Connected, F
     write.write_all(&bytes).await?;
     let (mut who, mut buffer) = (None, vec![0; 64 * 1024]);
     loop {
-        while let Some(message) = decoder.next::<FromKeeper>()? {
+        while let Some(message) = decoder.take::<FromKeeper>()? {
             match message {
                 FromKeeper::Reply { result: Ok(Answer::Hello { pid, init, .. }), .. } => {
                     who = Some((pid, init))
@@ -142,7 +142,7 @@ async fn read_news(mut read: OwnedReadHalf, mut decoder: Decoder, tell: &mpsc::S
     let mut buffer = vec![0; 64 * 1024];
     loop {
         loop {
-            let news = match decoder.next::<FromKeeper>() {
+            let news = match decoder.take::<FromKeeper>() {
                 Ok(Some(FromKeeper::Reply { id, result })) => News::Reply { id, result },
                 Ok(Some(FromKeeper::Notice(notice))) => News::Notice(notice),
                 Ok(None) => break,

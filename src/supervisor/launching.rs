@@ -68,7 +68,7 @@ pub(super) fn launch(
 
 /// The environment of a job: what is inherited, what its user implies, what is configured, what we say.
 pub(super) fn variables(spec: &JobSpec) -> BTreeMap<OsString, OsString> {
-    let user = user_of(spec).ok().filter(|_| spec.user.is_some());
+    let user = spec.user.as_ref().and_then(|_| user_of(spec).ok());
     let mut env: BTreeMap<OsString, OsString> = std::env::vars_os()
         .filter(|(name, _)| {
             let wanted =

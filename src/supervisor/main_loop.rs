@@ -62,6 +62,8 @@ pub(super) struct Supervisor {
     pub(super) read_only: Option<ReadOnly>,
     pub(super) generation: Generation,
     pub(super) recovery: bool,
+    /// When the instance began, boot clock.
+    pub(super) born_us: u64,
     pub(super) epoch: Epoch,
     pub(super) init: InitLink,
     pub(super) keeper: Option<Requests>,
@@ -205,6 +207,7 @@ impl Supervisor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: self.epoch.clone(),
             recovery: self.recovery,
+            born_us: self.born_us,
         };
         self.decide(&started, &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;

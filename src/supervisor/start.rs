@@ -18,7 +18,7 @@ use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::event::Event;
 use crate::core::identity::Epoch;
-use crate::core::ids::Generation;
+use crate::core::ids::{Generation, RunId};
 use crate::core::state::State;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::{flock, identity, pidfd};
@@ -37,6 +37,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Watch and adopt, start nothing by itself.
     pub recovery: bool,
+    /// When the instance began, boot clock in microseconds.
+    pub born_us: u64,
 }
 
 /// Exit code when the supervisor cannot do its work at all.
@@ -182,15 +184,16 @@ fn control_socket(
     tokio::net::UnixListener::from_std(listener).map_err(failed)
 }
 
-fn assemble(
-    options: &Options,
-    state_dir: StateDir,
-    init: InitLink,
-    accepted: Accepted,
-) -> Result<(Supervisor, Sources, Handle), String> {
-    let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
-    let mut state = State::new();
-    state.keep_runs = keep_runs(&accepted.config);
+/// The event log, read to its end.
+struct Replayed {
+    journal: crate::journal::Journal,
+    seq: u64,
+    /// Runs that an earlier epoch had asked for and not seen the end of.
+    old_epoch: BTreeSet<RunId>,
+}
+
+/// Remembers everything that is in the event log, and says what is wrong with it.
+fn replay(state_dir: &StateDir, state: &mut State) -> Result<Replayed, String> {
     let mut seq = 0;
     let mut old_epoch = BTreeSet::new();
     let (journal, report) = super::event_log::open(&state_dir.0, |line| {
@@ -215,6 +218,19 @@ fn assemble(
     for (first, last) in &report.missing {
         tracing::warn!(first, last, "these entries of the event log are missing");
     }
+    Ok(Replayed { journal, seq, old_epoch })
+}
+
+fn assemble(
+    options: &Options,
+    state_dir: StateDir,
+    init: InitLink,
+    accepted: Accepted,
+) -> Result<(Supervisor, Sources, Handle), String> {
+    let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
+    let mut state = State::new();
+    state.keep_runs = keep_runs(&accepted.config);
+    let Replayed { journal, seq, mut old_epoch } = replay(&state_dir, &mut state)?;
     let generation = Generation(state.instance.generation.0 + 1);
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
     let Accepted { config, problem, inherited } = accepted;
@@ -247,6 +263,7 @@ fn assemble(
         read_only: None,
         generation,
         recovery: options.recovery,
+        born_us: options.born_us,
         epoch,
         init,
         keeper: None,

@@ -17,24 +17,38 @@ use crate::wire::control::{
 impl Supervisor {
     /// Publishes what changed.
     pub(super) fn publish(&mut self) {
-        let mut view = View::clone(&self.view.borrow());
-        for name in std::mem::take(&mut self.dirty) {
-            match self.job_status(&name) {
-                Some(status) => {
-                    view.jobs.insert(name.clone(), Arc::new(status));
-                    let runs = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
-                    view.runs.insert(name, Arc::new(runs));
-                }
-                None => {
-                    view.jobs.remove(&name);
-                    view.runs.remove(&name);
+        let changed: Vec<_> = std::mem::take(&mut self.dirty)
+            .into_iter()
+            .map(|name| {
+                let shown = self.job_status(&name).map(|status| {
+                    let runs: Vec<_> = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
+                    (Arc::new(status), Arc::new(runs))
+                });
+                (name, shown)
+            })
+            .collect();
+        let instance = Arc::new(self.instance());
+        let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
+        let seq = self.seq;
+        self.view.send_modify(|view| {
+            // A reader that still looks at the last view keeps it, and we change a copy.
+            let view = Arc::make_mut(view);
+            for (name, shown) in changed {
+                match shown {
+                    Some((status, runs)) => {
+                        view.jobs.insert(name.clone(), status);
+                        view.runs.insert(name, runs);
+                    }
+                    None => {
+                        view.jobs.remove(&name);
+                        view.runs.remove(&name);
+                    }
                 }
             }
-        }
-        view.instance = Arc::new(self.instance());
-        view.seq = self.seq;
-        view.ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
-        self.view.send_replace(Arc::new(view));
+            view.instance = instance;
+            view.seq = seq;
+            view.ready = ready;
+        });
     }
 
     pub(super) fn instance(&self) -> Instance {

@@ -127,6 +127,12 @@ pub fn raise_descriptor_limit() -> Option<(u64, u64)> {
     Some((limit.current?, limit.maximum?))
 }
 
+/// The soft limit of open descriptors; none if there is no limit.
+#[must_use]
+pub fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Makes a command start in a session of its own, so that nothing of this terminal reaches it.
 pub fn in_a_session_of_its_own(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

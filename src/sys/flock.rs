@@ -51,6 +51,20 @@ pub fn open(path: &Path) -> io::Result<Tried> {
     retry(Lock { fd })
 }
 
+/// Whether another process holds the lock of this file; false if there is no such file. Takes nothing, not
+/// even for a moment. Not for a file that this process has locked.
+#[must_use]
+pub fn is_held(path: &Path) -> bool {
+    let Ok(fd) = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+    else {
+        return false;
+    };
+    let mut wanted = record(libc::F_WRLCK);
+    // SAFETY: the descriptor is open; the kernel fills in who holds it.
+    let asked = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETLK, &raw mut wanted) };
+    asked == 0 && i32::from(wanted.l_type) != libc::F_UNLCK
+}
+
 /// Tries again.
 pub fn retry(lock: Lock) -> io::Result<Tried> {
     let mut wanted = record(libc::F_WRLCK);

@@ -17,6 +17,10 @@
 //! A failure is told through a close-on-exec pipe as (step, errno), and also written behind the claim,
 //! so that it is not taken for an exit of the program if nobody is left to read the pipe.
 //!
+//! The child begins with the spawner's descriptors, not with a copy of them, and then keeps only the first
+//! few in a table of its own: a keeper of a thousand runs has thousands, and copying and closing them all
+//! would cost more than everything else here. So nothing may be opened or closed before that.
+//!
 //! In the child only system calls on memory prepared by the parent are made: no allocation, no locks.
 
 use std::ffi::{CStr, CString};
@@ -109,6 +113,8 @@ pub struct Spawner {
     stack: *mut libc::c_void,
     report_read: OwnedFd,
     report_write: OwnedFd,
+    /// Whether `close_range(2)` can give a child a table of its own.
+    detaches: bool,
 }
 
 const STACK_BYTES: usize = 128 * 1024;
@@ -130,6 +136,8 @@ struct Child<'a> {
     /// Set by the child right before its first `execve`. It writes into the memory that it shares with the
     /// parent: a child that was killed on its way, perhaps before init ever heard of it, leaves it unset.
     executing: bool,
+    /// The descriptors from this number on do not go along; `None`: the table was copied as a whole.
+    detach_from: Option<libc::c_uint>,
 }
 
 impl Spawner {
@@ -151,7 +159,7 @@ impl Spawner {
         if stack == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { stack, report_read, report_write })
+        Ok(Self { stack, report_read, report_write, detaches: can_detach() })
     }
 
     /// Starts a child of our parent. The calling thread waits until the child has executed or ended.
@@ -171,7 +179,12 @@ impl Spawner {
             needs_start_time: !pidfs_exists(),
             decision_fd: -1,
             executing: false,
+            detach_from: self.detaches.then(|| {
+                let socket = plan.register.as_ref().map_or(2, |register| register.socket.as_raw_fd());
+                libc::c_uint::try_from(socket.max(self.report_write.as_raw_fd()) + 1).unwrap_or(3)
+            }),
         };
+        let files = if child.detach_from.is_some() { libc::CLONE_FILES } else { 0 };
         let mut pidfd: RawFd = -1;
         // SAFETY: the stack is ours, large enough, and grows down from its end; the child runs `start` on
         // `child`, which outlives it because CLONE_VFORK suspends this thread until it has executed or
@@ -181,7 +194,7 @@ impl Spawner {
             let mut before: libc::sigset_t = std::mem::zeroed();
             libc::sigfillset(&raw mut all);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-            let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT | libc::SIGCHLD;
+            let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT | libc::SIGCHLD | files;
             let top = self.stack.byte_add(STACK_BYTES);
             let argument: *mut Child<'_> = &raw mut child;
             let mut pid = libc::clone(start, top, flags | libc::CLONE_PIDFD, argument.cast(), &raw mut pidfd);
@@ -226,6 +239,13 @@ impl Drop for Spawner {
 fn pidfs_exists() -> bool {
     super::pidfd::open(rustix::process::getpid().as_raw_nonzero().get())
         .is_ok_and(|fd| super::identity::pidfs_inode(&fd) != 0)
+}
+
+/// Whether the kernel knows `close_range(2)`, and lets us use it. Asked in a way that changes nothing.
+fn can_detach() -> bool {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: no descriptor has this number.
+    unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, flags) == 0 }
 }
 
 /// The child's whole life before `execve`.
@@ -277,10 +297,11 @@ impl Child<'_> {
     }
 
     fn prepare(&mut self) -> Result<(), Failed> {
-        // SAFETY (whole function): system calls on prepared memory only.
+        // SAFETY: system calls on prepared memory only, in the whole function.
         unsafe {
             check(Step::Session, libc::setsid())?;
             self.register()?;
+            self.detach()?;
             if let Some(list) = &self.plan.cgroup {
                 let fd = check(Step::Cgroup, libc::open(list.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
                 let moved = libc::write(fd, c"0".as_ptr().cast(), 1);
@@ -371,6 +392,16 @@ impl Child<'_> {
             }
         }
         true
+    }
+
+    /// Leaves the spawner's table of descriptors with the few that are still needed.
+    fn detach(&self) -> Result<(), Failed> {
+        let Some(first) = self.detach_from else { return Ok(()) };
+        // SAFETY: no memory is touched.
+        let done = unsafe {
+            libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)
+        };
+        check(Step::Clone, if done == 0 { 0 } else { -1 }).map(|_| ())
     }
 
     fn stdio(&self) -> Result<(), Failed> {

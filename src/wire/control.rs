@@ -37,7 +37,8 @@ pub struct Instance {
     pub state_dir: String,
     /// Configuration file, if there is one.
     pub config: Option<String>,
-    /// Whether that file differs from the configuration in force (`outlive reload` applies it).
+    /// Whether that file, when this supervisor began, differed from the configuration in force, which is
+    /// its predecessor's (`outlive reload` applies the file).
     pub config_changed: bool,
     /// What does not work, in words; empty when all is well.
     pub degraded: Vec<String>,

@@ -54,7 +54,7 @@ impl Decoder {
     }
 
     /// The next complete message, if there is one. After an error the stream is out of step: close it.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let waiting = &self.buffer[self.consumed..];
         let Some((prefix, rest)) = waiting.split_first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
@@ -82,7 +82,7 @@ mod tests {
             let mut got: Vec<String> = Vec::new();
             for part in [&bytes[..cut], &bytes[cut..]] {
                 decoder.feed(part);
-                while let Some(message) = decoder.next().unwrap() {
+                while let Some(message) = decoder.take().unwrap() {
                     got.push(message);
                 }
             }
@@ -94,9 +94,9 @@ mod tests {
     fn garbage_is_an_error_not_a_panic() {
         let mut decoder = Decoder::default();
         decoder.feed(b"GET / HTTP/1.1\r\n\r\n");
-        assert!(matches!(decoder.next::<String>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(decoder.take::<String>(), Err(FrameError::TooLong(_))));
         let mut decoder = Decoder::default();
         decoder.feed(&[3, 0, 0, 0, b'{', b'{', b'{']);
-        assert!(matches!(decoder.next::<String>(), Err(FrameError::Json(_))));
+        assert!(matches!(decoder.take::<String>(), Err(FrameError::Json(_))));
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Version 1. A message of an unknown kind is ignored.
 
-use crate::core::ids::RunId;
+pub use crate::core::ids::RunId;
 
 /// Length of every message in bytes.
 pub const BYTES: usize = 64;

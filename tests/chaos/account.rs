@@ -42,9 +42,11 @@ pub struct Account {
 impl Account {
     /// Reads the events since the last time and checks every run that ended.
     pub fn settle(&mut self, daemon: &Daemon, plans: &[Plan], windows: &[Window]) {
+        let events = daemon.events();
+        // Read after the events: the mark of a run that has ended is there.
         let started = starts(&daemon.read("marks"));
         let from = self.seen;
-        for event in daemon.events() {
+        for event in events {
             let seq = event["seq"].as_u64().unwrap();
             if seq < from {
                 continue;

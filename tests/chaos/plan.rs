@@ -103,7 +103,7 @@ pub fn jobs(count: usize, random: &mut Random) -> Vec<Plan> {
 
 fn one(n: usize, random: &mut Random) -> Plan {
     let name = format!("j{n}");
-    let each_ms = random.between(1, 6);
+    let each_ms = random.between(1, 10);
     let verb = if n % 4 == 1 { "lines-err" } else { "lines" };
     let rude = if n % 5 == 2 { "nonblock " } else { "" };
     let (lines, end, last) = match n % 3 {
@@ -122,7 +122,7 @@ fn one(n: usize, random: &mut Random) -> Plan {
         5 => "output = { max_size = \"2KiB\", keep = 100000, compress = true }\n",
         _ => "",
     };
-    let policy = "restart = \"always\"\nbackoff = { initial = \"1ms\", max = \"20ms\" }\n\
+    let policy = "restart = \"always\"\nbackoff = { initial = \"5ms\", max = \"20ms\" }\n\
                   start_limit = { count = 0 }\n";
     Plan { config: job(&name, &script, &format!("{policy}{output}")), name, lines, end }
 }

@@ -40,7 +40,15 @@ pub struct World {
     rounds: Vec<Round>,
     /// Process and run of those that never end.
     lasting: BTreeMap<String, (i64, String)>,
+    /// Each role's present life: since when it has been well, and how many before it were short.
+    lives: BTreeMap<&'static str, (Instant, u32)>,
 }
+
+/// A role that became ready and lived this long is started again at once when it dies; after shorter lives
+/// init waits longer and longer.
+const CALM: Duration = Duration::from_millis(1100);
+/// Short lives in a row, until the next one is let be a calm one.
+const SHORT_LIVES: u32 = 3;
 
 /// Says the seed when a test fails.
 struct OnFailure(u64);
@@ -65,7 +73,17 @@ impl World {
         daemon.env.push(("OUTLIVE_RECOVERY_AFTER".to_owned(), "0".to_owned()));
         daemon.wrapper.clone_from(&settings.wrapper);
         let (account, windows, rounds) = (Account::default(), Vec::new(), Vec::new());
-        Self { settings, random, plans, daemon, account, windows, rounds, lasting: BTreeMap::new() }
+        Self {
+            settings,
+            random,
+            plans,
+            daemon,
+            account,
+            windows,
+            rounds,
+            lasting: BTreeMap::new(),
+            lives: BTreeMap::new(),
+        }
     }
 
     pub fn run(mut self) {
@@ -102,6 +120,7 @@ impl World {
     fn round(&mut self, case: Case) {
         let old = self.role_pids(case);
         let mut victims: Vec<OwnedFd> = old.iter().map(|(role, pid)| self.find(role, *pid)).collect();
+        self.pace(&old, &victims);
         self.random.shuffle(&mut victims);
         procs::moment(Duration::from_micros(self.random.between(0, 120_000)));
         let from = boot_us();
@@ -123,12 +142,32 @@ impl World {
         let took = killed.elapsed();
         self.windows.push(Window { case, from, to: boot_us() });
         self.rounds.push(Round { case, took });
+        let now = Instant::now();
+        if case.ends_init() {
+            self.lives.clear();
+        }
+        for role in case.roles() {
+            self.lives.entry(role).or_insert((now, 0)).0 = now;
+        }
         let now = self.look_at_lasting();
         if case == Case::Namespace {
             assert!(now.iter().all(|(name, new)| new.1 != self.lasting[name].1), "{now:?}");
             self.lasting.clone_from(&now);
         }
         assert_eq!(now, self.lasting, "after {case:?}: a job died that was not told to");
+    }
+
+    /// Lets a role that has had too many short lives live on for a while.
+    fn pace(&mut self, old: &[(&'static str, i64)], victims: &[OwnedFd]) {
+        for ((role, _), victim) in old.iter().zip(victims) {
+            let (since, short) = *self.lives.entry(role).or_insert((Instant::now(), 0));
+            let left = CALM.saturating_sub(since.elapsed());
+            let calm = left.is_zero() || short >= SHORT_LIVES;
+            if calm {
+                assert!(!procs::wait_dead(victim, left), "{role} died by itself");
+            }
+            self.lives.insert(role, (since, if calm { 0 } else { short + 1 }));
+        }
     }
 
     /// The process ids that the status shows for those who are to die.

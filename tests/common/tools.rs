@@ -126,6 +126,20 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A run that ended while none of us lived: lost, with the reason why. Where whoever inherited the process
+/// has not reaped it, its zombie still says how it ended; then the truth, and nothing else, is as good.
+#[track_caller]
+pub fn assert_true_or_lost(record: &Value, (kind, field, number): (&str, &str, i64)) {
+    let outcome = &record["outcome"];
+    if outcome["kind"] == "lost" {
+        assert!(!outcome["why"].as_str().unwrap().is_empty(), "{record:#}");
+    } else {
+        assert_eq!(record["source"], "proc_stat", "{record:#}");
+        assert_eq!(outcome["kind"], kind, "{record:#}");
+        assert_eq!(outcome[field], number, "{record:#}");
+    }
+}
+
 /// The process id in a job's status.
 pub fn pid_of(job: &Value) -> i32 {
     i32::try_from(job["pid"].as_i64().unwrap()).unwrap()

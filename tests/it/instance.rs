@@ -131,6 +131,61 @@ fn a_stand_in_goes_when_the_instance_goes() {
     assert_eq!(wait_child(&mut second, PATIENCE), Some(0));
 }
 
+/// Accepted is accepted: whoever kills the supervisor in the middle of a shutdown gets a shutdown.
+#[test]
+fn a_shutdown_outlives_the_supervisor_that_began_it() {
+    let mut daemon = Daemon::start(
+        &[
+            job("j", "hang", "restart = \"always\""),
+            job("k", "ignore TERM hang", "stop = { signal = \"TERM\", timeout = \"400ms\" }"),
+        ]
+        .concat(),
+    );
+    daemon.wait_running("j");
+    daemon.wait_running("k");
+    daemon.cli(["shutdown", "--no-wait"]).expect(0);
+    let supervisor = procs::roles(daemon.home(), "supervisor");
+    for handle in supervisor.into_iter().filter_map(procs::handle) {
+        procs::send(&handle, Signal::KILL);
+    }
+    assert_eq!(daemon.wait_up_ended(), 0);
+    assert_nothing_left(&daemon);
+    assert_eq!(daemon.events_of("run.requested", "j").len(), 1);
+    // The next one is another instance.
+    daemon.up();
+    daemon.wait_running("j");
+}
+
+#[test]
+fn a_shutdown_ends_everything_also_when_init_is_gone() {
+    let mut daemon = Daemon::start(&job("j", "hang", ""));
+    daemon.wait_running("j");
+    daemon.kill_role("init");
+    until("init to be missed", || {
+        daemon.try_status()?["instance"]["roles"]["init"]["pid"].is_null().then_some(())
+    });
+    daemon.cli(["shutdown"]).expect(0);
+    assert_nothing_left(&daemon);
+    let mut old = daemon.take_up();
+    assert!(wait_child(&mut old, PATIENCE).is_some());
+}
+
+#[test]
+fn a_stand_in_takes_the_place_of_an_init_that_was_killed() {
+    let mut daemon = Daemon::start(&job("j", "hang", ""));
+    let before = daemon.wait_running("j");
+    let mut second = daemon.spawn_up();
+    until("the second to speak", || daemon.read("up.log").contains("standing in").then_some(()));
+    let mut first = daemon.take_up();
+    let old = daemon.kill_role("init");
+    assert_eq!(wait_child(&mut first, PATIENCE), Some(128 + 9));
+    assert_eq!(daemon.wait_role_back("init", old), second.id().cast_signed());
+    assert_eq!(daemon.wait_running("j"), before);
+    daemon.cli(["shutdown"]).expect(0);
+    assert_eq!(wait_child(&mut second, PATIENCE), Some(0));
+    assert_nothing_left(&daemon);
+}
+
 #[test]
 fn up_can_go_to_the_background() {
     let daemon = Daemon::prepare(&job("j", "hang", ""));

@@ -25,3 +25,4 @@ mod restart;
 mod stdin;
 mod stop;
 mod tidy;
+mod wrong_config;

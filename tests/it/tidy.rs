@@ -32,6 +32,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("client", &["core", "wire"]),
     ("roles", &[]),
     ("cli", &["core", "wire", "client", "config"]),
+    // From a command line to an instance: the one place that knows both sides.
+    (
+        "up",
+        &[
+            "cli",
+            "client",
+            "config",
+            "control::PATH_BYTES_MAX",
+            "roles",
+            "state_dir",
+            "supervisor",
+            "sys",
+            "wire",
+        ],
+    ),
 ];
 
 /// What `core` may not name: clocks, I/O, threads, logging, async.
@@ -53,7 +68,7 @@ const NOT_IN_CORE: &[&str] = &[
 ];
 
 /// The only modules that may name tokio.
-const TOKIO_IN: &[&str] = &["supervisor", "control", "client", "cli"];
+const TOKIO_IN: &[&str] = &["supervisor", "control", "client", "cli", "up"];
 
 /// Longest file, in lines.
 const LINES_MAX: usize = 600;

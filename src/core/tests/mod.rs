@@ -144,6 +144,20 @@ impl World {
             version: "1".to_owned(),
             epoch: epoch(epoch_no),
             recovery,
+            // Each supervisor of these tests is the first of an instance.
+            born_us: self.now.boot_us + 1,
+        })
+    }
+
+    /// Another supervisor of an instance that has been there from the beginning.
+    pub(super) fn successor(&mut self) -> Decision {
+        self.generation += 1;
+        self.feed(Input::SupervisorStarted {
+            generation: Generation(self.generation),
+            version: "1".to_owned(),
+            epoch: epoch(1),
+            recovery: false,
+            born_us: 0,
         })
     }
 

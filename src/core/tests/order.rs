@@ -3,7 +3,7 @@
 use super::super::input::{Fact, Input};
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart};
 use super::super::time::Millis;
-use super::{World, exited, expect, identity, name, operator, spec, told};
+use super::{World, exited, expect, identity, name, operator, record, spec, told};
 
 fn after(text: &str, deps: &[&str]) -> JobSpec {
     JobSpec { depends_on: deps.iter().map(|dep| name(dep)).collect(), ..spec(text) }
@@ -198,6 +198,41 @@ fn a_shutdown_before_the_survey_is_carried_out_after_it() {
     expect(&decision, &["supervisor.surveyed", "run.adopted a", step, "> TERM 1 process cont"]);
     let decision = world.ended("a", 1, exited(0), false);
     expect(&decision, &["run.ended a exit 0", "> forget 1", "> exit 0 keep=false"]);
+}
+
+#[test]
+fn a_shutdown_goes_on_under_the_next_supervisor_and_starts_nothing() {
+    let specs = [spec("a"), JobSpec { depends_on: vec![name("a")], ..spec("b") }];
+    let mut world = World::with(&specs);
+    world.launched(1);
+    world.launched(2);
+    expect(
+        &world.shutdown(),
+        &["shutdown.begun", "run.stopping b", "run.stop_step b 0", "> TERM 2 process cont"],
+    );
+    world.replayed();
+    world.successor();
+    expect(&world.configured(&specs), &[]);
+    // `b` ended while there was no supervisor: it is not started again, and `a` has its turn.
+    let (a, ended) = (
+        Fact::Alive { identity: identity(101), started: world.now },
+        Fact::Ended { record: Box::new(record("b", 2, exited(0), (None, world.now))), leftovers: false },
+    );
+    let decision = world.surveyed(vec![(1, "a", a), (2, "b", ended)]);
+    let told = told(&decision);
+    assert!(told.iter().any(|line| line == "run.stopping a"), "{told:?}");
+    assert!(!told.iter().any(|line| line.starts_with("run.requested")), "{told:?}");
+    let decision = world.ended("a", 1, exited(0), false);
+    expect(&decision, &["run.ended a exit 0", "> forget 1", "> exit 0 keep=false"]);
+    // Killed before it could say that: said again.
+    world.replayed();
+    world.successor();
+    expect(&world.surveyed(Vec::new()), &["supervisor.surveyed", "> exit 0 keep=false"]);
+    // Another instance begins anew.
+    world.replayed();
+    world.supervisor(1, false);
+    world.configured(&specs);
+    assert!(self::told(&world.surveyed(Vec::new())).iter().any(|line| line.starts_with("run.requested a")));
 }
 
 #[test]
