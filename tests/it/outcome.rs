@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{Daemon, is_root, job, misbehave};
+use crate::common::{Daemon, is_root, job, misbehave, until};
 
 const TASKS: &str = "[defaults]\nkind = \"task\"\n";
 
@@ -112,6 +112,21 @@ fn a_directory_that_went_away_is_a_failed_chdir() {
     assert_eq!(job["outcome"]["kind"], "not_started", "{job:#}");
     assert_eq!(job["outcome"]["step"], "chdir", "{job:#}");
     assert_eq!(job["outcome"]["errno"], libc::ENOENT, "{job:#}");
+}
+
+/// Such a child had told init of itself, and its failure is recorded before init has reaped it.
+#[test]
+fn starts_that_fail_leave_no_descriptors_in_init() {
+    let daemon = Daemon::start(
+        "[job.j]\ncommand = [\"/no/such/program\"]\nrestart = \"always\"\n\
+         backoff = { initial = \"1ms\", max = \"1ms\" }\nstart_limit = { count = 30, within = \"1m\" }\n",
+    );
+    let init = daemon.role("init");
+    daemon.wait_state("j", "fatal");
+    until("descriptors of two sockets, signals, lock, table and a few more", || {
+        let open = fs::read_dir(format!("/proc/{init}/fd")).unwrap().count();
+        (open < 20).then_some(())
+    });
 }
 
 #[test]
