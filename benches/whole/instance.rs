@@ -1,10 +1,12 @@
 //! One instance of the product, in directories of its own.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,21 +17,36 @@ use crate::{Settings, proc};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A directory that is removed again.
+/// Directories of finished rounds. They are removed when all is measured: a file system that has just
+/// removed thousands of files is slow at making new ones (ext4 passes over every inode number that was
+/// freed in the last seconds), and the next round would pay for it.
+static FINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes what the rounds left behind.
+pub(crate) fn clean_up() {
+    for dir in FINISHED.lock().unwrap().drain(..) {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
+
+/// A directory that is removed in the end.
 pub(crate) struct Home(pub(crate) PathBuf);
 
 impl Home {
     pub(crate) fn new(base: &Path) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = base.join(format!("outlive-bench-{}-{number}", std::process::id()));
-        std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("making {}: {e}", dir.display()));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .unwrap_or_else(|e| panic!("making {}: {e}", dir.display()));
         Self(dir)
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        FINISHED.lock().unwrap().push(std::mem::take(&mut self.0));
     }
 }
 
@@ -51,6 +68,8 @@ pub(crate) fn configuration(defaults: &str, commands: &[Vec<String>]) -> String 
 pub(crate) struct Instance {
     init: Child,
     pub(crate) home: Home,
+    /// The runtime directory, in memory where there is such a place, as `/run` is.
+    runtime: Home,
     pub(crate) launched_ns: u64,
 }
 
@@ -67,10 +86,10 @@ impl Instance {
         let log = std::fs::File::create(home.0.join("log")).unwrap();
         let mut command = Command::new(&settings.exe);
         command.args(["up", "-c"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        for (name, dir) in [("OUTLIVE_STATE_DIR", "state"), ("OUTLIVE_RUNTIME_DIR", "run")] {
-            command.env(name, home.0.join(dir));
-        }
-        command.env("OUTLIVE_SOCKET", home.0.join("s")).env("OUTLIVE_RECOVERY_AFTER", "0");
+        let memory = Path::new("/dev/shm");
+        let runtime = Home::new(if memory.is_dir() { memory } else { &settings.dir });
+        command.env("OUTLIVE_STATE_DIR", home.0.join("state")).env("OUTLIVE_RUNTIME_DIR", &runtime.0);
+        command.env("OUTLIVE_SOCKET", runtime.0.join("s")).env("OUTLIVE_RECOVERY_AFTER", "0");
         // SAFETY: one system call between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -81,7 +100,7 @@ impl Instance {
         }
         let launched_ns = now_ns();
         let init = command.spawn().unwrap_or_else(|e| panic!("starting {}: {e}", settings.exe.display()));
-        Self { init, home, launched_ns }
+        Self { init, home, runtime, launched_ns }
     }
 
     pub(crate) fn init(&self) -> i32 {
@@ -100,7 +119,7 @@ impl Instance {
     }
 
     fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
-        let mut socket = UnixStream::connect(self.home.0.join("s")).ok()?;
+        let mut socket = UnixStream::connect(self.runtime.0.join("s")).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
         write!(
             socket,

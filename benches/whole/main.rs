@@ -162,6 +162,7 @@ fn main() -> ExitCode {
             measure(&settings, &mut report);
         }
     }
+    instance::clean_up();
     report.print();
     if let Some(path) = &settings.json
         && let Err(error) = std::fs::write(path, report.json())

@@ -23,7 +23,6 @@ use crate::core::ids::RunId;
 use crate::core::outcome::{Asked, Outcome, Source};
 use crate::core::spec::{OutputMode, Rlimit, Stdin};
 use crate::core::time::Stamp;
-use crate::state_dir::atomic;
 use crate::state_dir::exit::ExitSlot;
 use crate::state_dir::layout::RunRuntime;
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
@@ -157,7 +156,6 @@ impl Keeper {
             keeper_pid: rustix::process::getpid().as_raw_nonzero().get(),
         };
         let _ = dir.write_sentinel(&sentinel);
-        let _ = atomic::write_unsynced(&dir.pid(), format!("{}\n", identity.pid).as_bytes(), 0o600);
         let _ = self.state.set_current(&launch.job, launch.run);
     }
 
