@@ -86,12 +86,11 @@ impl Supervisor {
     pub(super) fn keeper_news(&mut self, news: News, turn: &mut Turn) {
         match news {
             News::Up { pid, init, runs, requests } => {
-                tracing::debug!(pid, runs = runs.len(), "the keeper is there");
+                // Without an init it is the keeper of one that is dead, about to be replaced; whether ours
+                // lives, our own socket tells.
+                tracing::debug!(pid, init, runs = runs.len(), "the keeper is there");
                 self.keeper = Some(requests);
                 self.keeper_pid = Some(pid);
-                if !init {
-                    self.init.pid = None;
-                }
                 self.survey(runs, turn);
                 turn.changed = true;
             }
@@ -147,10 +146,8 @@ impl Supervisor {
             }
             Notice::TreeGone { run } => self.observe(&Input::TreeGone { run }, turn),
             Notice::LogStall { run, errno, dropped } => self.log_stall(run, errno, dropped, turn),
-            Notice::InitGone => {
-                self.init.pid = None;
-                turn.changed = true;
-            }
+            // The keeper's init, which need not be ours.
+            Notice::InitGone => {}
         }
     }
 
