@@ -16,7 +16,7 @@ use super::ids::{Generation, JobName, RunId};
 use super::input::{Fact, Input, Survey, Surveyed};
 use super::outcome::{Asked, ExitRecord, Outcome, Source};
 use super::signal;
-use super::spec::{JobSpec, KillScope, StopAct, StopStep};
+use super::spec::{JobSpec, KillScope, Restart, StopAct, StopStep};
 use super::state::State;
 use super::time::{Millis, Stamp};
 use super::{Decision, Fresh, decide};
@@ -64,6 +64,7 @@ pub(super) fn spec(text: &str) -> JobSpec {
     spec.backoff.initial = Millis(0);
     spec.backoff.jitter = 0.0;
     spec.start_limit.count = 0;
+    spec.restart = Restart::OnFailure;
     spec
 }
 
