@@ -194,6 +194,7 @@ impl Supervisor {
             self.tick_if_due(&mut turn);
             self.complete(turn).await;
             if let Some(code) = self.exit {
+                self.farewell(&mut sources.keeper).await;
                 return code;
             }
         }

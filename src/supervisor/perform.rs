@@ -1,5 +1,9 @@
 //! One function for each effect, and what becomes of the keeper's answers.
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
 use super::asks::Reply;
 use super::keeper_link::News;
 use super::launching;
@@ -16,6 +20,9 @@ use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
 
 use super::handle::AskError;
 
+/// How long the keeper may take to hear our farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What a request to the keeper was about.
 #[derive(Debug)]
 pub(super) enum Pending {
@@ -25,6 +32,8 @@ pub(super) enum Pending {
     Stdin(super::handle::Answer<StdinReply>),
     /// An inventory for a new survey.
     Survey,
+    /// Our farewell.
+    Goodbye,
     /// Nothing that anybody waits for.
     Nothing,
 }
@@ -73,7 +82,7 @@ impl Supervisor {
 
     fn end(&mut self, keep_jobs: bool, code: u8) {
         tracing::info!(keep_jobs, code, "the instance ends");
-        self.request(Request::Goodbye, Pending::Nothing);
+        self.request(Request::Goodbye, Pending::Goodbye);
         let mut message = Message::new(Kind::Exit);
         message.status = i32::from(code);
         message.code = i32::from(keep_jobs);
@@ -180,7 +189,21 @@ impl Supervisor {
                     self.survey(runs, turn);
                 }
             }
-            Pending::Nothing => {}
+            Pending::Goodbye | Pending::Nothing => {}
+        }
+    }
+
+    /// Waits until the keeper has heard our farewell: without it, it would wait for a successor.
+    pub(super) async fn farewell(&mut self, keeper: &mut mpsc::Receiver<News>) {
+        let said = |pending: &Pending| matches!(pending, Pending::Goodbye);
+        while self.keeper.is_some() && self.pending.values().any(said) {
+            match tokio::time::timeout(FAREWELL, keeper.recv()).await {
+                Ok(Some(News::Reply { id, .. })) => {
+                    self.pending.remove(&id);
+                }
+                Ok(Some(News::Notice(_) | News::Up { .. })) => {}
+                Ok(Some(News::Down | News::Replaced { .. }) | None) | Err(_) => return,
+            }
         }
     }
 

@@ -33,6 +33,7 @@ pub struct Launch {
     /// Argument vector, never empty.
     pub argv: Vec<String>,
     /// The complete environment, as `NAME=value`; bytes, because what is inherited need not be UTF-8.
+    #[serde(with = "super::bytes::list")]
     pub env: Vec<Vec<u8>>,
     /// Absolute working directory.
     pub cwd: String,
@@ -67,7 +68,7 @@ pub struct UserIds {
 
 /// Asked by the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// First of all. Answered by [`Answer::Hello`].
     Hello {
@@ -100,6 +101,7 @@ pub enum Request {
         /// The run.
         run: RunId,
         /// The bytes.
+        #[serde(with = "super::bytes::string")]
         data: Vec<u8>,
         /// Whether the pipe is closed afterwards.
         close: bool,
@@ -127,13 +129,12 @@ pub struct Numbered {
     /// Chosen by the supervisor, echoed by the keeper.
     pub id: u64,
     /// The request.
-    #[serde(flatten)]
     pub request: Request,
 }
 
 /// Sent by the keeper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "say", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum FromKeeper {
     /// The answer to request `id`.
     Reply {
@@ -148,7 +149,7 @@ pub enum FromKeeper {
 
 /// A granted request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To `Hello`.
     Hello {
@@ -246,7 +247,7 @@ pub enum Refusal {
 
 /// Told by the keeper of its own accord, and again in the inventory until it is told to forget the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "notice", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Notice {
     /// The main process of a run has ended; `exit.json` is written.
     Ended {

@@ -1,5 +1,6 @@
 //! The protocols between the roles and with clients, as plain versioned data.
 
+pub mod bytes;
 pub mod control;
 pub mod frame;
 pub mod init;

@@ -113,6 +113,7 @@ fn garbage_is_answered_and_nothing_else() {
 #[test]
 fn many_idle_connections_do_not_lock_out_the_others() {
     let daemon = Daemon::start(&job("j", "hang", ""));
+    daemon.wait_running("j");
     let idle: Vec<_> = (0..50).map(|_| http::connect(&daemon.socket()).unwrap()).collect();
     let mut half = http::connect(&daemon.socket()).unwrap();
     half.write_all(b"GET /v1/sta").unwrap();
