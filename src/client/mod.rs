@@ -34,6 +34,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Between two tries while the instance is recovering.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a patient client tries a socket on which nobody listens.
+const REFUSED_TIME: Duration = Duration::from_secs(1);
+
 /// Largest answer that is no stream.
 const ANSWER_MAX: usize = 256 * 1024 * 1024;
 
@@ -364,14 +367,26 @@ impl Client {
         }
     }
 
+    /// A socket on which nobody listens belongs to an instance that is gone, or to one whose supervisor is
+    /// being replaced right now: a patient client looks again for a moment.
     async fn connect(&self) -> Result<UnixStream, Error> {
-        UnixStream::connect(&self.socket).await.map_err(|source| {
+        let end = tokio::time::Instant::now() + self.patience.min(REFUSED_TIME);
+        loop {
+            let source = match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(source) => source,
+            };
             let socket = self.socket.clone();
             match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning { socket },
-                _ => Error::Connect { socket, source },
+                io::ErrorKind::ConnectionRefused if tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    return Err(Error::NotRunning { socket });
+                }
+                _ => return Err(Error::Connect { socket, source }),
             }
-        })
+        }
     }
 }
 
