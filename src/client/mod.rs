@@ -322,9 +322,19 @@ impl Client {
         accept: Option<&str>,
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
-        let end = tokio::time::Instant::now() + self.patience;
+        let begun = tokio::time::Instant::now();
+        let end = begun + self.patience;
         loop {
-            let response = self.send(method.clone(), path, query, accept, body.clone()).await?;
+            let response = match self.send(method.clone(), path, query, accept, body.clone()).await {
+                // Its supervisor died over it. Asking again changes nothing, because asking does not.
+                Err(Error::Protocol(_))
+                    if method == Method::GET && begun.elapsed() < self.patience.min(REFUSED_TIME) =>
+                {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+                other => other?,
+            };
             match granted(response).await {
                 Err(Error::Refused { reply, .. })
                     if reply.code == "recovering" && tokio::time::Instant::now() < end =>

@@ -48,7 +48,8 @@ fn a_core_dump_is_noted() {
     let shell = format!("ulimit -c unlimited; exec {} signal ABRT", misbehave().display());
     let direct = Command::new("/bin/sh")
         .args(["-c", &shell])
-        .current_dir(daemon.home())
+        // Not beside the jobs: there is one file name for all of them.
+        .current_dir(daemon.state_dir())
         .stdin(Stdio::null())
         .status()
         .unwrap();
