@@ -11,13 +11,16 @@ use super::{Ctx, code};
 use crate::client::Error;
 use crate::wire::control::{ShutdownRequest, Status};
 
+/// How often a question that was cut off is asked again: more supervisors than die in a row by accident.
+const TRIES: usize = 5;
+
 /// How the root process shows itself.
 const TITLE: &[u8] = b"outlive: init";
 
 pub(crate) async fn shutdown(args: &ShutdownArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     let before = if args.no_wait { None } else { ctx.client.status(&[]).await.ok() };
     let root = before.as_ref().and_then(hold_root);
-    ctx.client.shutdown(&ShutdownRequest { keep_jobs: args.keep_jobs }).await?;
+    ask(ctx, args.keep_jobs).await?;
     if args.no_wait {
         return Ok(code::OK);
     }
@@ -27,6 +30,22 @@ pub(crate) async fn shutdown(args: &ShutdownArgs, ctx: &mut Ctx<'_>) -> Result<u
         None => silence(ctx).await?,
     }
     Ok(code::OK)
+}
+
+/// Asks for the end. A supervisor that dies over it leaves open whether it was heard, so its successor is
+/// asked again: to ask twice is to ask once. If nobody is left to ask, it was heard.
+async fn ask(ctx: &Ctx<'_>, keep_jobs: bool) -> Result<(), Fail> {
+    let request = ShutdownRequest { keep_jobs };
+    let mut cut_off = false;
+    for _ in 0..TRIES {
+        match ctx.client.shutdown(&request).await {
+            Err(Error::Protocol(_)) => cut_off = true,
+            Err(Error::NotRunning { .. }) if cut_off => return Ok(()),
+            other => return Ok(other?),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(ctx.client.shutdown(&request).await?)
 }
 
 /// A handle of the instance's root process, readable when it has ended, if it is in our pid namespace: a bare pid could be anybody's.
