@@ -31,6 +31,8 @@ impl Keeper {
         };
         run.child = true;
         match &run.phase {
+            // The disk refused the record: the supervisor's word is waited for, see `forget`.
+            Phase::Ended { .. } if !run.recorded => {}
             Phase::Ended { .. } => {
                 self.init.ack(message.run, message.pid);
                 if run.put_away {
@@ -200,7 +202,7 @@ impl Keeper {
         run.phase = Phase::Ended { record: Box::new(record.clone()) };
         let (pid, child, leftovers) = (run.pid(), run.child, run.leftovers.any());
         run.leftovers.told = leftovers;
-        if child {
+        if child && run.recorded {
             self.init.ack(id, pid);
         }
         self.tell(&Notice::Ended { record: Box::new(record), leftovers });
@@ -216,7 +218,29 @@ impl Keeper {
         let slot = slot.map_or_else(|| ExitSlot::prepare(&dir), Ok);
         if let Ok(file) = slot.and_then(|slot| slot.commit(record)) {
             let _ = self.to_sync.send(file);
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.recorded = true;
+            }
         }
+    }
+
+    /// The supervisor has made the end of a run durable. One that could not be recorded here is let go of
+    /// only now: until then init would have told it again to another keeper.
+    pub(super) fn forget(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if !matches!(run.phase, Phase::Ended { .. }) {
+            return;
+        }
+        run.forgotten = true;
+        let late = run.child && !std::mem::replace(&mut run.recorded, true);
+        let (pid, put_away) = (run.pid(), run.put_away);
+        if late {
+            self.init.ack(id, pid);
+            if put_away {
+                self.init.release(id, pid);
+            }
+        }
+        self.put_away_if_over(id);
     }
 
     /// Whether anything of an ended run is still there; when not, everything of it is put away.

@@ -95,6 +95,7 @@ impl Keeper {
             child: self.init.alive().is_some(),
             captured: false,
             stalled: false,
+            recorded: false,
             put_away: false,
             forgotten: false,
             slot: Some(slot),

@@ -65,12 +65,7 @@ impl Keeper {
             }
             Request::Stdin { run, data, close } => self.stdin(run, &data, close),
             Request::Forget { run } => {
-                if let Some(known) = self.runs.get_mut(&run)
-                    && matches!(known.phase, Phase::Ended { .. })
-                {
-                    known.forgotten = true;
-                    self.put_away_if_over(run);
-                }
+                self.forget(run);
                 Ok(Answer::Done)
             }
             Request::Disown { run } => {

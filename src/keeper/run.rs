@@ -78,6 +78,9 @@ pub(super) struct Run {
     pub(super) captured: bool,
     /// Whether the disk refuses its output: the pipes are kept until it does not.
     pub(super) stalled: bool,
+    /// Whether its end is on disk. If the disk refused it, init keeps the zombie until the supervisor has
+    /// made the end durable.
+    pub(super) recorded: bool,
     /// Whether everything of it has been put away.
     pub(super) put_away: bool,
     /// Whether the supervisor has made its end durable.

@@ -186,6 +186,7 @@ impl Keeper {
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.phase = Phase::Ended { record: Box::new(record) };
+        run.recorded = true;
         // The worker says when nobody holds the FIFOs; until then somebody may.
         run.leftovers = Leftovers { members, fifo_held: run.captured, disowned: false, told: true };
         let (pid, captured) = (run.pid(), run.captured);
@@ -324,6 +325,7 @@ impl Keeper {
             child,
             captured: false,
             stalled: false,
+            recorded: false,
             put_away: false,
             forgotten: false,
             slot: None,

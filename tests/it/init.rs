@@ -73,3 +73,26 @@ fn a_job_may_ask_to_die_with_the_supervisor() {
     assert_eq!(daemon.wait_running("kept"), kept);
     assert_eq!(daemon.wait_running("patient"), patient);
 }
+
+#[test]
+fn an_outcome_that_the_disk_refuses_is_kept_until_it_is_durable_elsewhere() {
+    let mut daemon = Daemon::prepare("");
+    let mut gate = daemon.gate("gate");
+    let path = daemon.path("gate");
+    daemon.write_config(&job("a", &format!("gate {} exit 38", path.display()), "restart = \"never\""));
+    daemon.up();
+    let (pid, run) = daemon.wait_running("a");
+    // There is no place for `exit.json` any more.
+    std::fs::remove_dir_all(daemon.run_dir(&run)).unwrap();
+    let supervisor = procs::handle(daemon.role("supervisor")).unwrap();
+    procs::send(&supervisor, Signal::STOP);
+    gate.release();
+    until("the zombie", || (procs::stat(pid)?.first()? == "Z").then_some(()));
+    let keeper = procs::roles(daemon.home(), "keeper")[0];
+    let dead = procs::handle(keeper).unwrap();
+    procs::send(&dead, Signal::KILL);
+    assert!(procs::wait_dead(&dead, crate::common::PATIENCE));
+    procs::send(&supervisor, Signal::CONT);
+    assert_eq!(daemon.wait_ended("a")["code"], 38);
+    until("the end of the zombie", || procs::stat(pid).is_none().then_some(()));
+}
