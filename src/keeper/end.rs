@@ -253,12 +253,17 @@ impl Keeper {
             if members.is_empty() && run.leftovers.fifo_held {
                 members = self.fifo_holders(id);
             }
-            let old: Vec<i32> = run.leftovers.members.iter().map(|m| m.pid).collect();
-            for member in members.iter().filter(|m| !old.contains(&m.pid)) {
+            let Some(run) = self.runs.get_mut(&id) else { return };
+            // One that was found before keeps its descriptor: the watch ends with that.
+            let mut kept = std::mem::take(&mut run.leftovers.members);
+            kept.retain(|m| !pidfd::has_ended(m.pidfd.as_fd()));
+            members.retain(|m| kept.iter().all(|k| k.pid != m.pid));
+            for member in &members {
                 self.watch(member.pidfd.as_fd(), id);
             }
+            kept.append(&mut members);
             if let Some(run) = self.runs.get_mut(&id) {
-                run.leftovers.members = members;
+                run.leftovers.members = kept;
             }
         }
         if let Some(run) = self.runs.get_mut(&id)

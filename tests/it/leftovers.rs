@@ -66,6 +66,28 @@ fn a_child_that_closed_its_output_is_found_by_its_session() {
 }
 
 #[test]
+fn the_end_of_the_last_of_several_is_seen() {
+    // Without output, nothing but their own ends tells of them.
+    let mut daemon = Daemon::prepare(&format!(
+        "[job.j]\nleftovers = \"wait\"\n{QUICK}
+command = [\"/bin/sh\", \"-c\", \"for n in 1 2 3; do sh -c \\\"read x < @dir@/door$n\\\" >/dev/null 2>&1 & done; exit 0\"]\n"
+    ));
+    let mut doors = [1, 2, 3].map(|n| daemon.gate(&format!("door{n}")));
+    daemon.up();
+    let first = until("leftovers", || {
+        let ended = daemon.events_of("run.ended", "j");
+        let run = ended.first().filter(|e| e["leftovers"] == true)?["record"]["run"].as_str()?.to_owned();
+        (procs::of_run(daemon.home(), &run).len() == 3).then_some(run)
+    });
+    for (n, door) in doors.iter_mut().enumerate() {
+        assert_eq!(daemon.events_of("run.requested", "j").len(), 1, "nothing starts beside the rest");
+        door.release_line();
+        until("the end of one", || (procs::of_run(daemon.home(), &first).len() == 2 - n).then_some(()));
+    }
+    until("the next run", || (daemon.events_of("run.requested", "j").len() > 1).then_some(()));
+}
+
+#[test]
 fn wait_lets_them_finish_and_keeps_what_they_say() {
     let mut daemon = Daemon::prepare(&format!(
         "[job.j]\nleftovers = \"wait\"\n{QUICK}
