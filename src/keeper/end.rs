@@ -23,6 +23,9 @@ use crate::wire::keeper::Notice;
 impl Keeper {
     /// Init says how a run's main process ended, and waits for our acknowledgement.
     pub(super) fn exited(&mut self, message: &Message) {
+        if self.ended_early(message) {
+            return;
+        }
         let Some(run) = self.runs.get_mut(&message.run) else {
             // Recorded and forgotten before: the acknowledgement was lost with a keeper.
             self.init.ack(message.run, message.pid);

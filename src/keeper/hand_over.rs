@@ -128,6 +128,7 @@ impl Keeper {
             self.say(number, &FromKeeper::Reply { id, result: Err(Refusal::Bad { why }) });
             return;
         }
+        self.finish_launches();
         self.finish_ends();
         let list: Vec<(RunId, bool)> = self
             .runs

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::core::ids::RunId;
 use crate::sys::socket;
@@ -10,7 +11,7 @@ use crate::wire::init::{BYTES, CHILD, FDS_PIDFD, FDS_STDERR, FDS_STDIN, FDS_STDO
 /// Init, as long as it lives.
 #[derive(Debug)]
 pub(super) struct InitLink {
-    socket: Option<OwnedFd>,
+    socket: Option<Arc<OwnedFd>>,
     /// Init's process id; it stays known after its death, to tell its heirs apart.
     pub(super) pid: i32,
 }
@@ -33,11 +34,16 @@ pub(super) struct Held {
 impl InitLink {
     pub(super) fn new(socket: Option<OwnedFd>) -> Self {
         let pid = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        Self { socket, pid }
+        Self { socket: socket.map(Arc::new), pid }
+    }
+
+    /// The socket, for a child to register by. It stays open for it, also when init is gone.
+    pub(super) fn share(&self) -> Option<Arc<OwnedFd>> {
+        self.socket.clone()
     }
 
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().map(AsFd::as_fd)
+        self.socket.as_deref().map(AsFd::as_fd)
     }
 
     /// Init's process id while it lives.

@@ -1,4 +1,5 @@
-//! Starting a run: its directories, its FIFOs, the child, its sentinel.
+//! Starting a run: its directories, its FIFOs, the child, its sentinel. All of this happens in one of the
+//! threads of [`super::launching`], and touches nothing that the keeper's loop owns.
 //!
 //! The directories are made first, and only if they are not there: that is how a run id that was ever seen
 //! is refused, also by a keeper that has seen nothing yet. Whatever fails before the child exists leaves
@@ -6,30 +7,27 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 
-use super::capture::{AddRun, Totals};
 use super::end::captures;
 use super::init_link::InitLink;
-use super::main_loop::{Keeper, now};
-use super::run::{End, Leftovers, Phase, Run};
-use crate::core::identity::Identity;
+use super::main_loop::now;
+use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::RunId;
-use crate::core::outcome::{Asked, Outcome, Source};
 use crate::core::spec::{OutputMode, Rlimit, Stdin};
 use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
-use crate::state_dir::layout::RunRuntime;
+use crate::state_dir::layout::{RunRuntime, RuntimeDir, StateDir};
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
-use crate::sys::spawn::{self, Plan, Register, Stdio, Step};
+use crate::sys::spawn::{self, Plan, Register, Spawned, Spawner, Stdio};
 use crate::sys::{identity, pidfd, proc};
-use crate::wire::init::{Message, PID_AT};
-use crate::wire::keeper::{Launch, Notice};
+use crate::wire::init::PID_AT;
+use crate::wire::keeper::Launch;
 
 /// Wanted capacity of an output pipe in bytes; what an unprivileged user's quota gives is enough.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -44,8 +42,6 @@ pub(super) enum NotLaunched {
     Seen,
     /// Its directories and files could not be made; no record of it exists.
     Files { what: String, errno: i32 },
-    /// The child did not get to its program; a record says so.
-    Child { step: String, errno: i32 },
 }
 
 /// The keeper's ends of a run's FIFOs.
@@ -63,57 +59,42 @@ fn step<T>(what: &str, result: io::Result<T>) -> Result<T, NotLaunched> {
     })
 }
 
-impl Keeper {
-    pub(super) fn launch(&mut self, launch: &Launch) -> Result<(Identity, Stamp), NotLaunched> {
-        if self.runs.contains_key(&launch.run) {
-            return Err(NotLaunched::Seen);
-        }
+/// What every start needs to know, the same for all of them.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) state: StateDir,
+    pub(super) runtime: RuntimeDir,
+    pub(super) epoch: Epoch,
+    /// Init's process id, also after its death.
+    pub(super) init: i32,
+    /// Where each run gets a control group, if a tree is delegated to us.
+    pub(super) cgroups: Option<PathBuf>,
+    /// The limit on open descriptors before any of us raised it; runs get it back.
+    pub(super) descriptor_limit: Option<(u64, u64)>,
+}
+
+/// A run whose child was made, as far as that got.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) at: Stamp,
+    pub(super) slot: ExitSlot,
+    pub(super) fifos: Fifos,
+    pub(super) child: Spawned,
+}
+
+impl Site {
+    /// Starts a run. `init` is the socket to register by, while init lives.
+    pub(super) fn launch(
+        &self,
+        spawner: &Spawner,
+        launch: &Launch,
+        init: Option<BorrowedFd<'_>>,
+    ) -> Result<Started, NotLaunched> {
         self.make_directories(launch.run)?;
-        let at = now();
-        let prepared = self.prepare(launch, at);
-        let (slot, fifos, spawned) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                // Nothing runs. Whoever might still claim the start finds no place to do so.
-                let _ = std::fs::remove_dir_all(&self.runtime.run(launch.run).0);
-                return Err(error);
-            }
-        };
-        let identity = self.identify(spawned.pid, spawned.pidfd.as_ref());
-        let pidfd = spawned.pidfd.or_else(|| pidfd::open(spawned.pid).ok());
-        let run = Run {
-            id: launch.run,
-            job: launch.job.clone(),
-            on_supervisor_death: launch.on_supervisor_death,
-            identity: Some(identity.clone()),
-            pidfd,
-            started: Some(at),
-            stdin: fifos.stdin,
-            phase: Phase::Live,
-            leftovers: Leftovers::default(),
-            asked: Asked::Nobody,
-            child: self.init.alive().is_some(),
-            captured: false,
-            stalled: false,
-            recorded: false,
-            put_away: false,
-            forgotten: false,
-            slot: Some(slot),
-            killed_for_supervisor: false,
-        };
-        self.runs.insert(launch.run, run);
-        if let Some((step, errno)) = spawned.failed {
-            self.not_started(launch.run, step, errno);
-            return Err(NotLaunched::Child { step: step.as_str().to_owned(), errno });
-        }
-        self.settle(launch, &identity, at);
-        if let (Some(stdout), Some(stderr)) = (fifos.stdout, fifos.stderr) {
-            self.begin_capture(launch.run, launch.output.clone(), stdout, stderr, false);
-        }
-        if self.init.alive().is_none() {
-            self.watch_main(launch.run);
-        }
-        Ok((identity, at))
+        self.start(spawner, launch, init).inspect_err(|_| {
+            // Nothing runs. Whoever might still claim the start finds no place to do so.
+            let _ = std::fs::remove_dir_all(&self.runtime.run(launch.run).0);
+        })
     }
 
     /// The two directories of a run; neither may be there. The runtime directory comes first: a run
@@ -132,7 +113,13 @@ impl Keeper {
     }
 
     /// Everything up to the process. An error means that there is none.
-    fn prepare(&self, launch: &Launch, at: Stamp) -> Result<(ExitSlot, Fifos, spawn::Spawned), NotLaunched> {
+    fn start(
+        &self,
+        spawner: &Spawner,
+        launch: &Launch,
+        init: Option<BorrowedFd<'_>>,
+    ) -> Result<Started, NotLaunched> {
+        let at = now();
         let dir = self.state.run(launch.run);
         step("writing run.json", dir.write_run(&run_record(launch, at)))?;
         let slot = step("reserving exit.json", ExitSlot::prepare(&dir))?;
@@ -141,73 +128,30 @@ impl Keeper {
             step("making the output directory", dir.link_output(&target))?;
         }
         let fifos = step("making the FIFOs", self.make_fifos(launch))?;
-        let spawned = self.spawn(launch, &fifos)?;
-        Ok((slot, fifos, spawned))
+        let plan = step("reading the arguments", self.plan(launch, &fifos, init))?;
+        let mut child = step("making the process", spawner.spawn(&plan))?;
+        child.pidfd = child.pidfd.or_else(|| pidfd::open(child.pid).ok());
+        Ok(Started { at, slot, fifos, child })
     }
 
-    /// The files about a running run. None of them decides anything: the claim and init's table do.
-    fn settle(&self, launch: &Launch, identity: &Identity, at: Stamp) {
+    /// Makes the files about a running run. None of them decides anything: the claim and init's table do.
+    pub(super) fn settle(&self, launch: &Launch, started: &Started) -> Identity {
+        let identity = identify(&self.epoch, started.child.pid, started.child.pidfd.as_ref());
+        if started.child.failed.is_some() {
+            return identity;
+        }
         let dir = self.state.run(launch.run);
         let sentinel = Sentinel {
             v: crate::state_dir::records::VERSION,
             run: launch.run,
             job: launch.job.clone(),
             identity: identity.clone(),
-            started: at,
+            started: started.at,
             keeper_pid: rustix::process::getpid().as_raw_nonzero().get(),
         };
         let _ = dir.write_sentinel(&sentinel);
         let _ = self.state.set_current(&launch.job, launch.run);
-    }
-
-    pub(super) fn begin_capture(
-        &mut self,
-        id: RunId,
-        settings: crate::core::spec::Output,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-        resumed: bool,
-    ) {
-        let output_dir = self.state.run(id).output();
-        let added =
-            self.capture.capture.add(AddRun { run: id, output_dir, settings, stdout, stderr, resumed });
-        match (added, self.runs.get_mut(&id)) {
-            (Ok(()), Some(run)) => run.captured = true,
-            (Ok(()), None) => self.capture.capture.remove(id),
-            // No thread to be had: the bytes wait in the FIFO, and the next keeper takes them.
-            (Err(error), _) => {
-                let errno = error.raw_os_error().unwrap_or(0);
-                self.tell(&Notice::LogStall { run: id, errno, dropped: 0 });
-            }
-        }
-    }
-
-    /// A child that did not get to its program: recorded at once. If it registered with init, init tells
-    /// of its end too, and is acknowledged then.
-    fn not_started(&mut self, id: RunId, step: Step, errno: i32) {
-        let outcome = match step {
-            Step::Claim if errno == libc::EEXIST => Outcome::Cancelled,
-            _ => Outcome::NotStarted { step: step.as_str().to_owned(), errno },
-        };
-        let Some(run) = self.runs.get(&id) else { return };
-        let end = End { outcome, source: Source::Keeper, rusage: None, at: now() };
-        let record = run.record(&end, Totals::default(), true);
-        self.write_record(id, &record);
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.stdin = None;
-            run.phase = Phase::Ended { record: Box::new(record.clone()) };
-        }
-        self.tell(&Notice::Ended { record: Box::new(record), leftovers: false });
-        self.put_away_if_over(id);
-    }
-
-    pub(super) fn identify(&self, pid: i32, pidfd: Option<&OwnedFd>) -> Identity {
-        Identity {
-            pid,
-            pidfs: pidfd.map_or(0, identity::pidfs_inode),
-            start_ticks: proc::stat(pid).map_or(0, |stat| stat.start_ticks),
-            epoch: self.epoch.clone(),
-        }
+        identity
     }
 
     fn make_fifos(&self, launch: &Launch) -> io::Result<Fifos> {
@@ -228,67 +172,40 @@ impl Keeper {
         Ok(fifos)
     }
 
-    fn spawn(&self, launch: &Launch, fifos: &Fifos) -> Result<spawn::Spawned, NotLaunched> {
+    fn plan<'a>(&self, launch: &Launch, fifos: &Fifos, init: Option<BorrowedFd<'a>>) -> io::Result<Plan<'a>> {
         let runtime = self.runtime.run(launch.run);
-        let registration = self.init.socket().map(|_| {
-            let present = [fifos.stdout.is_some(), fifos.stderr.is_some(), fifos.stdin.is_some()];
-            InitLink::registration(launch.run, 0, true, present)
-        });
-        let plan = self.plan(launch, &runtime, fifos, registration);
-        let plan = step("reading the arguments", plan)?;
-        step("making the process", self.spawner.spawn(&plan))
-    }
-
-    fn plan<'a>(
-        &'a self,
-        launch: &Launch,
-        runtime: &RunRuntime,
-        fifos: &Fifos,
-        registration: Option<Message>,
-    ) -> io::Result<PlanFor<'a>> {
         let argv = strings(launch.argv.iter().map(String::as_bytes))?;
         let env = strings(launch.env.iter().map(Vec::as_slice))?;
         let path = launch.env.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
         let program = argv.first().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-        let raw = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
-        let mut fds = [-1; 3];
-        let held = [raw(&fifos.stdout), raw(&fifos.stderr), raw(&fifos.stdin)];
-        for (place, fd) in fds.iter_mut().zip(held.into_iter().flatten()) {
-            *place = fd;
-        }
-        let register = match (self.init.socket(), registration) {
-            (Some(socket), Some(message)) => {
-                Some(Register { socket, message: message.encode(), pid_at: PID_AT, fds })
-            }
-            _ => None,
-        };
-        let (boot_id, init) = (&self.epoch.boot_id, self.epoch.init);
+        let boot_id = if self.epoch.boot_id.is_empty() { "-" } else { &self.epoch.boot_id };
         Ok(Plan {
             programs: spawn::programs(program, path),
             argv,
             env,
             cwd: CString::new(launch.cwd.as_str())?,
-            stdio: stdio(launch, runtime)?,
+            stdio: stdio(launch, &runtime)?,
             user: launch.user.as_ref().map(|user| (user.uid, user.gid, user.groups.clone())),
             umask: launch.umask,
             rlimits: self.rlimits(&launch.rlimits)?,
             nice: launch.nice,
             oom_score_adj: launch.oom_score_adj.map(|score| CString::new(score.to_string())).transpose()?,
             cgroup: self.make_group(launch.run)?,
-            register,
-            init: self.init.pid,
+            register: init.map(|socket| registration(launch.run, fifos, socket)),
+            init: self.init,
             claim: spawn::Claim {
                 temporary: c_path(&runtime.0.join("claim"))?,
                 decision: c_path(&runtime.decision())?,
-                prefix: format!("exec {} {init} ", if boot_id.is_empty() { "-" } else { boot_id })
-                    .into_bytes(),
+                prefix: format!("exec {boot_id} {} ", self.epoch.init).into_bytes(),
             },
         })
     }
 
     /// The run's control group; the path of its member list.
     fn make_group(&self, id: RunId) -> io::Result<Option<CString>> {
-        let Some(group) = self.group_of(id) else { return Ok(None) };
+        let Some(group) = self.cgroups.as_ref().map(|base| base.join(id.to_string())) else {
+            return Ok(None);
+        };
         std::fs::create_dir(&group)?;
         c_path(&group.join("cgroup.procs")).map(Some)
     }
@@ -310,7 +227,26 @@ impl Keeper {
     }
 }
 
-type PlanFor<'a> = Plan<'a>;
+/// How the child tells init of itself, and what it hands over.
+fn registration<'a>(run: RunId, fifos: &Fifos, socket: BorrowedFd<'a>) -> Register<'a> {
+    let held = [&fifos.stdout, &fifos.stderr, &fifos.stdin].map(Option::as_ref);
+    let message = InitLink::registration(run, 0, true, held.map(|fd| fd.is_some()));
+    let mut fds = [-1; 3];
+    for (place, fd) in fds.iter_mut().zip(held.into_iter().flatten()) {
+        *place = fd.as_raw_fd();
+    }
+    Register { socket, message: message.encode(), pid_at: PID_AT, fds }
+}
+
+/// The identity of a process that is pinned: held by a descriptor, or nobody's to reap but init's.
+pub(super) fn identify(epoch: &Epoch, pid: i32, pidfd: Option<&OwnedFd>) -> Identity {
+    Identity {
+        pid,
+        pidfs: pidfd.map_or(0, identity::pidfs_inode),
+        start_ticks: proc::stat(pid).map_or(0, |stat| stat.start_ticks),
+        epoch: epoch.clone(),
+    }
+}
 
 fn strings<'a>(list: impl Iterator<Item = &'a [u8]>) -> io::Result<Vec<CString>> {
     list.map(|bytes| CString::new(bytes).map_err(Into::into)).collect()
@@ -327,7 +263,7 @@ fn stdio(launch: &Launch, runtime: &RunRuntime) -> io::Result<[Stdio; 3]> {
     let stdin = match &launch.stdin {
         Stdin::Null => null(libc::O_RDONLY),
         Stdin::Keep => Stdio::Open(c_path(&runtime.stdin())?, libc::O_RDONLY),
-        Stdin::File(path) => Stdio::Open(CString::new(path.as_str())?, libc::O_RDONLY),
+        Stdin::File(path) => Stdio::Open(CString::new(path.as_str())?, stdin_flags(path)),
     };
     if launch.output.mode == OutputMode::None {
         return Ok([stdin, null(libc::O_WRONLY), Stdio::LikeStdout]);
@@ -335,6 +271,14 @@ fn stdio(launch: &Launch, runtime: &RunRuntime) -> io::Result<[Stdio; 3]> {
     let stdout = Stdio::Open(c_path(&runtime.stdout())?, libc::O_RDWR);
     let stderr = Stdio::Open(c_path(&runtime.stderr())?, libc::O_RDWR);
     Ok([stdin, stdout, stderr])
+}
+
+/// How a file is opened to be read. A FIFO as a shell does with `<>`: to open it for reading alone would
+/// wait for a writer, and with it its starter.
+fn stdin_flags(path: &str) -> i32 {
+    use std::os::unix::fs::FileTypeExt;
+    let is_fifo = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
+    if is_fifo { libc::O_RDWR } else { libc::O_RDONLY }
 }
 
 /// Makes a FIFO that belongs to the job's user, so that it may open `/dev/stdout` again.

@@ -13,6 +13,8 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 use super::capture_link::CaptureLink;
 use super::init_link::InitLink;
+use super::launch::Site;
+use super::launching::{self, Launching};
 use super::link::{Incoming, Links, newest_generation};
 use super::run::{Phase, Run};
 use super::tree::Ground;
@@ -20,7 +22,6 @@ use crate::core::identity::Epoch;
 use crate::core::ids::{Generation, RunId};
 use crate::core::time::Stamp;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
-use crate::sys::spawn::Spawner;
 use crate::sys::{cgroup, clock, flock, identity, proc, shared, signals};
 use crate::wire::init::Kind;
 use crate::wire::keeper::{FromKeeper, Notice};
@@ -28,6 +29,7 @@ use crate::wire::keeper::{FromKeeper, Notice};
 const INIT: u64 = 1;
 const LISTENER: u64 = 2;
 const CAPTURE: u64 = 3;
+const LAUNCHED: u64 = 4;
 const CONNECTION: u64 = 1 << 40;
 const PROCESS: u64 = 2 << 40;
 const KIND: u64 = 0xff << 40;
@@ -59,14 +61,12 @@ pub(super) struct Keeper {
     pub(super) newest: Generation,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) capture: CaptureLink,
-    pub(super) spawner: Spawner,
+    pub(super) launching: Launching,
     /// Files whose content a thread of its own makes durable.
     pub(super) to_sync: Sender<File>,
     /// Where each run gets a control group, if a tree is delegated to us.
     pub(super) cgroups: Option<PathBuf>,
     pub(super) lists_children: bool,
-    /// The limit on open descriptors before any of us raised it; runs get it back.
-    pub(super) descriptor_limit: Option<(u64, u64)>,
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
     pub(super) quit: bool,
@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
     let state = StateDir(options.state_dir.clone());
     let runtime = RuntimeDir(options.runtime_dir.clone());
     // Its descriptors have low numbers, see `sys::spawn`.
-    let spawner = Spawner::new()?;
+    let spawners = launching::spawners()?;
     let (lock, handed) = super::hand_over::take_place(&state, &runtime)?;
     let links = Links::listen(&runtime.keeper_socket())?;
     let newest = newest_generation(&generation_file(&runtime));
@@ -101,20 +101,31 @@ pub fn run(options: &Options) -> io::Result<u8> {
     if let Some(socket) = init.socket() {
         epoll::add(&epoll, socket, EventData::new_u64(INIT), EventFlags::IN)?;
     }
+    let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
+    let cgroups = cgroup::base();
+    let site = Site {
+        state: state.clone(),
+        runtime: runtime.clone(),
+        epoch: epoch.clone(),
+        init: init.pid,
+        cgroups: cgroups.clone(),
+        descriptor_limit,
+    };
+    let launching = Launching::new(site, spawners)?;
+    epoll::add(&epoll, launching.bell(), EventData::new_u64(LAUNCHED), EventFlags::IN)?;
     let mut keeper = Keeper {
         state,
         runtime,
-        epoch: Epoch { boot_id: identity::boot_id(), init: identity::init_token() },
+        epoch,
         init,
         links,
         newest,
         runs: BTreeMap::new(),
         capture,
-        spawner,
+        launching,
         to_sync: sync_thread()?,
-        cgroups: cgroup::base(),
+        cgroups,
         lists_children: proc::lists_children(),
-        descriptor_limit,
         supervisor_lost_us: None,
         quit: false,
         epoll,
@@ -169,6 +180,7 @@ impl Keeper {
                 INIT => self.read_init(),
                 LISTENER => self.accept(),
                 CAPTURE => self.capture_news(),
+                LAUNCHED => self.launch_news(),
                 token if token & KIND == CONNECTION => self.serve(token & !KIND, flags),
                 token if token & KIND == PROCESS => self.process_event(token),
                 _ => {}
@@ -221,6 +233,7 @@ impl Keeper {
 
     /// The instance is over. Ends that are being recorded still are; runs that are left go on.
     pub(super) fn end(&mut self) {
+        self.finish_launches();
         self.finish_ends();
         let _ = std::fs::remove_file(self.runtime.keeper_socket());
         self.quit = true;

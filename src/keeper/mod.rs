@@ -1,9 +1,9 @@
 //! The keeper: spawns runs, captures their output, holds their descriptors, beats their sentinels, and
 //! records how they end. It decides nothing, and goes on without a supervisor.
 //!
-//! One thread does everything but moving bytes: a loop over init's socket, the supervisors' connections,
-//! the capture workers' news and its own deadlines. It never waits for a disk that output goes to, nor
-//! for a supervisor.
+//! One thread does everything but moving bytes and starting runs: a loop over init's socket, the
+//! supervisors' connections, the news of the threads that do, and its own deadlines. It never waits for a
+//! disk that output goes to, nor for a supervisor.
 //!
 //! # What survives its death
 //!
@@ -17,6 +17,7 @@ mod end;
 mod hand_over;
 mod init_link;
 mod launch;
+mod launching;
 mod link;
 mod main_loop;
 mod requests;

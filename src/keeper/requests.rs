@@ -1,6 +1,5 @@
 //! What a supervisor asks, and the answers.
 
-use super::launch::NotLaunched;
 use super::main_loop::{Keeper, generation_file};
 use super::run::{Phase, Run};
 use super::tree;
@@ -11,15 +10,38 @@ use crate::wire::keeper::{Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Re
 
 type Answered = Result<Answer, Refusal>;
 
+/// The run that a request is about, which must have been started before.
+fn about(request: &Request) -> Option<RunId> {
+    match request {
+        Request::Signal { run, .. }
+        | Request::Stdin { run, .. }
+        | Request::Forget { run }
+        | Request::Disown { run } => Some(*run),
+        Request::Hello { .. }
+        | Request::Inventory
+        | Request::Launch(_)
+        | Request::HandOver
+        | Request::Goodbye => None,
+    }
+}
+
 impl Keeper {
-    pub(super) fn answer(&mut self, number: u64, Numbered { id, request }: Numbered) {
-        if matches!(request, Request::HandOver) {
-            self.hand_over(number, id);
-            return;
-        }
-        let result = match self.refused(number, &request) {
-            Some(refusal) => Err(refusal),
-            None => self.grant(number, request),
+    pub(super) fn answer(&mut self, number: u64, numbered: Numbered) {
+        let numbered = match about(&numbered.request) {
+            Some(run) => self.postpone(run, number, numbered),
+            None => Some(numbered),
+        };
+        let Some(Numbered { id, request }) = numbered else { return };
+        let result = match (self.refused(number, &request), request) {
+            (_, Request::HandOver) => return self.hand_over(number, id),
+            (Some(refusal), _) => Err(refusal),
+            (None, Request::Launch(launch)) => {
+                if self.launch((number, id), launch) {
+                    return;
+                }
+                Err(Refusal::SeenRun)
+            }
+            (None, request) => self.grant(number, request),
         };
         self.say(number, &FromKeeper::Reply { id, result });
     }
@@ -45,17 +67,12 @@ impl Keeper {
                 self.hello(number, min_version, version, generation)
             }
             Request::Inventory => {
+                self.finish_launches();
                 for run in self.runs.values_mut() {
                     run.leftovers.told |= run.leftovers.any();
                 }
                 Ok(Answer::Inventory { runs: self.runs.values().map(|run| self.status(run)).collect() })
             }
-            Request::Launch(launch) => match self.launch(&launch) {
-                Ok((identity, at)) => Ok(Answer::Launched { identity, at }),
-                Err(NotLaunched::Seen) => Err(Refusal::SeenRun),
-                Err(NotLaunched::Files { what, errno }) => Err(Refusal::System { what, errno }),
-                Err(NotLaunched::Child { step, errno }) => Err(Refusal::NotStarted { step, errno }),
-            },
             Request::Signal { run, signal, scope, cont, asked } => {
                 let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
                 if live.is_live() {
@@ -84,7 +101,9 @@ impl Keeper {
                 }
                 Ok(Answer::Done)
             }
-            Request::HandOver => Err(Refusal::Bad { why: "hand-over is answered elsewhere".to_owned() }),
+            Request::Launch(_) | Request::HandOver => {
+                Err(Refusal::Bad { why: "this is answered elsewhere".to_owned() })
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use std::path::Path;
 
 use super::end::captures;
 use super::init_link::Held;
-use super::launch::{c_path, open_output, open_stdin};
+use super::launch::{c_path, identify, open_output, open_stdin};
 use super::main_loop::{Keeper, now};
 use super::run::{End, Leftovers, Phase, Run};
 use crate::core::identity::{Epoch, Identity};
@@ -143,7 +143,7 @@ impl Keeper {
             (false, false) => held.pidfd.or(handed.pidfd).or_else(|| self.prove_claim(id)),
         };
         let known = pidfd.is_some();
-        let identity = self.identify(held.pid, pidfd.as_ref());
+        let identity = identify(&self.epoch, held.pid, pidfd.as_ref());
         let recorded = self.recorded_end(id);
         let over = held.acked || recorded.is_some();
         self.insert(id, record.as_ref(), Some(identity), pidfd, held.child);
@@ -262,7 +262,7 @@ impl Keeper {
         let alive = pidfd.is_some();
         let pid = identity.pid;
         // The claim has no start time where the kernel has pidfs; now that it is proven, complete it.
-        let identity = if alive { self.identify(pid, pidfd.as_ref()) } else { identity };
+        let identity = if alive { identify(&self.epoch, pid, pidfd.as_ref()) } else { identity };
         self.insert(id, record, Some(identity), pidfd, false);
         let runtime = self.runtime.run(id);
         let mode = record.map_or(OutputMode::Merged, |record| record.output.mode);

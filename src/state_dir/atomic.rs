@@ -21,8 +21,33 @@ pub fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     put(path, bytes, mode, false)
 }
 
+/// Longest file that [`write_new`] writes in place: one page, which no signal can split.
+const IN_PLACE: usize = 4096;
+
+/// Writes a file that should not be there yet, for readers of our own, who take an empty file for none.
+///
+/// Saves the temporary file and the renaming. Who dies in the middle of it leaves an empty file.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    if bytes.len() <= IN_PLACE {
+        match disk::create_new(path, mode) {
+            Ok(mut file) => {
+                return file.write_all(bytes).inspect_err(|_| {
+                    let _ = std::fs::remove_file(path);
+                });
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    put(path, bytes, mode, false)
+}
+
 /// Makes `link` point to `target`, replacing the link that is there in one step.
 pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
+    match std::os::unix::fs::symlink(target, link) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other,
+    }
     let temp = temp_for(link)?;
     match std::fs::remove_file(&temp) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -78,6 +103,18 @@ mod tests {
         write(&path, b"short", 0o600).unwrap();
         write_unsynced(&path, b"shorter still", 0o600).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"shorter still");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_new_file_is_written_in_place_and_one_that_is_there_is_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for bytes in [vec![1; IN_PLACE], vec![2; 3], vec![3; IN_PLACE + 1]] {
+            write_new(&path, &bytes, 0o600).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(dir.path().read_dir().unwrap().count(), 1);
     }

@@ -177,8 +177,13 @@ impl StateDir {
     /// Makes `jobs/<name>/current` point to this run, in one step.
     pub fn set_current(&self, job: &JobName, run: RunId) -> io::Result<()> {
         let link = self.current(job);
+        let target = Path::new("../../runs").join(run.to_string());
+        match atomic::symlink(&target, &link) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
         private_dir_all(&self.jobs().join(job.as_str()))?;
-        atomic::symlink(&Path::new("../../runs").join(run.to_string()), &link)
+        atomic::symlink(&target, &link)
     }
 
     /// The ids of all run directories, oldest first. Other names are left alone.

@@ -131,23 +131,23 @@ pub struct Sentinel {
 impl RunDir {
     /// Writes `run.json`; survives the death of processes.
     pub fn write_run(&self, record: &RunRecord) -> io::Result<()> {
-        atomic::write_unsynced(&self.run_json(), &to_json(record)?, 0o600)
+        atomic::write_new(&self.run_json(), &to_json(record)?, 0o600)
     }
 
     /// Reads `run.json`; `None` if there is none.
     pub fn read_run(&self) -> Result<Option<RunRecord>, ReadError> {
-        read_json(&self.run_json())
+        read_new_json(&self.run_json())
     }
 
     /// Writes `sentinel.json`, and `pid` for people and scripts; both survive the death of processes.
     pub fn write_sentinel(&self, sentinel: &Sentinel) -> io::Result<()> {
-        atomic::write_unsynced(&self.sentinel(), &to_json(sentinel)?, 0o600)?;
+        atomic::write_new(&self.sentinel(), &to_json(sentinel)?, 0o600)?;
         atomic::write_unsynced(&self.pid(), format!("{}\n", sentinel.identity.pid).as_bytes(), 0o600)
     }
 
     /// Reads `sentinel.json`; `None` if there is none.
     pub fn read_sentinel(&self) -> Result<Option<Sentinel>, ReadError> {
-        read_json(&self.sentinel())
+        read_new_json(&self.sentinel())
     }
 
     /// Notes that the run lives now.
@@ -161,6 +161,12 @@ pub fn to_json(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(value)?;
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+/// The same for a file that is written in place: an empty one is none, its writer died.
+fn read_new_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReadError> {
+    let is_empty = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+    if is_empty { Ok(None) } else { read_json(path) }
 }
 
 /// Reads one JSON object; `None` if the file does not exist.
@@ -235,6 +241,8 @@ mod tests {
         let newer = text.replacen("{\"v\":1", "{\"v\":1,\"later\":[1]", 1);
         atomic::write(&run.run_json(), newer.as_bytes(), 0o600).unwrap();
         assert_eq!(run.read_run().unwrap(), Some(record()));
+        atomic::write(&run.run_json(), b"", 0o600).unwrap();
+        assert_eq!(run.read_run().unwrap(), None);
         atomic::write(&run.run_json(), &text.as_bytes()[..40], 0o600).unwrap();
         assert!(matches!(run.read_run(), Err(ReadError::Bad { .. })));
         std::fs::remove_file(run.run_json()).unwrap();

@@ -25,7 +25,11 @@ pub struct Stat {
 /// Reads `/proc/PID/stat`.
 #[must_use]
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let mut file = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+    // 52 numbers and a name of at most 64 bytes: the kernel gives it whole in one read.
+    let mut bytes = [0; 2048];
+    let len = std::io::Read::read(&mut file, &mut bytes).ok()?;
+    parse_stat(bytes.get(..len)?)
 }
 
 /// The command may hold spaces and parentheses: fields are counted after the last `)`.

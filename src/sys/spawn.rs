@@ -115,7 +115,13 @@ pub struct Spawner {
     report_write: OwnedFd,
     /// Whether `close_range(2)` can give a child a table of its own.
     detaches: bool,
+    /// Whether a process can be told from others by its inode in pidfs.
+    has_pidfs: bool,
 }
+
+// SAFETY: the mapping belongs to the spawner alone, and is touched only by the child of a `spawn` that waits
+// for it.
+unsafe impl Send for Spawner {}
 
 const STACK_BYTES: usize = 128 * 1024;
 
@@ -159,7 +165,7 @@ impl Spawner {
         if stack == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { stack, report_read, report_write, detaches: can_detach() })
+        Ok(Self { stack, report_read, report_write, detaches: can_detach(), has_pidfs: pidfs_exists() })
     }
 
     /// Starts a child of our parent. The calling thread waits until the child has executed or ended.
@@ -176,7 +182,7 @@ impl Spawner {
             report: self.report_write.as_raw_fd(),
             // SAFETY: all-zero is the empty set on Linux.
             mask: unsafe { std::mem::zeroed() },
-            needs_start_time: !pidfs_exists(),
+            needs_start_time: !self.has_pidfs,
             decision_fd: -1,
             executing: false,
             detach_from: self.detaches.then(|| {

@@ -1,6 +1,6 @@
 //! What a job reads: nothing, what is sent to it, or a file.
 
-use crate::common::{Daemon, http, job};
+use crate::common::{Daemon, http, job, until};
 
 #[test]
 fn without_more_there_is_nothing_to_read() {
@@ -46,6 +46,21 @@ fn a_file_can_be_read() {
     daemon.up();
     assert_eq!(daemon.wait_ended("j")["code"], 0);
     assert_eq!(daemon.log("j"), "from a file\neof\n");
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_to_holds_nobody_up() {
+    let pipe = |name| job(name, "read-stdin", "stdin = { file = \"@dir@/input\" }");
+    let mut daemon = Daemon::prepare(&[pipe("a"), pipe("b"), pipe("c"), pipe("d"), pipe("e")].concat());
+    let mut input = daemon.gate("input");
+    daemon.up();
+    for name in ["a", "b", "c", "d", "e"] {
+        daemon.wait_running(name);
+    }
+    input.release_line();
+    until("one that read it", || {
+        ["a", "b", "c", "d", "e"].iter().any(|n| daemon.log(n) == "\n").then_some(())
+    });
 }
 
 #[test]

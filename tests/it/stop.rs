@@ -167,3 +167,18 @@ fn a_stop_that_was_begun_goes_on_under_a_new_supervisor() {
     assert_eq!(job["want"], "down", "{job:#}");
     assert!(!procs::is_alive(pid));
 }
+
+#[test]
+fn a_job_that_is_still_being_started_is_stopped_when_it_has_been() {
+    // More than can be started at once: most are asked to stop while they wait for their start.
+    let jobs: String = (0..40).map(|n| job(&format!("j{n}"), "hang", "autostart = false")).collect();
+    let daemon = Daemon::start(&jobs);
+    daemon.cli(["start", "*"]).expect(0);
+    daemon.cli(["stop", "*"]).expect(0);
+    for n in 0..40 {
+        let job = daemon.wait_state(&format!("j{n}"), "stopped");
+        assert_eq!(job["pid"], serde_json::Value::Null, "{job:#}");
+    }
+    let left = daemon.processes().into_iter().filter(|p| matches!(p.part, procs::Part::Run(_)));
+    assert_eq!(left.count(), 0);
+}
