@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Daemon, is_root, job, skip};
+use crate::common::{Daemon, is_root, job, skip, until};
 
 const TASKS: &str = "[defaults]\nkind = \"task\"\n";
 
@@ -42,6 +42,29 @@ fn only_three_descriptors_are_open_whatever_we_were_started_with() {
     for fd in ["1", "2"] {
         assert!(fds[fd].contains(&run), "{log}");
     }
+}
+
+#[test]
+fn starts_at_the_same_time_leave_each_others_descriptors_alone() {
+    const JOBS: usize = 40;
+    let jobs: String = (0..JOBS).map(|n| job(&format!("j{n}"), "fds", "autostart = false")).collect();
+    let daemon = Daemon::start(&(TASKS.to_owned() + &jobs));
+    let keeper = daemon.role("keeper");
+    let open = || std::fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+    let before = open();
+    daemon.cli(["start", "*"]).expect(0);
+    for n in 0..JOBS {
+        let name = format!("j{n}");
+        assert_eq!(daemon.wait_ended(&name)["code"], 0);
+        let log = daemon.log(&name);
+        let fds = table(&log);
+        assert_eq!(fds.keys().copied().collect::<Vec<_>>(), ["0", "1", "2"], "{log}");
+        let run = daemon.job(&name)["run"].as_str().unwrap().to_owned();
+        assert!(fds["1"].contains(&run) && fds["2"].contains(&run), "{run}: {log}");
+    }
+    // The first output of all makes a worker, with an epoll, a bell, a pipe and a null device.
+    until("the keeper's own descriptors", || (open() <= before + 6).then_some(()));
+    assert_eq!(daemon.role("keeper"), keeper);
 }
 
 #[test]
