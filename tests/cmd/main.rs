@@ -38,8 +38,13 @@ macro_rules! transcripts {
 
 transcripts! {
     completions
+    jobs
+    logs
+    run
+    send
     status
     usage
+    wait
 }
 
 #[test]
