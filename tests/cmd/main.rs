@@ -37,11 +37,15 @@ macro_rules! transcripts {
 }
 
 transcripts! {
+    check
     completions
+    events
     jobs
     logs
+    reload
     run
     send
+    shutdown
     status
     usage
     wait
