@@ -352,7 +352,7 @@ fn files_are_short() {
 #[test]
 fn every_test_file_is_reached() {
     let mut wrong = Vec::new();
-    for dir in ["tests/it", "tests/chaos", "tests/sweep", "tests/common"] {
+    for dir in ["tests/it", "tests/chaos", "tests/sweep", "tests/cmd", "tests/common"] {
         let files = sources(&[dir]);
         let head = files.iter().find(|s| s.path.ends_with("/main.rs") || s.path.ends_with("/mod.rs"));
         let Some(head) = head else { continue };
