@@ -14,6 +14,7 @@ use super::tree::{self, Target};
 use crate::core::ids::RunId;
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
 use crate::core::spec::{KillScope, OnSupervisorDeath, OutputMode};
+use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
 use crate::sys::reap::Ended;
 use crate::sys::{clock, pidfd, proc};
@@ -22,8 +23,8 @@ use crate::wire::keeper::Notice;
 
 impl Keeper {
     /// Init says how a run's main process ended, and waits for our acknowledgement.
-    pub(super) fn exited(&mut self, message: &Message) {
-        if self.ended_early(message) {
+    pub(super) fn exited(&mut self, message: &Message, at: Stamp) {
+        if self.ended_early(message, at) {
             return;
         }
         let Some(run) = self.runs.get_mut(&message.run) else {
@@ -32,7 +33,8 @@ impl Keeper {
             self.init.release(message.run, message.pid);
             return;
         };
-        run.child = true;
+        // Of an init that has gone meanwhile it is nobody's any more.
+        run.child = self.init.alive().is_some();
         match &run.phase {
             // The disk refused the record: the supervisor's word is waited for, see `forget`.
             Phase::Ended { .. } if !run.recorded => {}
@@ -65,7 +67,7 @@ impl Keeper {
                     Some(outcome) => (outcome, Source::Keeper),
                     None => (outcome_of(&ended), Source::Wait),
                 };
-                self.begin_end(message.run, End { outcome, source, rusage: Some(rusage), at: now() });
+                self.begin_end(message.run, End { outcome, source, rusage: Some(rusage), at });
             }
         }
     }

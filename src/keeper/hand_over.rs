@@ -43,8 +43,9 @@ pub(super) fn take_place(state: &StateDir, runtime: &RuntimeDir) -> io::Result<(
         flock::Tried::Busy(lock, holder) => (lock, holder),
     };
     let handed = ask(runtime).unwrap_or_default();
-    for _ in 0..100 {
-        if holder.pid == 0 {
+    for n in 0..100 {
+        // Or it was by a child of a dead keeper, on its way: such a one has held up our question, and is gone.
+        if holder.pid == 0 && n > 0 {
             return Err(io::Error::other("the keeper's lock is held in another pid namespace"));
         }
         let process = pidfd::open(holder.pid);

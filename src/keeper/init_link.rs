@@ -12,6 +12,7 @@ use crate::wire::init::{BYTES, CHILD, FDS_PIDFD, FDS_STDERR, FDS_STDIN, FDS_STDO
 #[derive(Debug)]
 pub(super) struct InitLink {
     socket: Option<Arc<OwnedFd>>,
+    gone: Option<Arc<OwnedFd>>,
     /// Init's process id; it stays known after its death, to tell its heirs apart.
     pub(super) pid: i32,
 }
@@ -34,7 +35,7 @@ pub(super) struct Held {
 impl InitLink {
     pub(super) fn new(socket: Option<OwnedFd>) -> Self {
         let pid = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        Self { socket: socket.map(Arc::new), pid }
+        Self { socket: socket.map(Arc::new), gone: None, pid }
     }
 
     /// The socket, for a child to register by. It stays open for it, also when init is gone.
@@ -51,8 +52,10 @@ impl InitLink {
         self.socket.as_ref().map(|_| self.pid)
     }
 
+    /// The descriptor stays open: its low number must not go to another file, which children on their way
+    /// would take along.
     pub(super) fn lost(&mut self) {
-        self.socket = None;
+        self.gone = self.socket.take();
     }
 
     fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) {

@@ -18,7 +18,7 @@ use super::end::captures;
 use super::init_link::InitLink;
 use super::main_loop::now;
 use crate::core::identity::{Epoch, Identity};
-use crate::core::ids::RunId;
+use crate::core::ids::{JobName, RunId};
 use crate::core::spec::{OutputMode, Rlimit, Stdin};
 use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
@@ -140,17 +140,7 @@ impl Site {
         if started.child.failed.is_some() {
             return identity;
         }
-        let dir = self.state.run(launch.run);
-        let sentinel = Sentinel {
-            v: crate::state_dir::records::VERSION,
-            run: launch.run,
-            job: launch.job.clone(),
-            identity: identity.clone(),
-            started: started.at,
-            keeper_pid: rustix::process::getpid().as_raw_nonzero().get(),
-        };
-        let _ = dir.write_sentinel(&sentinel);
-        let _ = self.state.set_current(&launch.job, launch.run);
+        paperwork(&self.state, launch.run, &launch.job, &identity, started.at);
         identity
     }
 
@@ -227,6 +217,20 @@ impl Site {
     }
 }
 
+/// Sentinel, pid file, and the link to the latest run of a job.
+pub(super) fn paperwork(state: &StateDir, run: RunId, job: &JobName, identity: &Identity, started: Stamp) {
+    let sentinel = Sentinel {
+        v: crate::state_dir::records::VERSION,
+        run,
+        job: job.clone(),
+        identity: identity.clone(),
+        started,
+        keeper_pid: rustix::process::getpid().as_raw_nonzero().get(),
+    };
+    let _ = state.run(run).write_sentinel(&sentinel);
+    let _ = state.set_current(job, run);
+}
+
 /// How the child tells init of itself, and what it hands over.
 fn registration<'a>(run: RunId, fifos: &Fifos, socket: BorrowedFd<'a>) -> Register<'a> {
     let held = [&fifos.stdout, &fifos.stderr, &fifos.stdin].map(Option::as_ref);
@@ -238,12 +242,16 @@ fn registration<'a>(run: RunId, fifos: &Fifos, socket: BorrowedFd<'a>) -> Regist
     Register { socket, message: message.encode(), pid_at: PID_AT, fds }
 }
 
-/// The identity of a process that is pinned: held by a descriptor, or nobody's to reap but init's.
+/// The identity of a process that is pinned: held by a descriptor, or nobody's to reap but init's. Of one
+/// that was reaped nothing is read that may be another's by now.
 pub(super) fn identify(epoch: &Epoch, pid: i32, pidfd: Option<&OwnedFd>) -> Identity {
+    let reaped =
+        |fd: &OwnedFd| pidfd::signal(fd, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH));
+    let stat = proc::stat(pid).filter(|_| !pidfd.is_some_and(reaped));
     Identity {
         pid,
         pidfs: pidfd.map_or(0, identity::pidfs_inode),
-        start_ticks: proc::stat(pid).map_or(0, |stat| stat.start_ticks),
+        start_ticks: stat.map_or(0, |stat| stat.start_ticks),
         epoch: epoch.clone(),
     }
 }

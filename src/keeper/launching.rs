@@ -7,71 +7,29 @@
 //! init tells about it, waits in [`Begun::later`]. When a keeper dies all its starts stop where they are,
 //! and `survive` finds out how far each one came.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-
-use rustix::event::EventfdFlags;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::capture::{AddRun, Totals};
 use super::launch::{NotLaunched, Site, Started};
+use super::launcher::{Launcher, News, Order};
 use super::main_loop::{Keeper, now};
+use super::requests::about;
 use super::run::{End, Leftovers, Phase, Run};
 use crate::core::identity::Identity;
 use crate::core::ids::RunId;
 use crate::core::outcome::{Asked, Outcome, Source};
 use crate::core::spec::Output;
+use crate::core::time::Stamp;
 use crate::sys::clock;
 use crate::sys::spawn::{Spawner, Step};
 use crate::wire::init::Message;
-use crate::wire::keeper::{Answer, FromKeeper, Launch, Notice, Numbered, Refusal};
+use crate::wire::keeper::{Answer, FromKeeper, Launch, Notice, Numbered, Refusal, Request};
 
-/// Threads: with two, one works while the other waits for its child. More than four would only queue up
-/// before init, which hears of every child.
-const THREADS: (usize, usize) = (2, 4);
-
-/// Longest time for which the paperwork about a started run waits while there are runs to be started.
-const SETTLE_AFTER_US: u64 = 1_000_000;
-
-/// A start that a thread is to make.
-struct Order {
-    launch: Box<Launch>,
-    /// The socket to init, if init lived when this was asked for.
-    init: Option<Arc<OwnedFd>>,
-}
-
-/// Starts that no thread has taken.
-#[derive(Default)]
-struct Orders {
-    waiting: Mutex<VecDeque<Order>>,
-    more: Condvar,
-}
-
-impl Orders {
-    fn put(&self, order: Order) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
-        self.more.notify_one();
-    }
-
-    fn try_take(&self) -> Option<Order> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    fn take(&self) -> Order {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match waiting.pop_front() {
-                Some(order) => return order,
-                None => waiting = self.more.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-}
-
-/// How it went; `None`: the thread is gone.
-type News = Option<(Box<Launch>, Result<(Started, Identity), NotLaunched>)>;
+/// How long starts may hold up the end of a keeper, in microseconds.
+const STARTS_US: u64 = 1_000_000;
 
 /// A start that was asked for and is not finished.
 #[derive(Debug)]
@@ -86,99 +44,26 @@ struct Begun {
 enum Later {
     /// A request from this connection.
     Request(u64, Numbered),
-    /// The end of the main process, told by init.
-    Exited(Message),
+    /// The end of the main process, told by init at this moment.
+    Exited(Message, Stamp),
 }
 
-/// The threads, and what they were given to do.
+/// The starts that are on their way.
 pub(super) struct Launching {
-    orders: Arc<Orders>,
-    news: Receiver<News>,
-    bell: Arc<OwnedFd>,
+    launcher: Launcher,
     begun: BTreeMap<RunId, Begun>,
-}
-
-/// Makes the places to spawn from. Early: their descriptors must have low numbers, see `sys::spawn`.
-pub(super) fn spawners() -> io::Result<Vec<Spawner>> {
-    let count = std::thread::available_parallelism().map_or(THREADS.0, std::num::NonZero::get);
-    (0..count.clamp(THREADS.0, THREADS.1)).map(|_| Spawner::new()).collect()
+    /// Requests for the inventory, which has to name every run.
+    inventories: Vec<(u64, Numbered)>,
 }
 
 impl Launching {
-    /// Starts a thread for each place.
     pub(super) fn new(site: Site, spawners: Vec<Spawner>) -> io::Result<Self> {
-        let bell = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (tell, news) = channel();
-        let (site, orders) = (Arc::new(site), Arc::new(Orders::default()));
-        for spawner in spawners {
-            let worker = Worker {
-                site: Arc::clone(&site),
-                orders: Arc::clone(&orders),
-                news: tell.clone(),
-                bell: Arc::clone(&bell),
-            };
-            std::thread::Builder::new()
-                .name("launch".to_owned())
-                .stack_size(256 * 1024)
-                .spawn(move || worker.work(&spawner))?;
-        }
-        Ok(Self { orders, news, bell, begun: BTreeMap::new() })
+        let launcher = Launcher::new(site, spawners)?;
+        Ok(Self { launcher, begun: BTreeMap::new(), inventories: Vec::new() })
     }
 
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-
-    /// What has happened; the bell is silenced first, so that nothing is missed.
-    fn take_news(&self) -> Vec<News> {
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&*self.bell, &mut counter);
-        self.news.try_iter().collect()
-    }
-}
-
-struct Worker {
-    site: Arc<Site>,
-    orders: Arc<Orders>,
-    news: Sender<News>,
-    bell: Arc<OwnedFd>,
-}
-
-impl Worker {
-    /// Starts runs as long as there are any to start, and does the paperwork about them afterwards: a
-    /// thousand programs that were asked for at once should run before a thousand links are made.
-    fn work(self, spawner: &Spawner) {
-        let mut started: VecDeque<(Box<Launch>, Started)> = VecDeque::new();
-        loop {
-            let order = match started.front() {
-                Some((_, first)) if clock::boot_us() > first.at.boot_us + SETTLE_AFTER_US => None,
-                Some(_) => self.orders.try_take(),
-                None => Some(self.orders.take()),
-            };
-            if let Some(Order { launch, init }) = order {
-                match self.site.launch(spawner, &launch, init.as_ref().map(|socket| socket.as_fd())) {
-                    Ok(run) => started.push_back((launch, run)),
-                    Err(error) => self.tell(Some((launch, Err(error)))),
-                }
-            } else if let Some((launch, run)) = started.pop_front() {
-                let identity = self.site.settle(&launch, &run);
-                self.tell(Some((launch, Ok((run, identity)))));
-            }
-        }
-    }
-
-    fn tell(&self, news: News) {
-        // The receiver lives as long as the keeper's loop; a full counter is a rung bell too.
-        let _ = self.news.send(news);
-        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.tell(None);
-        }
+        self.launcher.bell()
     }
 }
 
@@ -189,13 +74,17 @@ impl Keeper {
             return false;
         }
         self.launching.begun.insert(launch.run, Begun { asked_by, later: Vec::new() });
-        self.launching.orders.put(Order { launch, init: self.init.share() });
+        self.launching.launcher.put(Order { launch, init: self.init.share() });
         true
     }
 
-    /// A request about a run waits until the run has been started.
-    pub(super) fn postpone(&mut self, run: RunId, number: u64, request: Numbered) -> Option<Numbered> {
-        match self.launching.begun.get_mut(&run) {
+    /// A request that has to wait for a start, or for all of them, is kept; any other comes back.
+    pub(super) fn postpone(&mut self, number: u64, request: Numbered) -> Option<Numbered> {
+        if matches!(request.request, Request::Inventory) && !self.launching.begun.is_empty() {
+            self.launching.inventories.push((number, request));
+            return None;
+        }
+        match about(&request.request).and_then(|run| self.launching.begun.get_mut(&run)) {
             Some(begun) => {
                 begun.later.push(Later::Request(number, request));
                 None
@@ -205,23 +94,26 @@ impl Keeper {
     }
 
     /// The end of a run that is still being started; true if it has to wait.
-    pub(super) fn ended_early(&mut self, message: &Message) -> bool {
+    pub(super) fn ended_early(&mut self, message: &Message, at: Stamp) -> bool {
         let begun = self.launching.begun.get_mut(&message.run);
-        begun.map(|begun| begun.later.push(Later::Exited(*message))).is_some()
+        begun.map(|begun| begun.later.push(Later::Exited(*message, at))).is_some()
     }
 
     pub(super) fn launch_news(&mut self) {
-        for news in self.launching.take_news() {
+        for news in self.launching.launcher.news() {
             self.launch_ended(news);
         }
     }
 
-    /// Waits until every start that was asked for is finished.
+    /// Waits for the starts that were asked for, as long as they may reasonably take. One that hangs is
+    /// found by the next keeper, as after a crash.
     pub(super) fn finish_launches(&mut self) {
-        while !self.launching.begun.is_empty() && !self.quit {
-            match self.launching.news.recv() {
+        let until = clock::boot_us() + STARTS_US;
+        while !self.launching.begun.is_empty() {
+            let left = until.saturating_sub(clock::boot_us());
+            match self.launching.launcher.wait(Duration::from_micros(left)) {
                 Ok(news) => self.launch_ended(news),
-                Err(_) => self.quit = true,
+                Err(_) => return,
             }
         }
     }
@@ -243,7 +135,17 @@ impl Keeper {
         for later in begun.later {
             match later {
                 Later::Request(number, request) => self.answer(number, request),
-                Later::Exited(message) => self.exited(&message),
+                Later::Exited(message, at) => self.exited(&message, at),
+            }
+        }
+        // Only now: what init told of the end, when it lived, is more than what can be seen without it.
+        if self.init.alive().is_none() {
+            self.watch_main(launch.run);
+            self.look_at(launch.run);
+        }
+        if self.launching.begun.is_empty() {
+            for (number, request) in std::mem::take(&mut self.launching.inventories) {
+                self.answer(number, request);
             }
         }
     }
@@ -278,10 +180,6 @@ impl Keeper {
         }
         if let (Some(stdout), Some(stderr)) = (fifos.stdout, fifos.stderr) {
             self.begin_capture(launch.run, launch.output.clone(), stdout, stderr, false);
-        }
-        if self.init.alive().is_none() {
-            self.watch_main(launch.run);
-            self.look_at_main(launch.run);
         }
         Ok(Answer::Launched { identity, at })
     }

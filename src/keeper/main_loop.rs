@@ -14,7 +14,8 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use super::capture_link::CaptureLink;
 use super::init_link::InitLink;
 use super::launch::Site;
-use super::launching::{self, Launching};
+use super::launcher;
+use super::launching::Launching;
 use super::link::{Incoming, Links, newest_generation};
 use super::run::{Phase, Run};
 use super::tree::Ground;
@@ -75,7 +76,7 @@ pub(super) struct Keeper {
     watched: BTreeMap<u64, RunId>,
     next_watch: u64,
     next_beat_us: u64,
-    _lock: flock::Lock,
+    lock: flock::Lock,
 }
 
 /// Runs until init says that the instance is over, or a new keeper has taken over.
@@ -90,7 +91,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
     let state = StateDir(options.state_dir.clone());
     let runtime = RuntimeDir(options.runtime_dir.clone());
     // Its descriptors have low numbers, see `sys::spawn`.
-    let spawners = launching::spawners()?;
+    let spawners = launcher::spawners()?;
     let (lock, handed) = super::hand_over::take_place(&state, &runtime)?;
     let links = Links::listen(&runtime.keeper_socket())?;
     let newest = newest_generation(&generation_file(&runtime));
@@ -132,13 +133,15 @@ pub fn run(options: &Options) -> io::Result<u8> {
         watched: BTreeMap::new(),
         next_watch: 0,
         next_beat_us: clock::boot_us() + BEAT_US,
-        _lock: lock,
+        lock,
     };
     keeper.take_back(handed);
     keeper.init.ready();
     while !keeper.quit {
         keeper.turn();
     }
+    // The lock is to go with the process, not before its threads.
+    std::mem::forget(keeper.lock);
     keeper.capture.capture.finish();
     Ok(0)
 }
@@ -176,6 +179,10 @@ impl Keeper {
             Err(_) => Vec::new(),
         };
         for (token, flags) in events {
+            // What is not known any more must not be told.
+            if self.quit {
+                return;
+            }
             match token {
                 INIT => self.read_init(),
                 LISTENER => self.accept(),
@@ -218,7 +225,7 @@ impl Keeper {
         loop {
             match self.init.next() {
                 Ok(Some((message, _))) => match message.kind {
-                    Kind::Exited => self.exited(&message),
+                    Kind::Exited => self.exited(&message, now()),
                     Kind::Quit => self.end(),
                     _ => {}
                 },

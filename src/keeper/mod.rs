@@ -17,6 +17,7 @@ mod end;
 mod hand_over;
 mod init_link;
 mod launch;
+mod launcher;
 mod launching;
 mod link;
 mod main_loop;

@@ -11,7 +11,7 @@ use crate::wire::keeper::{Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Re
 type Answered = Result<Answer, Refusal>;
 
 /// The run that a request is about, which must have been started before.
-fn about(request: &Request) -> Option<RunId> {
+pub(super) fn about(request: &Request) -> Option<RunId> {
     match request {
         Request::Signal { run, .. }
         | Request::Stdin { run, .. }
@@ -27,11 +27,7 @@ fn about(request: &Request) -> Option<RunId> {
 
 impl Keeper {
     pub(super) fn answer(&mut self, number: u64, numbered: Numbered) {
-        let numbered = match about(&numbered.request) {
-            Some(run) => self.postpone(run, number, numbered),
-            None => Some(numbered),
-        };
-        let Some(Numbered { id, request }) = numbered else { return };
+        let Some(Numbered { id, request }) = self.postpone(number, numbered) else { return };
         let result = match (self.refused(number, &request), request) {
             (_, Request::HandOver) => return self.hand_over(number, id),
             (Some(refusal), _) => Err(refusal),
@@ -67,7 +63,6 @@ impl Keeper {
                 self.hello(number, min_version, version, generation)
             }
             Request::Inventory => {
-                self.finish_launches();
                 for run in self.runs.values_mut() {
                     run.leftovers.told |= run.leftovers.any();
                 }
@@ -174,7 +169,9 @@ impl Keeper {
             return Err(Refusal::NotPossible { what: "has ended".to_owned() });
         }
         let Some(stdin) = run.stdin.as_ref() else {
-            return Err(Refusal::NotPossible { what: "has no open stdin".to_owned() });
+            return Err(Refusal::NotPossible {
+                what: "has no open stdin; it needs `stdin = \"keep\"`, or `run --stdin`".to_owned(),
+            });
         };
         let mut written = 0;
         while written < data.len() {

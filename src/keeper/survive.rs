@@ -19,7 +19,7 @@ use std::path::Path;
 
 use super::end::captures;
 use super::init_link::Held;
-use super::launch::{c_path, identify, open_output, open_stdin};
+use super::launch::{c_path, identify, open_output, open_stdin, paperwork};
 use super::main_loop::{Keeper, now};
 use super::run::{End, Leftovers, Phase, Run};
 use crate::core::identity::{Epoch, Identity};
@@ -144,6 +144,9 @@ impl Keeper {
         };
         let known = pidfd.is_some();
         let identity = identify(&self.epoch, held.pid, pidfd.as_ref());
+        if known {
+            self.make_up_paperwork(id, record.as_ref(), &identity);
+        }
         let recorded = self.recorded_end(id);
         let over = held.acked || recorded.is_some();
         self.insert(id, record.as_ref(), Some(identity), pidfd, held.child);
@@ -263,6 +266,9 @@ impl Keeper {
         let pid = identity.pid;
         // The claim has no start time where the kernel has pidfs; now that it is proven, complete it.
         let identity = if alive { identify(&self.epoch, pid, pidfd.as_ref()) } else { identity };
+        if alive {
+            self.make_up_paperwork(id, record, &identity);
+        }
         self.insert(id, record, Some(identity), pidfd, false);
         let runtime = self.runtime.run(id);
         let mode = record.map_or(OutputMode::Merged, |record| record.output.mode);
@@ -298,6 +304,14 @@ impl Keeper {
             self.end_with(id, Outcome::NotStarted { step: step.as_str().to_owned(), errno }, Source::Keeper);
         } else {
             self.end_lost(id, "it ended while nobody was left to see how");
+        }
+    }
+
+    /// Makes up for what the dead keeper had not come to about a run that lives.
+    fn make_up_paperwork(&self, id: RunId, record: Option<&RunRecord>, identity: &Identity) {
+        let Some(record) = record else { return };
+        if !matches!(self.state.run(id).read_sentinel(), Ok(Some(_))) {
+            paperwork(&self.state, id, &record.job, identity, record.requested_at);
         }
     }
 

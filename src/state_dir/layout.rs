@@ -174,9 +174,14 @@ impl StateDir {
         self.0.join("quarantine")
     }
 
-    /// Makes `jobs/<name>/current` point to this run, in one step.
+    /// Makes `jobs/<name>/current` point to this run, in one step, unless it points to a later one.
     pub fn set_current(&self, job: &JobName, run: RunId) -> io::Result<()> {
         let link = self.current(job);
+        let shown = std::fs::read_link(&link).ok();
+        let shown = shown.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()?.parse().ok());
+        if shown.is_some_and(|shown: RunId| shown > run) {
+            return Ok(());
+        }
         let target = Path::new("../../runs").join(run.to_string());
         match atomic::symlink(&target, &link) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

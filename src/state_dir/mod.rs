@@ -3,8 +3,8 @@
 //! | file | written by | what a crash leaves |
 //! |---|---|---|
 //! | `format` | whoever creates the directory | the old one or the new one |
-//! | `runs/<id>/run.json` | keeper, before the spawn | none, or all of it |
-//! | `runs/<id>/pid`, `sentinel.json` | keeper, after the spawn | none, or all of it |
+//! | `runs/<id>/run.json` | keeper, before the spawn | none, an empty one, or all of it |
+//! | `runs/<id>/pid`, `sentinel.json` | keeper, after the spawn | none, an empty sentinel, or all of it |
 //! | `runs/<id>/exit.json` | keeper, at the end | `exit.tmp`, preallocated, or all of it |
 //! | `runs/<id>/output/` | keeper's capture | segments are byte-exact; the index may miss its tail |
 //! | `jobs/<name>/current` | keeper | the link to the old run or to the new one |

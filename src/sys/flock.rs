@@ -2,7 +2,8 @@
 //!
 //! `fcntl(F_SETLK)` rather than `flock`: a forked child that has not yet called `execve` shares an open
 //! file description and would keep a `flock` alive after its parent's `SIGKILL`; a record lock belongs to
-//! the process and is gone at once. It survives `execve` of the same process as long as the descriptor
+//! the process and is gone with it (and with the last child that still shares its table of descriptors, see
+//! `sys::spawn`). It survives `execve` of the same process as long as the descriptor
 //! stays open. Closing any descriptor of the file drops it, so each lock file is opened once per process.
 
 use std::io;

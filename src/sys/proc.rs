@@ -2,6 +2,7 @@
 //! may vanish between two reads; both give `None`.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 
 /// What `/proc/PID/stat` tells that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,12 +91,16 @@ pub fn environment_value(pid: i32, name: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// Processes that have one of these paths open, as far as we may look.
+/// Processes that have one of these paths open for writing, as far as we may look.
 #[must_use]
 pub fn holders(paths: &[std::path::PathBuf]) -> Vec<Stat> {
     let holds = |pid: &i32| {
         std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-            fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| paths.contains(&target)))
+            fds.flatten().any(|fd| {
+                std::fs::read_link(fd.path()).is_ok_and(|target| paths.contains(&target))
+                    // The link's own permissions say how the descriptor was opened.
+                    && fd.metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0)
+            })
         })
     };
     // The start time is read before the descriptors: if the pid is reused in between, it will not match.
@@ -121,6 +126,21 @@ mod tests {
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.pid, stat.state, stat.parent, stat.group, stat.session), (42, b'S', 1, 42, 42));
         assert_eq!(stat.start_ticks, 98765);
+    }
+
+    #[test]
+    fn who_only_reads_a_fifo_does_not_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        crate::sys::fifo::create(&path, 0o600).unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let held = || holders(std::slice::from_ref(&path)).iter().any(|stat| stat.pid == me);
+        let reader = super::super::disk::open_read(&path).unwrap();
+        assert!(!held());
+        let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        assert!(held());
+        drop((reader, writer));
+        assert!(!held());
     }
 
     #[test]

@@ -281,3 +281,23 @@ fn events_are_numbered_without_a_gap_over_all_of_it() {
     let expected: Vec<u64> = (seqs[0]..=*seqs.last().unwrap()).collect();
     assert_eq!(seqs, expected);
 }
+
+#[test]
+fn files_that_a_killed_keeper_did_not_come_to_are_made_up_for() {
+    let mut daemon = Daemon::start(&job("j", "hang", ""));
+    let (pid, run) = daemon.wait_running("j");
+    let (dir, current) = (daemon.run_dir(&run), daemon.state_dir().join("jobs/j/current"));
+    let sentinel = std::fs::read(dir.join("sentinel.json")).unwrap();
+    // As a keeper leaves it that is killed right after a start, also in the middle of a file.
+    std::fs::File::create(dir.join("sentinel.json")).unwrap();
+    std::fs::remove_file(dir.join("pid")).unwrap();
+    std::fs::remove_file(&current).unwrap();
+    let old = daemon.kill_role("keeper");
+    daemon.wait_role_back("keeper", old);
+    assert_eq!(std::fs::read_to_string(dir.join("pid")).unwrap(), format!("{pid}\n"));
+    assert!(std::fs::read_link(&current).unwrap().ends_with(&run));
+    let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+    let made_up = parsed(&std::fs::read(dir.join("sentinel.json")).unwrap());
+    assert_eq!(made_up["identity"], parsed(&sentinel)["identity"]);
+    assert_eq!(daemon.wait_running("j"), (pid, run));
+}
