@@ -219,7 +219,7 @@ fn stand_in(options: &UpOptions, state: &StateDir, process: &OwnedFd) -> Result<
     let socket = &options.paths.socket;
     if options.detach {
         return if wait_until_ready(socket, Some(process)) {
-            say("an instance is running here already");
+            say("outlive: an instance is running here already");
             Ok(Some(code::OK))
         } else {
             Err(failed("an instance is running here already, and does not answer"))
@@ -227,7 +227,7 @@ fn stand_in(options: &UpOptions, state: &StateDir, process: &OwnedFd) -> Result<
     }
     let asked = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
     let signals = signals::block_all_and_open(&asked).map_err(|e| failed(format!("signals: {e}")))?;
-    say("an instance is running here already; standing in for it");
+    say("outlive: an instance is running here already; standing in for it");
     loop {
         let mut fds = [PollFd::new(process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         if poll(&mut fds, None).is_err() {

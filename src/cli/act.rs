@@ -42,7 +42,8 @@ async fn start_or_restart(verb: Verb, args: &StartArgs, ctx: &mut Ctx<'_>) -> Re
     let mut good = true;
     for job in jobs.iter().filter(|job| !super::status::is_well(job)) {
         good = false;
-        ctx.out.note(&format!("outlive: {}: {} {}", job.name, job.state.as_str(), job.reason));
+        let why = if job.reason.is_empty() { String::new() } else { format!(" ({})", job.reason) };
+        ctx.out.note(&format!("outlive: {}: {}{why}", job.name, job.state.as_str()));
     }
     Ok(if good { code::OK } else { code::FAILED })
 }
@@ -52,7 +53,15 @@ pub(crate) async fn stop(args: &StopArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail>
     if args.no_wait || told != code::OK {
         return Ok(told);
     }
-    wait(ctx, &args.jobs, args.timeout, watch::has_ended).await?;
+    // Those that were down are not told of twice.
+    let before = ctx.client.status(&args.jobs).await?.jobs;
+    let jobs = wait(ctx, &args.jobs, args.timeout, watch::has_ended).await?;
+    for job in jobs {
+        let moved = before.iter().any(|b| b.name == job.name && b.state != job.state);
+        if moved {
+            ctx.out.line(&format!("{}: {}", job.name, job.state.as_str()))?;
+        }
+    }
     Ok(code::OK)
 }
 
@@ -120,7 +129,7 @@ fn report(reply: &ActReply, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
         if job.ok {
             ctx.out.line(&line)?;
         } else {
-            ctx.out.note(&line);
+            ctx.out.note(&format!("outlive: {line}"));
             result = code::FAILED;
         }
     }

@@ -9,7 +9,7 @@ use super::when::parse_duration;
 
 /// outlive: a process supervisor for Linux whose jobs outlive it.
 #[derive(Debug, Parser)]
-#[command(name = "outlive", version, about, after_help = super::AFTER_HELP, propagate_version = true)]
+#[command(name = "outlive", version, about, after_help = super::AFTER_HELP)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -21,13 +21,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PlaceArgs {
     /// State directory of the instance [env: OUTLIVE_STATE_DIR]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Which instance")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Runtime directory of the instance [env: OUTLIVE_RUNTIME_DIR]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Which instance")]
     pub(crate) runtime_dir: Option<PathBuf>,
     /// Control socket of the instance [env: OUTLIVE_SOCKET]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Which instance")]
     pub(crate) socket: Option<PathBuf>,
 }
 

@@ -65,9 +65,14 @@ fn client_lines(error: &client::Error) -> Vec<String> {
             vec![format!("outlive: {error}: it belongs to another user")]
         }
         client::Error::Connect { source, .. } => vec![format!("outlive: {error}: {source}")],
+        // The names that are near are in the text already.
+        client::Error::Refused { status: 404, .. } => vec![format!("outlive: {error}")],
         client::Error::Refused { reply, .. } => {
-            let details = reply.details.iter().map(|line| format!("  {line}"));
-            std::iter::once(format!("outlive: {error}")).chain(details).collect()
+            let said = error.to_string();
+            // A detail of several lines shows a place in a file: all of it is moved in.
+            let details = reply.details.iter().flat_map(|detail| detail.lines());
+            let details = details.map(|line| format!("  {line}"));
+            std::iter::once(format!("outlive: {said}")).chain(details).collect()
         }
         client::Error::Protocol(_) => vec![format!("outlive: {error}")],
     }

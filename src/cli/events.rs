@@ -64,25 +64,32 @@ fn render(entry: &EventView) -> Vec<String> {
         let job = event.get("job").and_then(Value::as_str).unwrap_or("");
         let mut words = vec![format!("{:>6} {} {kind:<18} {job}", entry.seq, entry.at)];
         let fields = event.as_object().into_iter().flatten();
-        words.extend(
-            fields.filter(|(name, _)| !["k", "job", "at"].contains(&name.as_str())).filter_map(short),
-        );
+        words.extend(fields.filter(|(name, _)| !INNER.contains(&name.as_str())).filter_map(short));
         words.join(" ").trim_end().to_owned()
     };
     entry.events.iter().map(one).collect()
 }
 
+/// What is said elsewhere in the line, or means nothing to people.
+const INNER: [&str; 6] = ["k", "job", "at", "until", "epoch", "v"];
+
 /// A field in short; large ones are for `--json`.
 fn short((name, value): (&String, &Value)) -> Option<String> {
+    if let Some(pid) = value.get("pidfs").and_then(|_| value.get("pid")) {
+        return Some(format!("pid={pid}"));
+    }
+    if let (Some(run), Some(outcome)) = (value.get("run").and_then(Value::as_str), value.get("outcome")) {
+        let outcome = short((&"outcome".to_owned(), outcome)).unwrap_or_default();
+        return Some(format!("run={run} {outcome}"));
+    }
     match value {
         Value::Null => None,
         Value::String(text) => Some(format!("{name}={text}")),
         Value::Bool(_) | Value::Number(_) => Some(format!("{name}={value}")),
         Value::Array(_) => None,
         Value::Object(fields) => {
-            let inner = fields.get("outcome").and_then(Value::as_object).unwrap_or(fields);
             let words: Vec<String> =
-                inner.iter().filter(|(_, v)| !v.is_object() && !v.is_array()).filter_map(short).collect();
+                fields.iter().filter(|(_, v)| !v.is_object() && !v.is_array()).filter_map(short).collect();
             (!words.is_empty()).then(|| format!("{name}({})", words.join(" ")))
         }
     }
@@ -105,7 +112,7 @@ mod tests {
         assert_eq!(
             render(&entry),
             [
-                "     7 2026-01-02T03:04:05.678Z run.ended          web leftovers=false record(code=3 kind=exited)"
+                "     7 2026-01-02T03:04:05.678Z run.ended          web leftovers=false run=r outcome(code=3 kind=exited)"
             ]
         );
     }

@@ -45,9 +45,19 @@ pub(crate) async fn logs(args: &LogsArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail>
     }
 }
 
+/// A parameter that was refused is an option here, and a wrong one is wrong usage.
+fn in_options(error: Error) -> Fail {
+    match &error {
+        Error::Refused { status: 400, reply } if reply.error.contains('=') => {
+            Fail::Usage(format!("--{}", reply.error.replacen('=', " ", 1)))
+        }
+        _ => Fail::Client(error),
+    }
+}
+
 /// The bytes and nothing else.
 async fn plain(name: &JobName, query: &OutputQuery, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    let mut body = ctx.client.output_raw(name, query).await?.body;
+    let mut body = ctx.client.output_raw(name, query).await.map_err(in_options)?.body;
     while let Some(data) = body.chunk().await? {
         ctx.out.bytes(&data)?;
     }
@@ -87,10 +97,11 @@ async fn printed(
             Ok(None) => printer.finish(&label, ctx.out)?,
             Err(e) => {
                 printer.finish(&label, ctx.out)?;
-                for line in Fail::Client(e).lines() {
+                let fail = in_options(e);
+                for line in fail.lines() {
                     ctx.out.note(&line);
                 }
-                result = code::FAILED;
+                result = fail.code();
             }
         }
     }
@@ -230,7 +241,8 @@ struct Printer {
     /// Width of the names; 0 without names.
     width: usize,
     names: Vec<String>,
-    pending: BTreeMap<String, Pending>,
+    /// What each stream of each job has begun: a line never goes on in another stream.
+    pending: BTreeMap<(String, Option<String>), Pending>,
 }
 
 #[derive(Default)]
@@ -251,7 +263,9 @@ impl Printer {
         if !self.stamps && self.names.is_empty() {
             return out.bytes(&piece.data);
         }
-        let mut pending = self.pending.remove(label).unwrap_or_default();
+        let stream = piece.stream.clone().filter(|_| piece.separate);
+        let key = (label.to_owned(), stream);
+        let mut pending = self.pending.remove(&key).unwrap_or_default();
         // A line never goes on in another run.
         if pending.run.replace(piece.run) != Some(piece.run) && !pending.line.is_empty() {
             self.print(label, &mut pending, out)?;
@@ -265,16 +279,22 @@ impl Printer {
                 self.print(label, &mut pending, out)?;
             }
         }
-        self.pending.insert(label.to_owned(), pending);
+        self.pending.insert(key, pending);
         Ok(())
     }
 
-    /// Prints what is left of a job's last line.
+    /// Prints what is left of a job's last lines.
     fn finish(&mut self, label: &str, out: &mut Out) -> std::io::Result<()> {
-        match self.pending.remove(label) {
-            Some(mut pending) if !pending.line.is_empty() => self.print(label, &mut pending, out),
-            _ => Ok(()),
+        let (over, others) =
+            std::mem::take(&mut self.pending).into_iter().partition(|((l, _), _)| l == label);
+        self.pending = others;
+        let over: BTreeMap<_, Pending> = over;
+        for (_, mut pending) in over {
+            if !pending.line.is_empty() {
+                self.print(label, &mut pending, out)?;
+            }
         }
+        Ok(())
     }
 
     fn print(&self, label: &str, pending: &mut Pending, out: &mut Out) -> std::io::Result<()> {

@@ -30,11 +30,16 @@ pub(crate) async fn reload(args: &ReloadArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
 }
 
 fn render(reply: &ReloadReply) -> Vec<String> {
+    let (removed, restarted, updated) = if reply.applied {
+        ("removed", "restarted", "updated without a restart")
+    } else {
+        ("would be removed", "would be restarted", "would be updated without a restart")
+    };
     let kinds: [(&str, &str, &Vec<JobName>); 5] = [
         ("+", "new", &reply.added),
-        ("-", "removed", &reply.removed),
-        ("~", "restarted", &reply.restarted),
-        ("=", "updated without a restart", &reply.updated),
+        ("-", removed, &reply.removed),
+        ("~", restarted, &reply.restarted),
+        ("=", updated, &reply.updated),
         ("!", "not taken over: a submitted job of that name is at work", &reply.blocked),
     ];
     let mut lines = Vec::new();
@@ -59,7 +64,7 @@ mod tests {
         let name = |n: &str| vec![JobName::new(n).unwrap()];
         let mut reply = ReloadReply { added: name("a"), restarted: name("b"), ..ReloadReply::default() };
         reply.unchanged = 2;
-        assert_eq!(render(&reply), ["+ a: new", "~ b: restarted", "planned only; 2 unchanged"]);
+        assert_eq!(render(&reply), ["+ a: new", "~ b: would be restarted", "planned only; 2 unchanged"]);
         assert_eq!(render(&ReloadReply::default()), ["nothing differs"]);
     }
 }

@@ -34,9 +34,10 @@ pub(crate) fn run(args: &RunArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
         ctx.out.line(reply.name.as_str())?;
         return Ok(code::OK);
     }
-    ctx.out.note(&format!("outlive: running as {}", reply.name));
+    ctx.out.note(&format!("outlive: submitted as {}", reply.name));
     let names = [reply.name.to_string()];
     let jobs = block_on(watch::until(&ctx.client, &names, None, watch::Met::Before, watch::has_ended))??;
+    wait::say_what_no_code_says(&jobs, ctx);
     Ok(wait::shell_code(&jobs))
 }
 
@@ -60,6 +61,10 @@ async fn submit(ctx: &Ctx<'_>, request: &RunRequest) -> Result<RunReply, Fail> {
 fn request(args: &RunArgs, ctx: &Ctx<'_>) -> Result<RunRequest, Fail> {
     let name = args.name.as_deref().map(JobName::new).transpose();
     let name = name.map_err(|e| Fail::Usage(format!("--name: {e}")))?;
+    if name.as_ref().is_some_and(|name| name.as_str().contains(':') || name.as_str() == "all") {
+        let why = "a ':' stands before the number of an instance, and `all` means every job";
+        return Err(Fail::Usage(format!("--name: {why}")));
+    }
     let cwd = match &args.cwd {
         Some(dir) => std::path::absolute(dir)?,
         None => std::env::current_dir()?,

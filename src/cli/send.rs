@@ -15,7 +15,8 @@ use crate::core::ids::JobName;
 const BLOCK: usize = 64 * 1024;
 
 pub(crate) async fn send(args: &SendArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    let job = JobName::new(args.job.as_str()).map_err(|e| Fail::Usage(e.to_string()))?;
+    let job = JobName::new(args.job.as_str());
+    let job = job.map_err(|e| Fail::Usage(format!("{:?} is not the name of one job: {e}", args.job)))?;
     if args.text.is_empty() {
         while let Some(block) =
             tokio::task::spawn_blocking(read_block).await.map_err(std::io::Error::other)??

@@ -20,7 +20,7 @@ const TITLE: &[u8] = b"outlive: init";
 pub(crate) async fn shutdown(args: &ShutdownArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     let before = if args.no_wait { None } else { ctx.client.status(&[]).await.ok() };
     let root = before.as_ref().and_then(hold_root);
-    ask(ctx, args.keep_jobs).await?;
+    ask(ctx, args.keep_jobs).await.map_err(without_advice)?;
     if args.no_wait {
         return Ok(code::OK);
     }
@@ -30,6 +30,14 @@ pub(crate) async fn shutdown(args: &ShutdownArgs, ctx: &mut Ctx<'_>) -> Result<u
         None => silence(ctx).await?,
     }
     Ok(code::OK)
+}
+
+/// Whoever wants an end needs no advice on how to begin.
+fn without_advice(fail: Fail) -> Fail {
+    match fail {
+        Fail::Client(e @ Error::NotRunning { .. }) => Fail::Other(e.to_string()),
+        other => other,
+    }
 }
 
 /// Asks for the end. A supervisor that dies over it leaves open whether it was heard, so its successor is

@@ -108,7 +108,7 @@ impl Rendering {
         let runs = matches!(job.state, StateWord::Running | StateWord::Starting);
         if let Some(outcome) = job.outcome.as_ref().filter(|_| !runs) {
             let ended = outcome.at.as_ref().unwrap_or(&job.since);
-            words.push(format!("{} {} ago", outcome.text, ago(ended, self.now_ms)));
+            words.push(format!("{}, {} ago", outcome.text, ago(ended, self.now_ms)));
         }
         // The outcome is said already, with its time.
         let said = job.outcome.as_ref().map_or("", |outcome| outcome.text.as_str());
@@ -188,7 +188,7 @@ mod tests {
                 "outlive 0.1.0: running for 1m02s (init 1, keeper 2, supervisor 3; generation 4)",
                 "NAME      STATE    PID   UPTIME  RESTARTS  NOTE",
                 "web       running  4711  1m02s   0         adopted",
-                "database  backoff  -     -       12        exit 3 1m02s ago; next try in 3s",
+                "database  backoff  -     -       12        exit 3, 1m02s ago; next try in 3s",
             ]
         );
     }
@@ -200,7 +200,7 @@ mod tests {
                 assert!(line.chars().count() <= width, "{line:?} is wider than {width}");
             }
         }
-        assert_eq!(lines(Some(55), false)[3], "database  backoff  -     -       12        exit 3 1m02…");
+        assert_eq!(lines(Some(55), false)[3], "database  backoff  -     -       12        exit 3, 1m0…");
         assert_eq!(lines(Some(45), false)[1], "NAME      STATE    PID   UPTIME  RESTARTS");
     }
 

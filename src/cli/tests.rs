@@ -304,7 +304,7 @@ async fn logs_are_exact_prefixed_or_stamped() {
     let several = outlive(dir, &["logs", "api", "quiet"]).await;
     assert_eq!(several.stdout, "api   | api 1\napi   | api 2\nquiet | quiet 1\nquiet | quiet 2\n");
     assert_eq!(outlive(dir, &["logs", "--raw", "api", "quiet"]).await.code, code::USAGE);
-    assert_eq!(outlive(dir, &["logs", "--run", "newest", "api"]).await.code, code::FAILED);
+    assert_eq!(outlive(dir, &["logs", "--run", "newest", "api"]).await.code, code::USAGE);
 }
 
 #[tokio::test]

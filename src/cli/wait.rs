@@ -23,7 +23,11 @@ pub(crate) async fn wait(args: &WaitArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail>
     }
     match args.what {
         WaitFor::Running | WaitFor::Stopped => jobs.map(|_| code::OK),
-        WaitFor::Exited | WaitFor::Ended => Ok(shell_code(&jobs?)),
+        WaitFor::Exited | WaitFor::Ended => {
+            let jobs = jobs?;
+            say_what_no_code_says(&jobs, ctx);
+            Ok(shell_code(&jobs))
+        }
     }
 }
 
@@ -53,6 +57,17 @@ pub(crate) fn shell_code(jobs: &[JobStatus]) -> u8 {
         [job] => one(job),
         several if several.iter().all(|job| one(job) == 0) => code::OK,
         _ => code::FAILED,
+    }
+}
+
+/// Says what became of jobs that did not end by themselves: their exit code would be taken for a program's.
+pub(crate) fn say_what_no_code_says(jobs: &[JobStatus], ctx: &mut Ctx<'_>) {
+    for job in jobs {
+        match &job.outcome {
+            Some(view) if matches!(view.kind.as_str(), "exited" | "signaled") => {}
+            Some(view) => ctx.out.note(&format!("outlive: {}: {}", job.name, view.text)),
+            None => ctx.out.note(&format!("outlive: {} has never run", job.name)),
+        }
     }
 }
 

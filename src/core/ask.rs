@@ -104,7 +104,10 @@ pub(super) fn submit(d: &mut Draft<'_>, spec: &JobSpec, by: &Asked) {
     if let Some(known) = d.job(job) {
         let over = known.submitted && !known.removed && known.is_finished();
         if !over {
-            d.refuse(job, "a job of this name exists");
+            d.refuse(
+                job,
+                format!("there is a job {job} already; the name of a submitted job is free again when that is over"),
+            );
             return;
         }
     }

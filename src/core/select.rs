@@ -10,6 +10,8 @@
 //!
 //! A selector that matches nothing is an error, so that a typing mistake never looks like success.
 
+use strsim::osa_distance;
+
 use super::ids::JobName;
 
 /// A selector that matches no job.
@@ -118,29 +120,13 @@ fn closest<'a>(selector: &str, known: impl IntoIterator<Item = &'a JobName>) -> 
         .into_iter()
         .filter_map(|name| {
             let have = name.as_str().to_lowercase();
-            let edits = edits(&wanted, &have).min(edits(&wanted, &name.base().to_lowercase()));
+            let edits = osa_distance(&wanted, &have).min(osa_distance(&wanted, &name.base().to_lowercase()));
             let contained = wanted.len() >= 2 && (have.contains(&wanted) || wanted.contains(&have));
             (edits <= limit || contained).then_some((edits, name))
         })
         .collect();
     found.sort();
     found.into_iter().take(CLOSEST_MAX).map(|(_, name)| name.clone()).collect()
-}
-
-/// Insertions, deletions and replacements that turn `a` into `b`.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -179,6 +165,7 @@ mod tests {
     #[test]
     fn nothing_found_names_what_is_near() {
         assert_eq!(pick("tiker"), ["~ticker"]);
+        assert_eq!(pick("aip"), ["~api"]);
         assert_eq!(pick("admin"), ["~web-admin"]);
         assert_eq!(pick("zzzz"), Vec::<String>::new());
         assert_eq!(pick(""), Vec::<String>::new());

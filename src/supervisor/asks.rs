@@ -240,7 +240,10 @@ impl Supervisor {
             return Err(AskError::Conflict(why.to_owned()));
         };
         config::load(path, &loader_environment()).map_err(|errors| AskError::Bad {
-            error: format!("the configuration has {} errors; nothing was changed", errors.0.len()),
+            error: match errors.0.len() {
+                1 => "the configuration has a mistake; nothing was changed".to_owned(),
+                n => format!("the configuration has {n} mistakes; nothing was changed"),
+            },
             details: errors.0.iter().map(ToString::to_string).collect(),
         })
     }

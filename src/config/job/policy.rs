@@ -71,10 +71,12 @@ impl<'a> Reader<'a, '_> {
         let factor = number("factor", 1.0, f64::MAX, "1.0 or more");
         backoff.factor = factor.unwrap_or(backoff.factor);
         backoff.jitter = number("jitter", 0.0, 1.0, "between 0.0 and 1.0").unwrap_or(backoff.jitter);
-        if let (Some(initial), Some(_)) = (layers.get("initial"), layers.get("max"))
-            && backoff.initial > backoff.max
-        {
-            initial.error("`initial` is longer than `max`", None);
+        if backoff.initial > backoff.max {
+            match (layers.get("initial"), layers.get("max")) {
+                (Some(initial), Some(_)) => initial.error("`initial` is longer than `max`", None),
+                // Whoever wants a long first delay and says no more does not want it cut short.
+                _ => backoff.max = backoff.initial,
+            }
         }
     }
 
