@@ -9,7 +9,7 @@ use super::error::Fail;
 use super::watch::PAUSE;
 use super::{Ctx, code};
 use crate::client::Error;
-use crate::wire::control::{ShutdownRequest, Status};
+use crate::wire::control::{InstanceState, ShutdownRequest, Status};
 
 /// How often a question that was cut off is asked again: more supervisors than die in a row by accident.
 const TRIES: usize = 5;
@@ -82,13 +82,20 @@ async fn ended(root: OwnedFd) -> Result<(), Fail> {
 }
 
 /// Waits until nobody answers any more. A supervisor that died on the way is replaced and goes on, so a
-/// refusal must last for a moment.
+/// refusal must last for a moment. Somebody who answers and does not end is of another instance, which has
+/// taken the place of the one that was asked.
 async fn silence(ctx: &Ctx<'_>) -> Result<(), Fail> {
     let mut quiet = 0;
     while quiet < 5 {
-        match ctx.client.version().await {
+        match ctx.client.status(&[]).await {
             Err(Error::NotRunning { .. }) => quiet += 1,
             Err(e @ Error::Connect { .. }) => return Err(e.into()),
+            Ok(status)
+                if matches!(status.instance.state, InstanceState::Running | InstanceState::Recovery) =>
+            {
+                let why = "another `outlive up` has taken over from the instance that was asked to end";
+                return Err(Fail::Other(why.to_owned()));
+            }
             _ => quiet = 0,
         }
         tokio::time::sleep(PAUSE).await;

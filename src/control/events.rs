@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
@@ -16,6 +16,14 @@ use crate::wire::control::EventView;
 
 /// Reads from the log of a state directory at most `max` entries after a sequence number, oldest first.
 pub(crate) type ReadEvents = fn(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>>;
+
+/// What was asked for is no longer kept.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("events before {oldest} are no longer kept")]
+pub(crate) struct Expired {
+    /// The oldest entry that is.
+    pub(crate) oldest: u64,
+}
 
 /// Entries read at a time: a read looks through a whole segment of the log, so it should be worth it.
 const BLOCK: usize = 4096;
@@ -42,7 +50,7 @@ pub(crate) async fn events(
         Some("now") => Some(seq),
         _ => params.parsed("since", "a sequence number or \"now\"")?.or(resumed),
     };
-    let feed = Feed {
+    let mut feed = Feed {
         sse: stream::wants_events(&headers),
         since: since.unwrap_or(0),
         left: params.parsed("limit", "a number of entries")?,
@@ -51,7 +59,19 @@ pub(crate) async fn events(
     };
     let kind = if feed.sse { stream::EVENT_STREAM } else { "application/x-ndjson" };
     // The first read tells whether the log can be read at all.
-    let first = feed.read(seq).await.map_err(|e| Failure::internal(format!("the event log: {e}")))?;
+    let first = match feed.read(seq).await {
+        Err(e) => match expired(&e) {
+            // Who names no entry wants what there is.
+            Some(Expired { oldest }) if since.is_none_or(|since| since == 0) => {
+                feed.since = oldest.saturating_sub(1);
+                feed.read(seq).await
+            }
+            Some(gone) => return Err(Failure::new(StatusCode::GONE, "expired", gone.to_string())),
+            None => Err(e),
+        },
+        read => read,
+    };
+    let first = first.map_err(|e| Failure::internal(format!("the event log: {e}")))?;
     let (sink, body) = stream::body();
     tokio::spawn(feed.run(first, seq, sink));
     let fixed = [
@@ -60,6 +80,10 @@ pub(crate) async fn events(
         (SEQ.clone(), HeaderValue::from(seq)),
     ];
     Ok((fixed, body).into_response())
+}
+
+fn expired(error: &io::Error) -> Option<Expired> {
+    error.get_ref()?.downcast_ref().copied()
 }
 
 struct Feed {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::Sources;
+use super::events::Expired;
 use super::output::{Chunk, OutputReader, Record, Series, Stream};
 use crate::journal;
 use crate::state_dir::output as files;
@@ -15,8 +16,10 @@ impl Sources {
 }
 
 fn read_events(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>> {
-    let lines = journal::read_since(state_dir, since, max).map_err(io::Error::other)?;
-    lines.into_iter().map(view).collect()
+    match journal::read_since(state_dir, since, max).map_err(io::Error::other)? {
+        journal::Since::Lines(lines) => lines.into_iter().map(view).collect(),
+        journal::Since::Expired { oldest } => Err(io::Error::other(Expired { oldest })),
+    }
 }
 
 fn view(line: journal::Line) -> io::Result<EventView> {

@@ -104,6 +104,8 @@ pub struct State {
     pub(super) dependents: Dependents,
     /// Runs that live or may live.
     pub(super) live: BTreeMap<RunId, JobName>,
+    /// Those of them that were asked for before the boot (or container start) the last supervisor met.
+    pub(super) earlier: BTreeSet<RunId>,
     deadlines: BTreeSet<(Stamp, JobName)>,
     /// Submitted jobs that are over, the oldest first.
     pub(super) finished: VecDeque<JobName>,
@@ -121,6 +123,7 @@ impl Default for State {
             specs: BTreeMap::new(),
             dependents: BTreeMap::new(),
             live: BTreeMap::new(),
+            earlier: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             finished: VecDeque::new(),
             orphans: BTreeSet::new(),
@@ -226,6 +229,12 @@ impl State {
         self.deadlines.iter().take_while(move |(at, _)| at.boot_us <= now.boot_us).map(|(_, job)| job)
     }
 
+    /// Whether a run that lives or may live was asked for in an earlier epoch: its process is gone.
+    #[must_use]
+    pub fn is_of_earlier_epoch(&self, run: RunId) -> bool {
+        self.earlier.contains(&run)
+    }
+
     fn began(
         &mut self,
         generation: Generation,
@@ -243,6 +252,9 @@ impl State {
             // A survey that never came leaves its task to this supervisor.
             if old.link == Link::Recovering { old.life } else { Life::Continued }
         };
+        if !same_epoch {
+            self.earlier.extend(self.live.keys().copied());
+        }
         self.instance = Instance {
             generation,
             version: version.to_owned(),
@@ -289,6 +301,7 @@ impl State {
         if run != job.run() {
             if let Some(run) = run {
                 self.live.remove(&run);
+                self.earlier.remove(&run);
             }
             if let Some(run) = job.run() {
                 self.live.insert(run, name.clone());

@@ -1,9 +1,11 @@
-//! One line: encoding and decoding.
+//! One line of events: encoding and decoding.
 
+use std::borrow::Cow;
 use std::io::Write;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::sealed::{self, Sealed};
 use super::{JournalError, VERSION};
 use crate::core::event::Event;
 use crate::core::ids::Generation;
@@ -29,75 +31,191 @@ pub struct Line {
     pub entry: Entry,
 }
 
-#[derive(Serialize)]
-struct Out<'a> {
-    v: u32,
-    seq: u64,
-    t: i64,
-    m: u64,
-    g: Generation,
-    ev: &'a [Event],
-}
-
-#[derive(Deserialize)]
-struct In {
-    v: u32,
-    seq: u64,
-    t: i64,
-    m: u64,
-    g: Generation,
-    ev: Vec<Event>,
-}
-
-/// What a line of any version has.
-#[derive(Deserialize)]
-pub(super) struct Head {
-    pub(super) v: u32,
+/// A line with its events still as bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Raw<'a> {
     pub(super) seq: u64,
+    /// Number of the first line of the write that carried it.
+    pub(super) batch: u64,
+    pub(super) at: Stamp,
+    pub(super) generation: Generation,
+    ev: Cow<'a, [u8]>,
 }
 
-/// What a stretch of bytes up to a newline turned out to be.
-#[derive(Debug)]
-pub(super) enum Read {
-    /// A line.
-    Good(Line),
-    /// A whole line with a number, but not one that this build understands.
-    Foreign { v: u32, seq: u64, why: String },
-    /// No line.
-    Bad { why: String },
+/// What a line says when its fields are not where this build puts them.
+#[derive(Deserialize)]
+struct Loose {
+    seq: u64,
+    b: u64,
+    t: i64,
+    m: u64,
+    g: Generation,
+    ev: Vec<serde_json::Value>,
 }
 
-pub(super) fn encode(out: &mut Vec<u8>, seq: u64, entry: &Entry) -> Result<(), JournalError> {
-    let line = Out {
-        v: VERSION,
-        seq,
-        t: entry.at.wall_us,
-        m: entry.at.boot_us,
-        g: entry.generation,
-        ev: &entry.events,
-    };
-    serde_json::to_writer(&mut *out, &line).map_err(JournalError::Encode)?;
-    out.write_all(b"\n").map_err(|e| JournalError::Encode(serde_json::Error::io(e)))
+/// What the first fields of every line of every layout have.
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+    #[serde(default)]
+    min_reader: u32,
 }
 
-/// `bytes` without the newline.
-pub(super) fn decode(bytes: &[u8]) -> Read {
-    let why = match serde_json::from_slice::<In>(bytes) {
-        Ok(line) if line.v == VERSION => {
-            let at = Stamp { boot_us: line.m, wall_us: line.t };
-            let entry = Entry { at, generation: line.g, events: line.ev };
-            return Read::Good(Line { seq: line.seq, entry });
+/// Appends one line and returns its checksum. `out` is as it was after an error.
+pub(super) fn encode(
+    out: &mut Vec<u8>,
+    (seq, batch): (u64, u64),
+    entry: &Entry,
+    prev: u32,
+) -> Result<u32, JournalError> {
+    let start = out.len();
+    let (t, m, g) = (entry.at.wall_us, entry.at.boot_us, entry.generation.0);
+    let head =
+        write!(out, "{{\"v\":{VERSION},\"seq\":{seq},\"b\":{batch},\"t\":{t},\"m\":{m},\"g\":{g},\"ev\":");
+    let written =
+        head.map_err(serde_json::Error::io).and_then(|()| serde_json::to_writer(&mut *out, &entry.events));
+    if let Err(error) = written {
+        out.truncate(start);
+        return Err(JournalError::Encode(error));
+    }
+    Ok(sealed::seal(out, start, prev))
+}
+
+/// The layout a verified line needs, if this build does not know it.
+pub(super) fn newer(line: &Sealed<'_>) -> Option<u32> {
+    if line.body.starts_with(b"{\"v\":2,\"seq\"") {
+        return None;
+    }
+    let Version { v, min_reader } = serde_json::from_slice(&closed(line.body)).ok()?;
+    let needs = if min_reader == 0 { v } else { min_reader };
+    (needs > VERSION).then_some(needs)
+}
+
+/// `body` with the brace that ends it.
+pub(super) fn closed(body: &[u8]) -> Vec<u8> {
+    [body, b"}"].concat()
+}
+
+/// Takes a verified line apart.
+pub(super) fn parse<'a>(line: &Sealed<'a>) -> Option<Raw<'a>> {
+    fast(line.body).or_else(|| slow(line.body))
+}
+
+/// The fields in the order in which [`encode`] puts them.
+fn fast(body: &[u8]) -> Option<Raw<'_>> {
+    let rest = body.strip_prefix(b"{\"v\":2,\"seq\":")?;
+    let (seq, rest) = number(rest)?;
+    let (batch, rest) = number(rest.strip_prefix(b",\"b\":")?)?;
+    let rest = rest.strip_prefix(b",\"t\":")?;
+    let (before_epoch, rest) = rest.strip_prefix(b"-").map_or((false, rest), |rest| (true, rest));
+    let (wall, rest) = number(rest)?;
+    let (boot_us, rest) = number(rest.strip_prefix(b",\"m\":")?)?;
+    let (generation, rest) = number(rest.strip_prefix(b",\"g\":")?)?;
+    let ev = rest.strip_prefix(b",\"ev\":")?;
+    let wall = i64::try_from(wall).ok()?;
+    let at = Stamp { boot_us, wall_us: if before_epoch { -wall } else { wall } };
+    Some(Raw { seq, batch, at, generation: Generation(generation), ev: Cow::Borrowed(ev) })
+}
+
+pub(super) fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits == 0 || digits > 19 {
+        return None;
+    }
+    let (digits, rest) = bytes.split_at(digits);
+    Some((digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')), rest))
+}
+
+fn slow(body: &[u8]) -> Option<Raw<'static>> {
+    let loose: Loose = serde_json::from_slice(&closed(body)).ok()?;
+    let ev = serde_json::to_vec(&loose.ev).ok()?;
+    let at = Stamp { boot_us: loose.m, wall_us: loose.t };
+    Some(Raw { seq: loose.seq, batch: loose.b, at, generation: loose.g, ev: Cow::Owned(ev) })
+}
+
+/// The first value in proved bytes; fields of a later build may follow.
+fn first<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    T::deserialize(&mut serde_json::Deserializer::from_slice(bytes))
+}
+
+impl Raw<'_> {
+    /// The events; what this build does not know is left out where it says that it may be.
+    pub(super) fn events(&self) -> Result<Vec<Event>, serde_json::Error> {
+        match first(&self.ev) {
+            Ok(events) => Ok(events),
+            Err(error) => {
+                let Ok(all) = first::<Vec<serde_json::Value>>(&self.ev) else {
+                    return Err(error);
+                };
+                let known = all.into_iter().filter_map(|value| {
+                    let optional = value.get("opt").is_some_and(|opt| opt == true);
+                    match serde_json::from_value::<Event>(value) {
+                        Err(_) if optional => None,
+                        other => Some(other),
+                    }
+                });
+                known.collect()
+            }
         }
-        Ok(line) => format!("version {}", line.v),
-        Err(e) => e.to_string(),
-    };
-    match serde_json::from_slice::<Head>(bytes) {
-        Ok(head) => Read::Foreign { v: head.v, seq: head.seq, why },
-        Err(_) => Read::Bad { why },
+    }
+
+    /// With its events decoded.
+    pub(super) fn line(&self) -> Result<Line, serde_json::Error> {
+        let entry = Entry { at: self.at, generation: self.generation, events: self.events()? };
+        Ok(Line { seq: self.seq, entry })
     }
 }
 
-/// Version and number of a line, without looking at its events.
-pub(super) fn head(bytes: &[u8]) -> Option<Head> {
-    serde_json::from_slice(bytes).ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ids::JobName;
+
+    fn entry() -> Entry {
+        let job = JobName::new("a").unwrap();
+        Entry {
+            at: Stamp { boot_us: 5, wall_us: -7 },
+            generation: Generation(3),
+            events: vec![Event::JobRemoved { job }],
+        }
+    }
+
+    #[test]
+    fn a_line_is_what_the_documentation_says() {
+        let mut out = Vec::new();
+        let crc = encode(&mut out, (18, 17), &entry(), 1).unwrap();
+        let text = String::from_utf8(out.clone()).unwrap();
+        let expected = format!(
+            "{{\"v\":2,\"seq\":18,\"b\":17,\"t\":-7,\"m\":5,\"g\":3,\"ev\":[{{\"k\":\"job.removed\",\"job\":\"a\"}}],\
+             \"prev\":\"00000001\",\"crc\":\"{crc:08x}\"}}\n"
+        );
+        assert_eq!(text, expected);
+        let sealed = sealed::unseal(&out[..out.len() - 1]).unwrap();
+        let raw = parse(&sealed).unwrap();
+        assert_eq!((raw.batch, newer(&sealed)), (17, None));
+        assert_eq!(raw.line().unwrap(), Line { seq: 18, entry: entry() });
+    }
+
+    #[test]
+    fn fields_and_events_of_a_later_build_are_no_obstacle_where_they_may_be_ignored() {
+        let read = |body: &str| {
+            let mut out = body.as_bytes().to_vec();
+            sealed::seal(&mut out, 0, 0);
+            let sealed = sealed::unseal(&out[..out.len() - 1]).unwrap();
+            (newer(&sealed), parse(&sealed).unwrap().line())
+        };
+        let known = "{\"k\":\"job.removed\",\"job\":\"a\"}";
+        let head = "{\"v\":2,\"seq\":18,\"b\":17,\"t\":-7,\"m\":5,\"g\":3,\"ev\":[";
+        let (newer, line) = read(&format!("{head}{known}],\"x\":[1]"));
+        assert_eq!((newer, line.unwrap().entry), (None, entry()));
+        let (_, line) = read(&format!("{head}{{\"k\":\"new\",\"opt\":true}},{known}]"));
+        assert_eq!(line.unwrap().entry, entry());
+        let (_, line) = read(&format!("{head}{{\"k\":\"new\"}},{known}]"));
+        assert!(line.unwrap_err().to_string().contains("new"));
+        let (newer, _) = read("{\"v\":3,\"seq\":18,\"b\":17,\"t\":-7,\"m\":5,\"g\":3,\"ev\":[]");
+        assert_eq!(newer, Some(3));
+        let (newer, _) =
+            read("{\"v\":3,\"min_reader\":2,\"seq\":18,\"b\":17,\"t\":-7,\"m\":5,\"g\":3,\"ev\":[]");
+        assert_eq!(newer, None);
+    }
 }

@@ -1,44 +1,77 @@
-//! The event log: bytes and sync, nothing else. What the events mean is the core's business.
+//! The event log: what was decided, durable before it has any effect, and readable after whatever happens
+//! to the disk. What the events mean is the core's business.
 //!
 //! One line is one decision and is applied whole or not at all:
 //!
 //! ```text
-//! {"v":1,"seq":17,"t":1763600000123456,"m":8123456789,"g":3,"ev":[{"k":"run.ended",…},…]}
+//! {"v":2,"seq":17,"b":16,"t":1763600000123456,"m":8123456789,"g":3,"ev":[{"k":"run.ended",…},…],"prev":"…","crc":"…"}
 //! ```
 //!
-//! `seq` grows by one from line to line and is never reset; `t` and `m` are wall and boot clock in
-//! microseconds, `g` is the generation of the supervisor that wrote it. Lines are in segments
-//! `journal/<first seq, 20 digits>.jsonl`; the highest name is the open one. A batch of lines is one write
-//! and one sync: when [`Journal::append`] has returned, they survive a power cut.
+//! | field | meaning |
+//! |---|---|
+//! | `v` | layout of the line |
+//! | `seq` | its number: grows by one from line to line, never reset, never used again |
+//! | `b` | number of the first line of the same write and sync |
+//! | `t`, `m` | wall and boot clock in microseconds |
+//! | `g` | generation of the supervisor that wrote it |
+//! | `ev` | the events of one decision; empty in a mark |
+//! | `prev` | `crc` of the line before, over the borders of segments |
+//! | `crc` | CRC-32C of all bytes before it |
 //!
-//! After a crash the newest segment may end in the middle of a line. What follows its last whole line was
-//! never acknowledged; it is copied to `quarantine/` and cut off. Anything else that cannot be read is
-//! damage: it is copied, reported and skipped, and stays where it is.
+//! **Writing.** Lines are in segments `journal/<first seq, 20 digits>.jsonl`; the highest name is the open
+//! one. A segment is complete, header and all, before it has its name, and is never opened for writing a
+//! second time. Each start, each rotation and each recovery from an error begins a fresh one. From its name
+//! on it counts instead of whatever older segments hold. Many wait for one write and one sync
+//! ([`Writer`]); the next write begins when the one before is durable.
 //!
-//! A write or sync that failed leaves unknown how much of it is on the disk (the kernel drops pages it
-//! could not write and reports success the next time), so the writer refuses everything after it.
+//! **Refusals.** A write or sync that failed leaves unknown how much of it is on the disk (the kernel drops
+//! pages it could not write and reports success the next time). The writer refuses everything after it,
+//! until a fresh segment behind the last durable line makes what failed void ([`Journal::heal`]).
+//!
+//! **Reading** ([`recover`]) writes nothing. After a crash the newest segment may end in an unfinished
+//! write: lines of the highest `b` in it. Those are left out. Any other damage is copied to `quarantine/`,
+//! reported and skipped, and what still applies is applied. A single wrong bit is put right: the checksum
+//! tells which one it is, the neighbours prove it.
 
 mod append;
+mod fs;
 mod line;
+mod mend;
+mod old;
 mod open;
+mod planted;
 mod read;
+mod recover;
+mod report;
+mod scan;
+mod sealed;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use append::Journal;
+pub use fs::{Appending, Fs, RealFs};
 pub use line::{Entry, Line};
-pub use open::{Damage, OpenReport};
-pub use read::read_since;
+pub use open::{Recovered, recover, recover_on};
+pub use read::{Since, read_since};
+pub use report::{Damage, Kind, Report};
+pub use writer::{Answer, Writer};
 
-/// Layout of a line. 1: first.
-pub const VERSION: u32 = 1;
+/// Layout of a line. 1: no checksums; 2: sealed lines, headers, batches.
+pub const VERSION: u32 = 2;
 
-/// A segment is closed at the first batch end after this many bytes: small enough to be read whole.
+/// A segment is ended at the first batch end after this many bytes: small enough to be read whole.
 pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A segment with so many decisions is ended soon.
+pub const SEAL_EVENTS: u64 = 100;
+
+/// Space kept back for the moment when there is none.
+const BALLAST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +86,12 @@ pub enum JournalError {
         /// Why not.
         source: io::Error,
     },
+    /// The write or sync that was to carry it failed: it may be there after a crash, or not.
+    #[error("it is not known whether it was recorded: {why}")]
+    Indeterminate {
+        /// The error, in words.
+        why: String,
+    },
     /// An earlier write or sync failed: what is on the disk is not known, nothing more is written.
     #[error("the event log cannot be written since an earlier error: {first}")]
     Poisoned {
@@ -60,11 +99,11 @@ pub enum JournalError {
         first: String,
     },
     /// Written by a later build, in a layout this one does not know.
-    #[error("{path} is in version {version} of the layout; this build reads up to {VERSION}", path = path.display())]
+    #[error("{path} needs a reader of layout {version}; this build reads up to {VERSION}", path = path.display())]
     Newer {
-        /// The segment.
+        /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The layout.
         version: u32,
     },
     /// An event that JSON cannot express.
@@ -75,5 +114,11 @@ pub enum JournalError {
 impl JournalError {
     fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// The error and its cause.
+    fn in_words(&self) -> String {
+        let source = std::error::Error::source(self).map(|source| format!(": {source}")).unwrap_or_default();
+        format!("{self}{source}")
     }
 }

@@ -1,224 +1,186 @@
-//! Opening: every line is read once, in order; a torn tail is cut; damage is set aside and reported.
+//! From what was read to a log that can be written.
 //!
-//! Any step may be the last one before a crash. Bytes are copied to quarantine, durably, before they are
-//! cut; a copy that is there already is not made again; and reading changes nothing else. So opening
-//! after a crash within opening comes to the same end.
+//! Nothing that is there is ever written to again. What cannot be read is copied to `quarantine/` first;
+//! then a fresh segment is born, complete, with the lines of the newest batch in it: they may have been in
+//! memory only, and from its name on it counts instead of what older segments hold. Any step may be the
+//! last one before a crash: reading again gives the same.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::line::{Line, Read, decode, head};
-use super::segment::{self, Piece, Segment, pieces};
-use super::{Journal, JournalError, VERSION};
+use super::append::Journal;
+use super::fs::{Fs, RealFs};
+use super::planted::{Fault, planted};
+use super::recover::{self, Aside, Reading, Tail};
+use super::report::Report;
+use super::segment::{self, Dirs, Header, Why};
+use super::{JournalError, Line};
+use crate::core::ids::Generation;
+use crate::core::state::State;
+use crate::core::time::Stamp;
 
-/// Bytes that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The segment.
-    pub segment: PathBuf,
-    /// Where in it.
-    pub offset: u64,
-    /// How many bytes.
-    pub bytes: u64,
-    /// What is wrong with them.
-    pub why: String,
-    /// The copy of them in quarantine.
-    pub copy: PathBuf,
+/// What was read. Nothing has been written yet.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The memory that it gives.
+    pub state: State,
+    /// What was found.
+    pub report: Report,
+    work: Opening,
 }
 
-/// What was found at opening.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OpenReport {
-    /// Lines read.
-    pub lines: u64,
-    /// Number of the last line; 0 if there is none.
-    pub last_seq: u64,
-    /// What was cut off the end: a write that a crash interrupted, never acknowledged.
-    pub torn: Option<Damage>,
-    /// What was skipped elsewhere. Something is missing from memory.
-    pub damaged: Vec<Damage>,
-    /// First and last of each range of numbers that is missing.
-    pub missing: Vec<(u64, u64)>,
-    /// Lines whose number had been there before; ignored.
-    pub repeated: u64,
+/// What is left to do before the first write.
+#[derive(Debug)]
+pub(super) struct Opening {
+    fs: Arc<dyn Fs>,
+    dirs: Dirs,
+    aside: Vec<(Aside, PathBuf, u64)>,
+    unsynced: Option<PathBuf>,
+    tail: Option<Tail>,
+    /// Number and checksum of the last line there is.
+    last: u64,
+    crc: u32,
+    /// Stamp and writer of the next line.
+    pub(super) by: (Stamp, Generation),
 }
 
-/// Opens the log of a state directory, or begins one; hands every line to `on_line`, in order.
-pub(super) fn open(
+/// A segment just born.
+#[derive(Debug)]
+pub(super) struct Born {
+    pub(super) file: Box<dyn super::fs::Appending>,
+    pub(super) first: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads the log in a state directory into `state`, which is empty but for what is handed in; every line
+/// also goes to `on_line`, with the memory as it was before it. Writes nothing.
+///
+/// # Errors
+/// If a file cannot be read, or was written by a later build.
+pub fn recover(
     state_dir: &Path,
-    on_line: &mut dyn FnMut(&Line),
-) -> Result<(Journal, OpenReport), JournalError> {
-    let dir = segment::dir(state_dir);
-    segment::make_dir(&dir)?;
-    let mut report = OpenReport::default();
-    let segments = segment::list(&dir)?;
-    let Some((newest, older)) = segments.split_last() else {
-        let (file, segment) = segment::create(&dir, 1)?;
-        return Ok((Journal::new(dir, file, segment.path, (0, 0)), report));
+    state: State,
+    on_line: &mut dyn FnMut(&State, &Line),
+) -> Result<Recovered, JournalError> {
+    recover_on(Arc::new(RealFs), state_dir, state, on_line)
+}
+
+/// The same on any file system.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_on(
+    fs: Arc<dyn Fs>,
+    state_dir: &Path,
+    state: State,
+    on_line: &mut dyn FnMut(&State, &Line),
+) -> Result<Recovered, JournalError> {
+    let reading = recover::read(&*fs, state_dir, state, None, on_line)?;
+    let Reading { state, report, applied, crc, at, generation, tail, aside, unsynced, .. } = reading;
+    let aside = aside.into_iter().map(|aside| {
+        let damage = &report.damage[aside.damage];
+        (damage.file.clone(), damage.offset, aside)
+    });
+    let work = Opening {
+        fs,
+        dirs: Dirs::of(state_dir),
+        aside: aside.map(|(file, offset, aside)| (aside, file, offset)).collect(),
+        unsynced,
+        tail,
+        last: applied,
+        crc: crc.unwrap_or(0),
+        by: (at, generation),
     };
-    let quarantine = state_dir.join("quarantine");
-    for (segment, next) in older.iter().zip(&segments[1..]) {
-        let limit = Some(next.first);
-        let mut reading = Reading { segment, limit, quarantine: &quarantine, report: &mut report, on_line };
-        let (_, tail) = reading.run()?;
-        report.damaged.extend(tail);
+    Ok(Recovered { state, report, work })
+}
+
+impl Recovered {
+    /// Number of the last line there is.
+    #[must_use]
+    pub const fn last_seq(&self) -> u64 {
+        self.work.last
     }
-    // What a killed predecessor wrote but did not sync is read here from memory; it must not be acted
-    // upon before it is on the disk.
-    let file = segment::open(newest)?;
-    file.sync_data().map_err(JournalError::io("sync", &newest.path))?;
-    let mut reading =
-        Reading { segment: newest, limit: None, quarantine: &quarantine, report: &mut report, on_line };
-    let (whole, tail) = reading.run()?;
-    if let Some(damage) = tail {
-        cut(&file, &newest.path, whole)?;
-        report.torn = Some(damage);
+
+    /// Begins to write, as this supervisor. Where the disk refuses, the log that is returned refuses too,
+    /// until [`Journal::heal`] succeeds: what was read is good all the same.
+    #[must_use]
+    pub fn open(self, at: Stamp, generation: Generation) -> (Journal, State, Report) {
+        let Self { state, mut report, mut work } = self;
+        work.by = (at, generation);
+        let journal = Journal::begin(work, &mut report);
+        (journal, state, report)
     }
-    let last = report.last_seq;
-    Ok((Journal::new(dir, file, newest.path.clone(), (whole, last)), report))
 }
 
-fn cut(file: &File, path: &Path, len: u64) -> Result<(), JournalError> {
-    file.set_len(len).map_err(JournalError::io("cut", path))?;
-    file.sync_all().map_err(JournalError::io("sync", path))
-}
+impl Opening {
+    pub(super) fn fs(&self) -> Arc<dyn Fs> {
+        Arc::clone(&self.fs)
+    }
 
-struct Reading<'a> {
-    segment: &'a Segment,
-    /// The number at which the next segment begins.
-    limit: Option<u64>,
-    quarantine: &'a Path,
-    report: &'a mut OpenReport,
-    on_line: &'a mut dyn FnMut(&Line),
-}
+    pub(super) fn dirs(&self) -> Dirs {
+        self.dirs.clone()
+    }
 
-impl Reading<'_> {
-    /// Reads one segment. Returns its length up to the end of the last whole line, and what follows.
-    /// What follows is damage like any other in a segment that is not the newest.
-    fn run(&mut self) -> Result<(u64, Option<Damage>), JournalError> {
-        let path = &self.segment.path;
-        let data = fs::read(path).map_err(JournalError::io("read", path))?;
-        let mut whole = 0;
-        // Unreadable pieces are damage only if a readable one follows.
-        let mut pending: Option<(usize, String)> = None;
-        let mut all = pieces(&data).peekable();
-        while let Some(piece) = all.next() {
-            let read =
-                if piece.whole { decode(piece.bytes) } else { Read::Bad { why: "cut short".to_owned() } };
-            match read {
-                Read::Good(line) => {
-                    self.flush(&data, &mut pending, piece.offset)?;
-                    if self.leaps(line.seq, all.peek()) {
-                        let why = "its number is out of order".to_owned();
-                        let damage = self.set_aside(piece.bytes, piece.offset, why)?;
-                        self.report.damaged.push(damage);
-                    } else {
-                        self.line(&line);
-                    }
-                    whole = piece.offset + piece.len;
-                }
-                Read::Foreign { v, seq, why } => {
-                    self.flush(&data, &mut pending, piece.offset)?;
-                    // A later build writes on in its layout: one of ours behind it means a damaged digit.
-                    let ours = all
-                        .peek()
-                        .is_some_and(|next| matches!(head(next.bytes), Some(head) if head.v <= VERSION));
-                    if v > VERSION && !ours {
-                        return Err(JournalError::Newer { path: path.clone(), version: v });
-                    }
-                    self.foreign(&piece, (seq, why))?;
-                    whole = piece.offset + piece.len;
-                }
-                Read::Bad { why } => {
-                    pending.get_or_insert((piece.offset, why));
-                }
-            }
+    /// Number and checksum of the last line there is.
+    pub(super) const fn last(&self) -> (u64, u32) {
+        (self.last, self.crc)
+    }
+
+    /// Keeps aside what has to be, and makes the first segment. May be called again after an error.
+    pub(super) fn run(&mut self, report: &mut Report) -> Result<Born, JournalError> {
+        self.dirs.make(&*self.fs)?;
+        self.sweep()?;
+        self.set_aside(report)?;
+        if let Some(path) = &self.unsynced {
+            self.fs.sync_file(path).map_err(JournalError::io("sync", path))?;
         }
-        let tail = pending.map(|(from, why)| self.set_aside(&data[from..], from, why)).transpose()?;
-        Ok((whole as u64, tail))
+        let tail = self.tail.clone().filter(|_| !planted(Fault::TailNotCopied));
+        let first = tail.as_ref().map_or(self.last + 1, |tail| tail.first);
+        let header = Header { has: self.last, ..Header::new(first, Why::Start, self.by) };
+        let mut bytes = Vec::new();
+        let prev = tail.as_ref().map_or(self.crc, |tail| tail.prev);
+        segment::seal_value(&mut bytes, &header, prev)?;
+        if let Some(tail) = &tail {
+            bytes.extend_from_slice(&tail.bytes);
+        }
+        let file = segment::be_born(&*self.fs, &self.dirs.segment(first), &bytes)?;
+        Ok(Born { file, first, bytes })
     }
 
-    /// Whether a number is larger than what follows allows: one damaged digit must not make every later
-    /// line look like a repetition.
-    fn leaps(&self, seq: u64, next: Option<&Piece<'_>>) -> bool {
-        seq > self.report.last_seq + 1
-            && (self.limit.is_some_and(|limit| seq >= limit)
-                || next.and_then(|piece| head(piece.bytes)).is_some_and(|next| next.seq <= seq))
-    }
-
-    /// The unreadable stretch before `to` is damage.
-    fn flush(
-        &mut self,
-        data: &[u8],
-        pending: &mut Option<(usize, String)>,
-        to: usize,
-    ) -> Result<(), JournalError> {
-        if let Some((from, why)) = pending.take() {
-            let damage = self.set_aside(&data[from..to], from, why)?;
-            self.report.damaged.push(damage);
+    /// Removes files that a crash left without their final name.
+    fn sweep(&self) -> Result<(), JournalError> {
+        for dir in [&self.dirs.journal, &self.dirs.checkpoints] {
+            for path in segment::list(&*self.fs, dir)?.1 {
+                self.fs.unlink(&path).map_err(JournalError::io("remove", &path))?;
+            }
         }
         Ok(())
     }
 
-    fn foreign(&mut self, piece: &Piece<'_>, (seq, why): (u64, String)) -> Result<(), JournalError> {
-        let damage = self.set_aside(piece.bytes, piece.offset, why)?;
-        self.report.damaged.push(damage);
-        // Its number is spent even if it cannot be read, but a damaged number must not move ours far.
-        if seq == self.report.last_seq + 1 {
-            self.report.last_seq = seq;
-            self.report.missing.push((seq, seq));
+    fn set_aside(&self, report: &mut Report) -> Result<(), JournalError> {
+        if self.aside.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn line(&mut self, line: &Line) {
-        let last = self.report.last_seq;
-        if line.seq <= last {
-            self.report.repeated += 1;
-            return;
-        }
-        if line.seq > last + 1 {
-            self.report.missing.push((last + 1, line.seq - 1));
-        }
-        self.report.last_seq = line.seq;
-        self.report.lines += 1;
-        (self.on_line)(line);
-    }
-
-    fn set_aside(&self, bytes: &[u8], offset: usize, why: String) -> Result<Damage, JournalError> {
-        let copy = keep_copy(self.quarantine, self.segment, (offset, bytes))?;
-        let segment = self.segment.path.clone();
-        Ok(Damage { segment, offset: offset as u64, bytes: bytes.len() as u64, why, copy })
-    }
-}
-
-/// Copies bytes to quarantine, durably. The name says where they were; the same place may be damaged
-/// more than once, so a number follows if other bytes have that name already.
-fn keep_copy(
-    quarantine: &Path,
-    of: &Segment,
-    (offset, bytes): (usize, &[u8]),
-) -> Result<PathBuf, JournalError> {
-    segment::make_dir(quarantine)?;
-    let base = format!("journal-{:020}.{offset}-{}", of.first, bytes.len());
-    for n in 0u32.. {
-        let name = if n == 0 { base.clone() } else { format!("{base}.{n}") };
-        let path = quarantine.join(name);
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(mut file) => {
-                file.write_all(bytes).map_err(JournalError::io("write", &path))?;
-                file.sync_all().map_err(JournalError::io("sync", &path))?;
-                segment::sync_dir(quarantine)?;
-                return Ok(path);
+        let dir = &self.dirs.quarantine;
+        let there = self.fs.list(dir).map_err(JournalError::io("list", dir))?;
+        for (aside, file, offset) in &self.aside {
+            let whose = file.file_name().and_then(|name| name.to_str()).unwrap_or("unnamed");
+            let which = if file.starts_with(&self.dirs.journal) { "journal" } else { "checkpoint" };
+            // The same bytes get the same name: they are kept once, however often they are met.
+            let (len, crc) = (aside.bytes.len(), crc32c::crc32c(&aside.bytes));
+            let name = format!("{which}-{whose}.{offset}-{len}.{crc:08x}");
+            let path = dir.join(&name);
+            if !there.contains(&name) {
+                let temp = dir.join(format!("{name}.tmp"));
+                let mut copy = self.fs.create(&temp).map_err(JournalError::io("create", &temp))?;
+                copy.append(&aside.bytes).map_err(JournalError::io("write", &temp))?;
+                copy.sync().map_err(JournalError::io("sync", &temp))?;
+                self.fs.rename(&temp, &path).map_err(JournalError::io("rename", &temp))?;
             }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::read(&path).is_ok_and(|known| known == bytes) {
-                    return Ok(path);
-                }
+            if let Some(damage) = report.damage.get_mut(aside.damage) {
+                damage.copy = Some(path);
             }
-            Err(e) => return Err(JournalError::io("create", &path)(e)),
         }
+        self.fs.sync_dir(dir).map_err(JournalError::io("sync", dir))
     }
-    Err(JournalError::io("create", quarantine)(io::ErrorKind::AlreadyExists.into()))
 }

@@ -1,88 +1,175 @@
-//! Segment files: names, listing, birth, and the pieces of one.
+//! Segment files: names, listing, header, birth.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::JournalError;
+use serde::{Deserialize, Serialize};
 
-/// A segment file.
+use super::fs::{Appending, Fs};
+use super::planted::{Fault, planted};
+use super::sealed::{self, Sealed};
+use super::{JournalError, VERSION, line};
+use crate::core::ids::Generation;
+use crate::core::time::Stamp;
+
+/// A segment or checkpoint file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Segment {
-    /// The number its first line has, or would have.
-    pub(super) first: u64,
+pub(super) struct Named {
+    /// Of a segment the number its first line has, or would have; of a checkpoint the last it covers.
+    pub(super) number: u64,
     pub(super) path: PathBuf,
 }
 
-pub(super) fn dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("journal")
+/// Where everything of ours is.
+#[derive(Debug, Clone)]
+pub(super) struct Dirs {
+    pub(super) state: PathBuf,
+    pub(super) journal: PathBuf,
+    pub(super) checkpoints: PathBuf,
+    pub(super) quarantine: PathBuf,
 }
 
-/// All segments, in order. Names that are none of ours are left alone.
-pub(super) fn list(dir: &Path) -> Result<Vec<Segment>, JournalError> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir).map_err(JournalError::io("list", dir))? {
-        let path = entry.map_err(JournalError::io("list", dir))?.path();
-        let digits = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jsonl"));
-        let first = digits.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok());
-        if let Some(first) = first {
-            all.push(Segment { first, path });
+impl Dirs {
+    pub(super) fn of(state: &Path) -> Self {
+        Self {
+            state: state.to_owned(),
+            journal: state.join("journal"),
+            checkpoints: state.join("checkpoints"),
+            quarantine: state.join("quarantine"),
         }
     }
-    all.sort_by_key(|segment| segment.first);
-    Ok(all)
-}
 
-/// A new segment whose name is durable. An empty one of that name may be there from a crash right
-/// after its birth; it is taken as it is.
-pub(super) fn create(dir: &Path, first: u64) -> Result<(File, Segment), JournalError> {
-    let path = dir.join(format!("{first:020}.jsonl"));
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&path)
-        .map_err(JournalError::io("create", &path))?;
-    file.sync_all().map_err(JournalError::io("sync", &path))?;
-    sync_dir(dir)?;
-    Ok((file, Segment { first, path }))
-}
+    pub(super) fn make(&self, fs: &dyn Fs) -> Result<(), JournalError> {
+        for dir in [&self.journal, &self.checkpoints, &self.quarantine] {
+            fs.make_dir(dir).map_err(JournalError::io("make the directory", dir))?;
+        }
+        Ok(())
+    }
 
-pub(super) fn open(segment: &Segment) -> Result<File, JournalError> {
-    let path = &segment.path;
-    OpenOptions::new().append(true).open(path).map_err(JournalError::io("open", path))
-}
-
-/// Makes the directory if it is not there, with a durable name.
-pub(super) fn make_dir(dir: &Path) -> Result<(), JournalError> {
-    match fs::create_dir(dir) {
-        Ok(()) => dir.parent().map_or(Ok(()), sync_dir),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(JournalError::io("make the directory", dir)(e)),
+    pub(super) fn segment(&self, first: u64) -> PathBuf {
+        self.journal.join(file_name(first))
     }
 }
 
-pub(super) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
-    let handle = File::open(dir).map_err(JournalError::io("open", dir))?;
-    handle.sync_all().map_err(JournalError::io("sync", dir))
+fn file_name(number: u64) -> String {
+    format!("{number:020}.jsonl")
 }
 
-/// One stretch of a segment up to a newline, or up to its end.
-pub(super) struct Piece<'a> {
-    pub(super) offset: usize,
-    /// Without the newline.
-    pub(super) bytes: &'a [u8],
-    /// With the newline.
-    pub(super) len: usize,
-    /// Whether a newline ends it.
-    pub(super) whole: bool,
+/// Our files in a directory, in order, and the names of unfinished ones. Other names are left alone.
+pub(super) fn list(fs: &dyn Fs, dir: &Path) -> Result<(Vec<Named>, Vec<PathBuf>), JournalError> {
+    let names = match fs.list(dir) {
+        Ok(names) => names,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(JournalError::io("list", dir)(e)),
+    };
+    let (mut all, mut unfinished) = (Vec::new(), Vec::new());
+    for name in names {
+        let path = dir.join(&name);
+        if name.strip_suffix(".tmp").and_then(number).is_some() {
+            unfinished.push(path);
+        } else if let Some(number) = number(&name) {
+            all.push(Named { number, path });
+        }
+    }
+    all.sort_by_key(|file| file.number);
+    Ok((all, unfinished))
 }
 
-pub(super) fn pieces(data: &[u8]) -> impl Iterator<Item = Piece<'_>> {
-    let mut offset = 0;
-    data.split_inclusive(|byte| *byte == b'\n').map(move |piece| {
-        let (bytes, whole) = piece.strip_suffix(b"\n").map_or((piece, false), |bytes| (bytes, true));
-        let this = Piece { offset, bytes, len: piece.len(), whole };
-        offset += piece.len();
-        this
-    })
+fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".jsonl")?;
+    let all = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all.then(|| digits.parse().ok()).flatten()
+}
+
+/// Why a segment was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Why {
+    /// A supervisor has started.
+    Start,
+    /// The one before was long enough, or old enough.
+    Rotate,
+    /// The disk takes writes again.
+    Heal,
+}
+
+/// The first line of a segment. It is no link of the chain: its `prev` is that of the first line, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) v: u32,
+    /// Number of the first line.
+    pub(super) seg: u64,
+    pub(super) t: i64,
+    pub(super) g: Generation,
+    pub(super) why: Why,
+    /// Number of the last line that the segment was born with; less than `seg` if it was born empty.
+    pub(super) has: u64,
+    /// Which build wrote it.
+    pub(super) sw: String,
+    /// The lowest layout that a reader must know.
+    pub(super) min_reader: u32,
+    /// Length and SHA-256 of the segment before, if that was ended in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) prev_len: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) prev_sha256: Option<String>,
+}
+
+impl Header {
+    pub(super) fn new(seg: u64, why: Why, (at, g): (Stamp, Generation)) -> Self {
+        Self {
+            v: VERSION,
+            seg,
+            t: at.wall_us,
+            g,
+            why,
+            has: seg.saturating_sub(1),
+            sw: env!("CARGO_PKG_VERSION").to_owned(),
+            min_reader: VERSION,
+            prev_len: None,
+            prev_sha256: None,
+        }
+    }
+
+    pub(super) fn parse(line: &Sealed<'_>) -> Option<Self> {
+        serde_json::from_slice(&line::closed(line.body)).ok()
+    }
+}
+
+/// Appends a serializable object as a sealed line; returns its checksum.
+pub(super) fn seal_value(out: &mut Vec<u8>, value: &impl Serialize, prev: u32) -> Result<u32, JournalError> {
+    let start = out.len();
+    serde_json::to_writer(&mut *out, value).map_err(JournalError::Encode)?;
+    out.pop();
+    Ok(sealed::seal(out, start, prev))
+}
+
+/// A file that is complete before it has its name: written under another, synced, renamed, the name
+/// synced. The open file goes on being appended to.
+pub(super) fn be_born(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<Box<dyn Appending>, JournalError> {
+    let temp = path.with_extension("jsonl.tmp");
+    let born = write_and_name(fs, (&temp, path), bytes);
+    if born.is_err() {
+        // Space may be what is missing. The first error matters.
+        let _ = fs.unlink(&temp);
+    }
+    born
+}
+
+fn write_and_name(
+    fs: &dyn Fs,
+    (temp, path): (&Path, &Path),
+    bytes: &[u8],
+) -> Result<Box<dyn Appending>, JournalError> {
+    let mut file = fs.create(temp).map_err(JournalError::io("create", temp))?;
+    file.append(bytes).map_err(JournalError::io("write", temp))?;
+    if !planted(Fault::SegmentNamedUnsynced) {
+        file.sync().map_err(JournalError::io("sync", temp))?;
+    }
+    fs.rename(temp, path).map_err(JournalError::io("rename", temp))?;
+    if !planted(Fault::SegmentNameUnsynced) {
+        let dir = path.parent().unwrap_or(path);
+        fs.sync_dir(dir).map_err(JournalError::io("sync", dir))?;
+    }
+    Ok(file)
 }

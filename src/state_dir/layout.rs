@@ -10,8 +10,8 @@ use super::atomic;
 use crate::core::ids::{JobName, RunId};
 use crate::sys::disk;
 
-/// The layout that this build writes. 1: first.
-pub const FORMAT: u32 = 1;
+/// The layout that this build writes. 1: first; 2: sealed lines in the event log.
+pub const FORMAT: u32 = 2;
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -200,12 +200,23 @@ impl StateDir {
         let path = self.format();
         match std::fs::read(&path) {
             Ok(bytes) => check_format(path, &bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let text = format!("{{\"format\":{FORMAT},\"min_reader\":{FORMAT}}}\n");
-                atomic::write(&path, text.as_bytes(), 0o600).map_err(io_error("write", &path))
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.write_format(),
             Err(source) => Err(LayoutError::Io { what: "read", path, source }),
         }
+    }
+
+    fn write_format(&self) -> Result<(), LayoutError> {
+        let path = self.format();
+        let text = format!("{{\"format\":{FORMAT},\"min_reader\":{FORMAT}}}\n");
+        atomic::write(&path, text.as_bytes(), 0o600).map_err(io_error("write", &path))
+    }
+
+    /// Says that this build's layout is in use, before the first file of it is written: an older build
+    /// leaves the directory alone from then on. Nothing happens where it says so already.
+    pub fn upgrade_format(&self) -> Result<(), LayoutError> {
+        let path = self.format();
+        let said = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Format>(&bytes).ok());
+        if said.is_some_and(|format| format.format >= FORMAT) { Ok(()) } else { self.write_format() }
     }
 }
 
@@ -402,7 +413,7 @@ mod tests {
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{path:?}");
         }
         let format = std::fs::read_to_string(state.format()).unwrap();
-        assert_eq!(format, "{\"format\":1,\"min_reader\":1}\n");
+        assert_eq!(format, "{\"format\":2,\"min_reader\":2}\n");
         assert_eq!(StateDir::create(&state.0).unwrap(), state);
         RuntimeDir::create(dir.path().join("rt")).unwrap();
     }
@@ -445,10 +456,17 @@ mod tests {
     fn a_newer_or_broken_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::create(dir.path().join("s")).unwrap();
-        atomic::write(&state.format(), br#"{"format":9,"min_reader":2}"#, 0o600).unwrap();
+        let format = std::fs::read_to_string(state.format()).unwrap();
+        atomic::write(&state.format(), br#"{"format":9,"min_reader":3}"#, 0o600).unwrap();
         assert!(matches!(StateDir::create(&state.0), Err(LayoutError::TooNew { format: 9, .. })));
         atomic::write(&state.format(), br#"{"format":9,"min_reader":1,"new":true}"#, 0o600).unwrap();
         StateDir::create(&state.0).unwrap();
+        state.upgrade_format().unwrap();
+        assert!(std::fs::read_to_string(state.format()).unwrap().contains("new"));
+        atomic::write(&state.format(), br#"{"format":1,"min_reader":1}"#, 0o600).unwrap();
+        StateDir::create(&state.0).unwrap();
+        state.upgrade_format().unwrap();
+        assert_eq!(std::fs::read_to_string(state.format()).unwrap(), format);
         atomic::write(&state.format(), b"", 0o600).unwrap();
         assert!(matches!(StateDir::create(&state.0), Err(LayoutError::BadFormat { .. })));
     }

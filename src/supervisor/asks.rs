@@ -40,9 +40,9 @@ impl Reply {
         }
     }
 
-    /// It could not be made durable: whether it will have happened is not known.
+    /// It could not be made durable; `why` says whether it may turn up all the same.
     pub(super) fn fail(self, why: &str) {
-        let error = || AskError::ReadOnly(format!("{why} (whether this was recorded is not known)"));
+        let error = || AskError::ReadOnly(why.to_owned());
         match self {
             Self::Act(to, _) => drop(to.send(Err(error()))),
             Self::Run(to, _) => drop(to.send(Err(error()))),

@@ -1,18 +1,14 @@
-//! The journal, on a thread of its own: a disk that does not answer must not silence the control socket.
-
-use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
+//! The journal's thread as the loop sees it: a disk that does not answer must not silence the control
+//! socket.
 
 use tokio::sync::oneshot;
 
-use crate::journal::{Entry, Journal, JournalError, Line, OpenReport};
-
-type Answer = oneshot::Sender<Result<u64, JournalError>>;
+use crate::journal::{Answer, Entry, Journal, JournalError, Writer};
 
 /// The way to the thread.
 #[derive(Debug)]
 pub(super) struct EventLog {
-    batches: Sender<(Vec<Entry>, Answer)>,
+    writer: Writer,
 }
 
 /// Why a batch is not durable.
@@ -28,29 +24,25 @@ pub(super) enum AppendError {
 
 impl EventLog {
     /// Gives the journal to its thread.
-    pub(super) fn start(mut journal: Journal) -> std::io::Result<Self> {
-        let (batches, receive) = channel::<(Vec<Entry>, Answer)>();
-        std::thread::Builder::new().name("journal".to_owned()).stack_size(256 * 1024).spawn(move || {
-            for (entries, answer) in receive {
-                // Nobody waits any more only if the loop has ended.
-                let _ = answer.send(journal.append(&entries));
-            }
-        })?;
-        Ok(Self { batches })
+    pub(super) fn start(journal: Journal) -> std::io::Result<Self> {
+        Ok(Self { writer: Writer::start(journal)? })
     }
 
     /// Makes a batch durable with one write and one sync; the last sequence number.
     pub(super) async fn append(&self, entries: Vec<Entry>) -> Result<u64, AppendError> {
-        let (answer, result) = oneshot::channel();
-        self.batches.send((entries, answer)).map_err(|_| AppendError::Gone)?;
-        Ok(result.await.map_err(|_| AppendError::Gone)??)
+        self.ask(|answer| self.writer.submit(&entries, answer)).await
     }
-}
 
-/// Reads everything there is into `apply`.
-pub(super) fn open(
-    state_dir: &Path,
-    apply: impl FnMut(&Line),
-) -> Result<(Journal, OpenReport), JournalError> {
-    Journal::open(state_dir, apply)
+    /// Tries to write again after an error; the last durable sequence number. What had failed before
+    /// will then never be read.
+    pub(super) async fn heal(&self) -> Result<u64, AppendError> {
+        self.ask(|answer| self.writer.heal(answer)).await
+    }
+
+    async fn ask(&self, what: impl FnOnce(Answer)) -> Result<u64, AppendError> {
+        let (tell, told) = oneshot::channel();
+        // Nobody waits any more only if the loop has ended.
+        what(Box::new(move |result| drop(tell.send(result))));
+        Ok(told.await.map_err(|_| AppendError::Gone)??)
+    }
 }

@@ -81,8 +81,8 @@ pub(super) struct Supervisor {
     pub(super) dirty: BTreeSet<JobName>,
     /// What is wrong, for the view.
     pub(super) degraded: BTreeMap<&'static str, String>,
-    /// Runs that were asked for in an earlier epoch and had not ended when this one began.
-    pub(super) old_epoch: BTreeSet<RunId>,
+    /// What was missing from the event log when it was read.
+    pub(super) lost: Vec<(u64, u64)>,
     /// Runs whose output the disk refuses, in words.
     pub(super) stalled: BTreeMap<RunId, String>,
     /// Runs that could not even be asked for, and how they count.
@@ -191,6 +191,7 @@ impl Supervisor {
                     turn
                 }
             };
+            self.retry_log(&mut turn).await;
             self.tick_if_due(&mut turn);
             self.complete(turn).await;
             if let Some(code) = self.exit {
@@ -203,14 +204,7 @@ impl Supervisor {
     /// The first turn: who we are, and what is configured.
     fn begin(&mut self) -> Turn {
         let mut turn = Turn { changed: true, ..Turn::default() };
-        let started = Input::SupervisorStarted {
-            generation: self.generation,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            epoch: self.epoch.clone(),
-            recovery: self.recovery,
-            born_us: self.born_us,
-        };
-        self.decide(&started, &mut turn);
+        self.decide(&self.started(), &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
         self.state.keep_runs = super::start::keep_runs(&self.config);
         if !self.degraded.contains_key("config") {
@@ -218,6 +212,17 @@ impl Supervisor {
             self.decide(&Input::Configured { specs, by: Asked::Nobody }, &mut turn);
         }
         turn
+    }
+
+    /// What is recorded first.
+    pub(super) fn started(&self) -> Input {
+        Input::SupervisorStarted {
+            generation: self.generation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.epoch.clone(),
+            recovery: self.recovery,
+            born_us: self.born_us,
+        }
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -298,7 +303,8 @@ impl Supervisor {
             Happening::StopCommandEnded { run, ok } => {
                 self.observe(&Input::StopCommandEnded { run, ok }, turn);
             }
-            Happening::Deadline => self.retry_log(turn),
+            // Whatever is due is looked for in every turn.
+            Happening::Deadline => {}
         }
     }
 

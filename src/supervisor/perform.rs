@@ -136,15 +136,14 @@ impl Supervisor {
         let open: Vec<Open> = self
             .state
             .live_runs()
-            .map(|(run, job)| Open { run, job: job.clone(), this_epoch: self.in_this_epoch(run) })
+            .map(|(run, job)| Open {
+                run,
+                job: job.clone(),
+                this_epoch: !self.state.is_of_earlier_epoch(run),
+            })
             .collect();
         let facts = survey(&self.state_dir, &self.epoch, open, inventory);
         self.decide(&Input::Surveyed(facts), turn);
-    }
-
-    /// Whether a run was asked for since the boot (or container start) we live in.
-    fn in_this_epoch(&self, run: RunId) -> bool {
-        !self.old_epoch.contains(&run)
     }
 
     fn notice(&mut self, notice: Notice, turn: &mut Turn) {

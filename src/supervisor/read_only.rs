@@ -2,16 +2,16 @@
 //!
 //! A failed sync is never repeated as if nothing had happened: what it left on the disk is not known. The
 //! supervisor stops changing anything. Jobs run on, output is captured, ends are recorded by the keeper.
-//! After a while the log is opened anew: what can be read back is the truth, the state is rebuilt from
-//! that, and a survey brings it up to date.
+//! After a while a new segment is tried, behind the last entry that is durable for sure: what failed is void
+//! from then on. The state is read back up to there, and a survey brings it up to date.
 
 use std::time::Duration;
 
-use super::event_log::{self, EventLog};
 use super::main_loop::{Supervisor, Turn};
 use crate::core::input::Input;
 use crate::core::outcome::Asked;
 use crate::core::state::State;
+use crate::journal;
 use crate::sys::clock;
 use crate::wire::keeper::Request;
 
@@ -44,33 +44,27 @@ impl Supervisor {
         self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
     }
 
-    /// Opens the log anew, when it is time.
-    pub(super) fn retry_log(&mut self, turn: &mut Turn) {
+    /// Tries to write again, when it is time.
+    pub(super) async fn retry_log(&mut self, turn: &mut Turn) {
         let Some(read_only) = &self.read_only else { return };
         if read_only.retry_at_us > clock::boot_us() {
             return;
         }
-        let mut state = State::new();
-        state.keep_runs = super::start::keep_runs(&self.config);
-        let opened = event_log::open(&self.state_dir.0, |line| {
-            for event in &line.entry.events {
-                state.apply(event, line.entry.at);
-            }
-        });
-        let log = opened
-            .map_err(|e| e.to_string())
-            .and_then(|(journal, _)| EventLog::start(journal).map_err(|e| e.to_string()));
-        match log {
+        match self.read_back().await {
             Err(why) => self.become_read_only(why),
-            Ok(log) => {
+            Ok((state, seq)) => {
                 tracing::info!("the event log can be written again");
-                self.log = log;
                 self.read_only = None;
                 self.degraded.remove("event_log");
                 self.state = state;
+                self.seq = seq;
                 self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
                 let specs: Vec<_> = self.config.jobs.iter().cloned().map(std::sync::Arc::new).collect();
                 self.state.set_specs(&specs);
+                if self.state.instance.generation != self.generation {
+                    // Not even our own beginning is recorded.
+                    self.decide(&self.started(), turn);
+                }
                 // Whatever was decided and not recorded did not happen; what happened meanwhile is asked.
                 self.decide(&Input::KeeperLost, turn);
                 self.decide(&Input::Configured { specs: self.config.jobs.clone(), by: Asked::Nobody }, turn);
@@ -79,5 +73,19 @@ impl Supervisor {
             }
         }
         turn.changed = true;
+    }
+
+    /// The memory up to the last durable entry, and its number.
+    async fn read_back(&self) -> Result<(State, u64), String> {
+        let seq = self.log.heal().await.map_err(|e| e.to_string())?;
+        let mut state = State::new();
+        state.keep_runs = super::start::keep_runs(&self.config);
+        let dir = self.state_dir.0.clone();
+        let read = move || journal::recover(&dir, state, &mut |_, _| {}).map_err(|e| e.to_string());
+        let read = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())??;
+        if read.last_seq() < seq || read.report.lost != self.lost {
+            return Err(format!("it cannot be read back:\n{}", read.report));
+        }
+        Ok((read.state, seq))
     }
 }

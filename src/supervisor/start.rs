@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -16,10 +16,10 @@ use super::init_link::InitLink;
 use super::main_loop::{Sources, Supervisor, now};
 use crate::config::{self, Config, LogLevel};
 use crate::control;
-use crate::core::event::Event;
 use crate::core::identity::Epoch;
-use crate::core::ids::{Generation, RunId};
+use crate::core::ids::Generation;
 use crate::core::state::State;
+use crate::journal::{self, Journal, Kind, Report};
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::{flock, identity, pidfd};
 use crate::wire::init::{HOLD_CONFIG, HOLD_LISTENER};
@@ -184,41 +184,30 @@ fn control_socket(
     tokio::net::UnixListener::from_std(listener).map_err(failed)
 }
 
-/// The event log, read to its end.
-struct Replayed {
-    journal: crate::journal::Journal,
-    seq: u64,
-    /// Runs that an earlier epoch had asked for and not seen the end of.
-    old_epoch: BTreeSet<RunId>,
-}
-
-/// Remembers everything that is in the event log, and says what is wrong with it.
-fn replay(state_dir: &StateDir, state: &mut State) -> Result<Replayed, String> {
-    let mut seq = 0;
-    let mut old_epoch = BTreeSet::new();
-    let (journal, report) = super::event_log::open(&state_dir.0, |line| {
-        seq = line.seq;
-        for event in &line.entry.events {
-            if let Event::SupervisorStarted { epoch, .. } = event
-                && *epoch != state.instance.epoch
-            {
-                old_epoch.extend(state.live_runs().map(|(run, _)| run));
-            }
-            state.apply(event, line.entry.at);
+/// Remembers everything that is in the event log, says what is wrong with it, and begins to write.
+fn replay(state_dir: &StateDir, config: &Config) -> Result<(Journal, State, Report), String> {
+    let failed = |e: &dyn std::error::Error| format!("the event log: {e}");
+    let mut state = State::new();
+    state.keep_runs = keep_runs(config);
+    let recovered = journal::recover(&state_dir.0, state, &mut |_, _| {}).map_err(|e| failed(&e))?;
+    state_dir.upgrade_format().map_err(|e| failed(&e))?;
+    let generation = Generation(recovered.state.instance.generation.0 + 1);
+    let (journal, state, report) = recovered.open(now(), generation);
+    for damage in &report.damage {
+        let (file, copy) = (damage.file.display(), damage.copy.as_deref().unwrap_or(Path::new("nowhere")));
+        let (offset, copy, why) = (damage.offset, copy.display(), &damage.why);
+        match damage.kind {
+            Kind::Torn => tracing::info!(%file, offset, %copy, "the event log has an unfinished end: {why}"),
+            _ => tracing::warn!(%file, offset, %copy, "the event log is damaged here: {why}"),
         }
-    })
-    .map_err(|e| format!("the event log: {e}"))?;
-    if let Some(torn) = &report.torn {
-        tracing::info!(bytes = torn.bytes, copy = %torn.copy.display(), "the event log had an unfinished end; cut off");
     }
-    for damage in &report.damaged {
-        let (segment, copy) = (damage.segment.display(), damage.copy.display());
-        tracing::warn!(%segment, damage.offset, %copy, "the event log is damaged here: {}", damage.why);
+    for (first, last) in &report.lost {
+        tracing::error!(first, last, "these entries of the event log are missing");
     }
-    for (first, last) in &report.missing {
-        tracing::warn!(first, last, "these entries of the event log are missing");
+    if let Some(why) = journal.poisoned() {
+        tracing::error!("the event log cannot be written: {why}");
     }
-    Ok(Replayed { journal, seq, old_epoch })
+    Ok((journal, state, report))
 }
 
 fn assemble(
@@ -228,10 +217,8 @@ fn assemble(
     accepted: Accepted,
 ) -> Result<(Supervisor, Sources, Handle), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
-    let mut state = State::new();
-    state.keep_runs = keep_runs(&accepted.config);
-    let Replayed { journal, seq, mut old_epoch } = replay(&state_dir, &mut state)?;
-    let generation = Generation(state.instance.generation.0 + 1);
+    let (journal, mut state, report) = replay(&state_dir, &accepted.config)?;
+    let (seq, generation) = (journal.last_seq(), Generation(state.instance.generation.0 + 1));
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
     let Accepted { config, problem, inherited } = accepted;
     if inherited {
@@ -252,9 +239,6 @@ fn assemble(
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
-    if epoch != state.instance.epoch {
-        old_epoch.extend(state.live_runs().map(|(run, _)| run));
-    }
     let (view, watch_view) = watch::channel(Arc::new(Supervisor::first_view(unknown_instance())));
     let dirty: BTreeSet<_> = state.jobs().map(|(name, _)| name.clone()).collect();
     let mut supervisor = Supervisor {
@@ -262,7 +246,8 @@ fn assemble(
         log,
         read_only: None,
         generation,
-        recovery: options.recovery,
+        // Nobody knows what was running: everything is watched and nothing is started.
+        recovery: options.recovery || report.unreadable,
         born_us: options.born_us,
         epoch,
         init,
@@ -279,7 +264,7 @@ fn assemble(
         view,
         dirty,
         degraded,
-        old_epoch,
+        lost: report.lost,
         stalled: BTreeMap::new(),
         refused: Vec::new(),
         known_runs: BTreeMap::new(),

@@ -78,6 +78,12 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     Ok(fs::fsync(dir)?)
 }
 
+/// Bytes that can still be written to the file system of this directory.
+pub fn free(dir: &Path) -> io::Result<u64> {
+    let stat = fs::statvfs(dir)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Renames, and fails with `AlreadyExists` rather than replace anything.
 ///
 /// Where the file system does not know how to refuse (some network ones), the check and the rename are two

@@ -139,10 +139,14 @@ impl Daemon {
     /// Starts `up` again on the same directories, after init was killed or the instance shut down.
     #[track_caller]
     pub fn restart(&mut self) {
+        let mut before = 0;
         if let Some(mut old) = self.up.take() {
+            before = old.id().cast_signed();
             wait_child(&mut old, PATIENCE).expect("the old `up` still lives");
         }
         self.up();
+        // A supervisor without init answers, too, until a new one takes its place.
+        self.wait_role_back("init", before);
     }
 
     /// Takes the `up` process out of the fixture's hands.
@@ -367,24 +371,38 @@ impl Daemon {
         self.wait_log(job, line, |text| text.lines().any(|l| l == line))
     }
 
-    /// Every recorded event, oldest first, each with the sequence number and time of its entry.
-    pub fn events(&self) -> Vec<Value> {
+    /// Every line of the event log that counts, oldest first: a newer segment replaces what older ones
+    /// hold from its first number on.
+    pub fn event_lines(&self) -> Vec<Value> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
             .map(|entries| entries.flatten().map(|e| e.path()).collect())
             .unwrap_or_default();
         files.retain(|f| f.extension().is_some_and(|e| e == "jsonl"));
         files.sort();
-        let mut events = Vec::new();
-        for file in files {
+        let first = |file: &PathBuf| file.file_stem()?.to_str()?.parse::<u64>().ok();
+        let mut lines = Vec::new();
+        for (i, file) in files.iter().enumerate() {
+            let limit = files.get(i + 1).and_then(first).unwrap_or(u64::MAX);
             for line in fs::read_to_string(file).unwrap_or_default().lines() {
-                // The last line may be in the making.
+                // The last line may be in the making; the first is the header.
                 let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-                for event in entry["ev"].as_array().unwrap_or(&Vec::new()) {
-                    let mut event = event.clone();
-                    event["seq"] = entry["seq"].clone();
-                    event["m"] = entry["m"].clone();
-                    events.push(event);
+                if entry["seq"].as_u64().is_some_and(|seq| seq < limit) {
+                    lines.push(entry);
                 }
+            }
+        }
+        lines
+    }
+
+    /// Every recorded event, oldest first, each with the sequence number and time of its entry.
+    pub fn events(&self) -> Vec<Value> {
+        let mut events = Vec::new();
+        for entry in self.event_lines() {
+            for event in entry["ev"].as_array().unwrap_or(&Vec::new()) {
+                let mut event = event.clone();
+                event["seq"] = entry["seq"].clone();
+                event["m"] = entry["m"].clone();
+                events.push(event);
             }
         }
         events

@@ -293,6 +293,28 @@ fn tokio_stays_where_something_is_awaited() {
     none("tokio", &wrong);
 }
 
+/// One file is the way to the disk for the event log and its checkpoints, so that a test can put another
+/// disk there; nobody else knows where they are.
+#[test]
+fn the_event_log_has_one_way_to_its_files() {
+    let mut wrong = Vec::new();
+    for source in sources(&["src"]).iter().filter(|s| !s.is_test()) {
+        let code = source.code();
+        if source.module() == Some("journal") {
+            let files = ["std::fs", "fs::File", "File::", "OpenOptions", "disk::", "rustix", "libc"];
+            let own = source.path == "src/journal/fs.rs";
+            wrong.extend(
+                files.iter().filter(|f| !own && code.contains(**f)).map(|f| format!("{}: {f}", source.path)),
+            );
+        } else if source.path != "src/state_dir/layout.rs" {
+            let names = ["\"journal\")", "\"checkpoints\")", ".journal()", ".checkpoints()", "journal::Fs"];
+            wrong
+                .extend(names.iter().filter(|n| code.contains(**n)).map(|n| format!("{}: {n}", source.path)));
+        }
+    }
+    none("past the event log's own way to its files", &wrong);
+}
+
 #[test]
 fn unsafe_code_is_in_sys_alone() {
     let wrong: Vec<String> = sources(&["src"])

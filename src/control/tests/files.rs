@@ -7,8 +7,9 @@ use super::fake::{Fake, name, run_id, soon};
 use crate::client::{OutputItem, OutputQuery, Since};
 use crate::core::event::Event;
 use crate::core::ids::Generation;
+use crate::core::state::State;
 use crate::core::time::Stamp;
-use crate::journal::{Entry, Journal};
+use crate::journal::{Entry, recover};
 use crate::state_dir::output::{Record, Series, Stream};
 
 /// Appends bytes and their index entry.
@@ -63,7 +64,8 @@ async fn captured_output_is_read_filtered_and_followed() {
 #[tokio::test]
 async fn the_event_log_is_read_up_to_what_is_durable() {
     let fake = Fake::of_files();
-    let mut journal = Journal::open(fake.dir.path(), |_| {}).unwrap().0;
+    let journal = recover(fake.dir.path(), State::new(), &mut |_, _| {}).unwrap();
+    let mut journal = journal.open(Stamp::default(), Generation(1)).0;
     let entry = Entry {
         at: Stamp { boot_us: 1, wall_us: 1_000_000 },
         generation: Generation(1),

@@ -1,0 +1,50 @@
+//! Mistakes that a test can switch on, to see that the other tests notice. Always off outside of tests.
+
+/// One mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only a test switches one on"))]
+pub(super) enum Fault {
+    /// A batch is acknowledged before it is synced.
+    AckBeforeSync,
+    /// The name of a new segment is not made durable.
+    SegmentNameUnsynced,
+    /// A segment gets its name before its content is durable.
+    SegmentNamedUnsynced,
+    /// A failed sync is tried again on the same file.
+    SyncRetried,
+    /// What a crash leaves of the last write counts as a loss.
+    NoBatchRule,
+    /// Any damage in the newest segment counts as a torn tail.
+    AllIsTorn,
+    /// Lines are taken from an older segment although a newer one begins at or before them.
+    NoSuperseding,
+    /// Segments that the checkpoint covers are read.
+    CoveredSegmentsRead,
+    /// A line is believed although the one before it is another.
+    ChainIgnored,
+    /// A single wrong bit is not put right.
+    NoMending,
+    /// The last write is not copied into the new segment.
+    TailNotCopied,
+}
+
+#[cfg(not(test))]
+pub(super) const fn planted(_: Fault) -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+pub(super) fn planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Switches a mistake on for this thread, or all of them off.
+#[cfg(test)]
+pub(super) fn plant(fault: Option<Fault>) {
+    PLANTED.set(fault);
+}

@@ -1,0 +1,57 @@
+//! A test of the tests: each mistake that can be switched on is noticed by at least one of them.
+
+use super::crash::{every_crash, every_error, many_lives};
+use super::damage::{cuts, flips, lines, smashes};
+use super::rig::sample;
+use crate::journal::planted::{Fault, plant};
+
+type Check = fn() -> Result<(), String>;
+
+/// The checks in the order of what is fast, each as small as will do.
+const CHECKS: [(&str, Check); 7] = [
+    ("lives", || (0..150).try_for_each(|seed| many_lives(seed, 8))),
+    ("flips", || flips(&sample(4, 8), 29).map(drop)),
+    ("lines", || lines(&sample(5, 30), &sample(6, 30)).map(drop)),
+    ("cuts", || cuts(&sample(3, 6)).map(drop)),
+    ("smashes", || smashes(&sample(21, 25), 1, 400).map(drop)),
+    ("errors", || every_error(1, 14, 6).map(drop)),
+    ("crashes", || every_crash(1, 10, 16).map(drop)),
+];
+
+const FAULTS: [Fault; 10] = [
+    Fault::AckBeforeSync,
+    Fault::SegmentNameUnsynced,
+    Fault::SegmentNamedUnsynced,
+    Fault::SyncRetried,
+    Fault::NoBatchRule,
+    Fault::AllIsTorn,
+    Fault::NoSuperseding,
+    Fault::ChainIgnored,
+    Fault::NoMending,
+    Fault::TailNotCopied,
+];
+
+#[test]
+fn every_mistake_is_noticed_and_nothing_is_noticed_without_one() {
+    let mut unnoticed = Vec::new();
+    for fault in FAULTS {
+        plant(Some(fault));
+        // All of them, to print the table; the first that notices is enough otherwise.
+        let all = super::rig::setting("JOURNAL_TABLE", 0) > 0;
+        let mut by = Vec::new();
+        for (name, check) in CHECKS {
+            if (all || by.is_empty()) && check().is_err() {
+                by.push(name);
+            }
+        }
+        println!("{fault:?}: {}", by.join(", "));
+        if by.is_empty() {
+            unnoticed.push(fault);
+        }
+    }
+    plant(None);
+    assert_eq!(unnoticed, []);
+    for (name, check) in CHECKS {
+        check().unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}

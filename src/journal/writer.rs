@@ -1,0 +1,274 @@
+//! The writer's thread: many wait, one writes.
+//!
+//! Who has something to record encodes it into a buffer; the thread takes the buffer, writes it at once,
+//! syncs once, and answers everyone in it. There is no timer: batches form while the disk is busy. When
+//! nothing followed a batch for a second, it is marked, see [`Journal::mark`].
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::append::{Batch, Journal};
+use super::line::Entry;
+use super::{JournalError, SEAL_EVENTS};
+
+/// Silence after which the last batch is marked.
+const MARK_AFTER: Duration = Duration::from_secs(1);
+
+/// Told the number of the last line once it is durable, or why it is not.
+pub type Answer = Box<dyn FnOnce(Result<u64, JournalError>) + Send>;
+
+/// The way to the thread.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Journal>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    batch: Batch,
+    waiting: Vec<(u64, Answer)>,
+    heal: Vec<Answer>,
+    /// Why nothing is taken any more.
+    refused: Option<String>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A thread that panicked holding the lock has left the queue whole: it does nothing in between.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer {
+    /// Gives the log to a thread of its own.
+    ///
+    /// # Errors
+    /// If there can be no thread.
+    pub fn start(journal: Journal) -> io::Result<Self> {
+        let queue = Queue {
+            batch: Batch::new(journal.last_seq(), journal.last_crc()),
+            refused: journal.poisoned().map(str::to_owned),
+            ..Queue::default()
+        };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() });
+        let ours = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("journal".to_owned()).stack_size(512 * 1024).spawn(
+            move || Thread { journal, shared: ours, written: None, opened: Instant::now(), lines: 0 }.run(),
+        )?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Hands decisions over; the answer comes when they are durable, or will not be.
+    pub fn submit(&self, entries: &[Entry], answer: Answer) {
+        let refused = {
+            let mut queue = self.shared.lock();
+            match &queue.refused {
+                Some(first) => JournalError::Poisoned { first: first.clone() },
+                None => match queue.batch.add(entries) {
+                    Ok(()) => {
+                        let last = queue.batch.last;
+                        queue.waiting.push((last, answer));
+                        drop(queue);
+                        self.shared.work.notify_one();
+                        return;
+                    }
+                    Err(error) => error,
+                },
+            }
+        };
+        answer(Err(refused));
+    }
+
+    /// Asks for another try after an error.
+    pub fn heal(&self, answer: Answer) {
+        self.shared.lock().heal.push(answer);
+        self.shared.work.notify_one();
+    }
+
+    /// Ends the thread when everything handed over is written; gives the log back.
+    #[must_use]
+    pub fn close(mut self) -> Option<Journal> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<Journal> {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_one();
+        self.thread.take()?.join().ok()
+    }
+}
+
+struct Thread {
+    journal: Journal,
+    shared: Arc<Shared>,
+    /// When the last batch was written.
+    written: Option<Instant>,
+    /// When the first decision in the open segment was written, and how many there are.
+    opened: Instant,
+    lines: u64,
+}
+
+enum Work {
+    Write(Batch, Vec<(u64, Answer)>),
+    Heal(Vec<Answer>),
+    Seal,
+    End,
+}
+
+impl Thread {
+    fn run(mut self) -> Journal {
+        loop {
+            match self.next() {
+                Work::Write(batch, waiting) => self.write(&batch, waiting),
+                Work::Heal(waiting) => self.heal(waiting),
+                Work::Seal => self.seal(),
+                Work::End => return self.journal,
+            }
+        }
+    }
+
+    fn next(&mut self) -> Work {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = shared.lock();
+        loop {
+            if !queue.heal.is_empty() {
+                return Work::Heal(std::mem::take(&mut queue.heal));
+            }
+            if !queue.waiting.is_empty() {
+                let next = Batch::new(queue.batch.last, queue.batch.crc);
+                let batch = std::mem::replace(&mut queue.batch, next);
+                return Work::Write(batch, std::mem::take(&mut queue.waiting));
+            }
+            let (mark, seal) = (self.mark_in(), self.seal_in());
+            let due = |wait: Option<Duration>| wait.is_some_and(|wait| queue.closed || wait.is_zero());
+            if due(mark)
+                && let Ok(batch) = Batch::mark(queue.batch.last, queue.batch.crc, self.journal.by())
+            {
+                // Under the lock: what is encoded from now on is encoded behind the mark.
+                queue.batch = Batch::new(batch.last, batch.crc);
+                return Work::Write(batch, Vec::new());
+            }
+            if due(seal) {
+                return Work::Seal;
+            }
+            if queue.closed {
+                return Work::End;
+            }
+            queue = match [mark, seal].into_iter().flatten().min() {
+                Some(wait) => {
+                    let waited = shared.work.wait_timeout(queue, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// How long until the last batch is to be marked, if it is.
+    fn mark_in(&self) -> Option<Duration> {
+        let written = self.written?;
+        self.journal.wants_mark().then(|| MARK_AFTER.saturating_sub(written.elapsed()))
+    }
+
+    /// How long until the open segment is to be ended, if anything is in it.
+    fn seal_in(&self) -> Option<Duration> {
+        let dirty = self.lines > 0 && self.journal.poisoned().is_none();
+        dirty.then(|| seal_after(self.lines).saturating_sub(self.opened.elapsed()))
+    }
+
+    fn write(&mut self, batch: &Batch, waiting: Vec<(u64, Answer)>) {
+        match self.journal.commit(batch) {
+            Ok(_) => {
+                self.written = Some(Instant::now());
+                if self.lines == 0 {
+                    self.opened = Instant::now();
+                }
+                self.lines += batch.decisions;
+                for (seq, answer) in waiting {
+                    answer(Ok(seq));
+                }
+            }
+            Err(error) => {
+                self.refuse();
+                let why = error.in_words();
+                for (_, answer) in waiting {
+                    answer(Err(JournalError::Indeterminate { why: why.clone() }));
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        self.lines = 0;
+        if self.journal.rotate().is_err() {
+            self.refuse();
+        }
+    }
+
+    /// Nothing is taken any more; what was not yet begun will not be.
+    fn refuse(&self) {
+        let first = self.journal.poisoned().unwrap_or("an error").to_owned();
+        let waiting = {
+            let mut queue = self.shared.lock();
+            queue.refused = Some(first.clone());
+            queue.batch = Batch::new(self.journal.last_seq(), self.journal.last_crc());
+            std::mem::take(&mut queue.waiting)
+        };
+        for (_, answer) in waiting {
+            answer(Err(JournalError::Poisoned { first: first.clone() }));
+        }
+    }
+
+    fn heal(&mut self, waiting: Vec<Answer>) {
+        let why = match self.journal.heal() {
+            Ok(()) => {
+                let mut queue = self.shared.lock();
+                if queue.refused.take().is_some() {
+                    queue.batch = Batch::new(self.journal.last_seq(), self.journal.last_crc());
+                    self.lines = 0;
+                }
+                None
+            }
+            Err(error) => Some(error.in_words()),
+        };
+        for answer in waiting {
+            answer(match &why {
+                None => Ok(self.journal.last_seq()),
+                Some(first) => Err(JournalError::Poisoned { first: first.clone() }),
+            });
+        }
+    }
+}
+
+/// When a segment with so many decisions is ended, after its first: soon where much happens. Not within a
+/// second, however much: the work of ending one is that of several writes.
+const fn seal_after(lines: u64) -> Duration {
+    match lines {
+        SEAL_EVENTS.. => Duration::from_secs(1),
+        20.. => Duration::from_secs(30),
+        5.. => Duration::from_secs(120),
+        _ => Duration::from_secs(300),
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
