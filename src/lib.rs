@@ -9,7 +9,7 @@
 //! | [`wire`] | protocols between the roles and with clients | `core` |
 //! | [`config`] | TOML to checked job specs | `core` |
 //! | [`state_dir`] | name and format of every file we keep | `core`, `sys` |
-//! | [`journal`] | the event log: bytes and sync | `core`, `sys` |
+//! | [`journal`] | the event log and its checkpoints: bytes and sync | `core`, `sys` |
 //! | [`init`] | parent and reaper | `sys`, `wire` |
 //! | [`keeper`] | spawns and captures | `core` types, `sys`, `wire`, `state_dir` |
 //! | [`supervisor`] | the driver around `core` | everything but `cli`, `client` |

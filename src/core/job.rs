@@ -1,8 +1,7 @@
 //! One job's memory: what is wanted of it, where it is, and what its past runs were.
 //!
-//! `want` is the operator's wish, `phase` is where the job is. A phase carries exactly what is valid in
-//! it, so that a job without a live run cannot have a pid. Everything here comes from events alone, never
-//! from settings: settings of configured jobs are not in the log, and a replay has to give the same memory.
+//! `want` is the operator's wish, `phase` is where the job is, with exactly what is valid there: without a
+//! live run there is no pid. All of it comes from events, never from settings, which are not in the log.
 //!
 //! ```text
 //! stopped ──► waiting ──► starting ──► running ──► (leftovers) ──► exited, backoff, fatal, or starting again
@@ -26,7 +25,8 @@ pub const STARTS_MAX: usize = 1024;
 pub const KEEP_RUNS: usize = 20;
 
 /// Where a job is, with what is known there.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Not running, and nothing is being done about it.
     Stopped,
@@ -85,7 +85,7 @@ pub enum Phase {
 }
 
 /// A live main process.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Process {
     /// Which one.
     pub identity: Identity,
@@ -94,7 +94,7 @@ pub struct Process {
 }
 
 /// A stop in progress.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Stop {
     /// Who asked.
     pub by: Asked,
@@ -103,7 +103,7 @@ pub struct Stop {
 }
 
 /// A rung of the stop ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ladder {
     /// Which, from 0.
     pub step: u32,
@@ -114,7 +114,7 @@ pub struct Ladder {
 }
 
 /// How the latest ended run ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Last {
     /// The run.
     pub run: RunId,
@@ -129,7 +129,7 @@ pub struct Last {
 }
 
 /// What decisions about a job need to know. Small, because a decision works on a copy.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Job {
     /// The operator's wish.
     pub want: Want,
@@ -154,7 +154,7 @@ pub struct Job {
 }
 
 /// A run as the history shows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PastRun {
     /// The run.
     pub run: RunId,
@@ -171,7 +171,7 @@ pub struct PastRun {
 }
 
 /// The end of a run as the history shows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PastEnd {
     /// When.
     pub at: Stamp,

@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod reload;
 pub mod select;
 pub mod signal;
+pub mod snapshot;
 pub mod spec;
 pub mod state;
 pub mod time;

@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Decision;
 use super::event::{Event, Want};
 use super::identity::Epoch;
@@ -28,7 +30,8 @@ pub type Specs = BTreeMap<JobName, Arc<JobSpec>>;
 pub(super) type Dependents = BTreeMap<JobName, Vec<JobName>>;
 
 /// Whether the keeper can be asked for anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Link {
     /// A supervisor has started and does not know yet what survived.
     #[default]
@@ -40,7 +43,8 @@ pub enum Link {
 }
 
 /// How this supervisor's time relates to that of the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Life {
     /// It goes on where the last one was.
     #[default]
@@ -52,7 +56,7 @@ pub enum Life {
 }
 
 /// The instance is ending.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shutdown {
     /// Whether jobs are left running.
     pub keep_jobs: bool,
@@ -65,7 +69,7 @@ pub struct Shutdown {
 }
 
 /// What there is besides the jobs: small, a decision works on a copy.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Instance {
     /// Supervisors so far.
     pub generation: Generation,
@@ -106,7 +110,7 @@ pub struct State {
     pub(super) live: BTreeMap<RunId, JobName>,
     /// Those of them that were asked for before the boot (or container start) the last supervisor met.
     pub(super) earlier: BTreeSet<RunId>,
-    deadlines: BTreeSet<(Stamp, JobName)>,
+    pub(super) deadlines: BTreeSet<(Stamp, JobName)>,
     /// Submitted jobs that are over, the oldest first.
     pub(super) finished: VecDeque<JobName>,
     /// Runs that were reported as orphans.
@@ -324,12 +328,15 @@ impl State {
         }
     }
 
-    fn insert_spec(&mut self, spec: Arc<JobSpec>) {
+    pub(super) fn insert_spec(&mut self, spec: Arc<JobSpec>) {
         if let Some(old) = self.specs.remove(&spec.name) {
             self.unlink(&old);
         }
         for dep in &spec.depends_on {
-            self.dependents.entry(dep.clone()).or_default().push(spec.name.clone());
+            // In the order in which all of them are found at once.
+            let list = self.dependents.entry(dep.clone()).or_default();
+            let at = list.partition_point(|name| *name < spec.name);
+            list.insert(at, spec.name.clone());
         }
         self.specs.insert(spec.name.clone(), spec);
     }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::fold::Folding;
 use super::fs::{Appending, Fs};
 use super::line::{self, Entry};
 use super::open::{Born, Opening};
 use super::planted::{Fault, planted};
 use super::report::Report;
 use super::segment::{self, Dirs, Header, Why};
-use super::{BALLAST_BYTES, JournalError, SEGMENT_BYTES};
+use super::{BALLAST_BYTES, JournalError, SEGMENT_BYTES, UNFOLDED_BYTES};
 use crate::core::ids::Generation;
 use crate::core::time::Stamp;
 
@@ -35,6 +36,12 @@ pub struct Journal {
     opening: Option<Opening>,
     /// The error that ended writing, once there was one.
     poisoned: Option<String>,
+    /// Bytes of lines since the last checkpoint was begun, and its length.
+    unfolded: u64,
+    checkpoint_bytes: u64,
+    /// Something is not what was written: a checkpoint is due whatever there is to fold.
+    damaged: bool,
+    folding: Folding,
     /// Bytes after which the open segment is followed by another.
     pub(super) segment_bytes: u64,
 }
@@ -71,6 +78,10 @@ impl Journal {
             crc,
             by: opening.by,
             marked: false,
+            unfolded: opening.unfolded,
+            checkpoint_bytes: opening.checkpoint_bytes,
+            damaged: opening.damaged,
+            folding: opening.folding(),
             opening: Some(opening),
             poisoned: None,
             segment_bytes: SEGMENT_BYTES,
@@ -145,6 +156,7 @@ impl Journal {
         }
         open.len += batch.bytes.len() as u64;
         open.sum.update(&batch.bytes);
+        self.unfolded += batch.bytes.len() as u64;
         open.lines += batch.decisions;
         self.durable = batch.last;
         self.crc = batch.crc;
@@ -210,6 +222,26 @@ impl Journal {
         self.next_segment(&Header::new(self.durable + 1, Why::Heal, self.by))?;
         self.poisoned = None;
         Ok(())
+    }
+
+    /// How to make a checkpoint of what is here.
+    #[must_use]
+    pub fn folding(&self) -> Folding {
+        self.folding.clone()
+    }
+
+    /// Whether so much has been written since the last checkpoint that another is due.
+    pub(super) const fn wants_checkpoint(&self) -> bool {
+        let half = self.checkpoint_bytes / 2;
+        let most = if half > UNFOLDED_BYTES { half } else { UNFOLDED_BYTES };
+        (self.unfolded > most || self.damaged) && self.durable > 0
+    }
+
+    /// Notes that a checkpoint was begun, the last one having this length.
+    pub(super) fn checkpoint_begun(&mut self, last_bytes: u64) {
+        self.unfolded = 0;
+        self.damaged = false;
+        self.checkpoint_bytes = last_bytes.max(self.checkpoint_bytes);
     }
 
     fn next_segment(&mut self, header: &Header) -> Result<(), JournalError> {

@@ -21,6 +21,12 @@ pub trait Fs: Debug + Send + Sync {
     /// If it cannot be read, or is not there.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// A file from its beginning.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not there.
+    fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>>;
+
     /// The length of a file.
     ///
     /// # Errors
@@ -110,6 +116,10 @@ impl Fs for RealFs {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
+    }
+
+    fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(disk::open_read(path)?))
     }
 
     fn size(&self, path: &Path) -> io::Result<u64> {

@@ -32,8 +32,21 @@
 //! write: lines of the highest `b` in it. Those are left out. Any other damage is copied to `quarantine/`,
 //! reported and skipped, and what still applies is applied. A single wrong bit is put right: the checksum
 //! tells which one it is, the neighbours prove it.
+//!
+//! **Checkpoints** `checkpoints/<last seq, 20 digits>.jsonl` hold the memory after a line, an entity a line,
+//! sealed in the same way. A thread makes them out of files ([`Folding`]): the checkpoint before and the
+//! segments since, read as a start would read them, so that each is a rehearsal of one. One is due when
+//! lines since the last take more than ten megabytes and more than half of it, after damage, at an orderly
+//! end, and on request. The newest two are kept, and all segments since the older: what is older than the
+//! newest is there twice. Beyond that, segments are kept up to [`HISTORY_BYTES`] for who asks what has
+//! happened; what is older has expired ([`Since::Expired`]).
+//!
+//! A segment is ended ([`Journal::rotate`]) after [`SEAL_EVENTS`] decisions but not within a second, or
+//! some time after its first: 30 seconds where much happens, up to five minutes where little does.
 
 mod append;
+mod checkpoint;
+mod fold;
 mod fs;
 mod line;
 mod mend;
@@ -54,6 +67,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use append::Journal;
+pub use fold::{Folded, Folding};
 pub use fs::{Appending, Fs, RealFs};
 pub use line::{Entry, Line};
 pub use open::{Recovered, recover, recover_on};
@@ -69,6 +83,12 @@ pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A segment with so many decisions is ended soon.
 pub const SEAL_EVENTS: u64 = 100;
+
+/// Segments that no recovery needs are kept up to so many bytes, for who asks what has happened.
+pub const HISTORY_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A checkpoint is made when lines since the last one take more than this, and more than half of it.
+pub const UNFOLDED_BYTES: u64 = 10 * 1024 * 1024;
 
 /// Space kept back for the moment when there is none.
 const BALLAST_BYTES: u64 = 4 * 1024 * 1024;
@@ -98,6 +118,12 @@ pub enum JournalError {
         /// The error that did it, in words.
         first: String,
     },
+    /// No checkpoint was made; nothing else is the worse for it.
+    #[error("no checkpoint can be made: {why}")]
+    Checkpoint {
+        /// The error, in words.
+        why: String,
+    },
     /// Written by a later build, in a layout this one does not know.
     #[error("{path} needs a reader of layout {version}; this build reads up to {VERSION}", path = path.display())]
     Newer {
@@ -108,7 +134,7 @@ pub enum JournalError {
     },
     /// An event that JSON cannot express.
     #[error("cannot encode an event")]
-    Encode(#[source] serde_json::Error),
+    Encode(#[from] serde_json::Error),
 }
 
 impl JournalError {

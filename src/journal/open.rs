@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::append::Journal;
+use super::fold::Folding;
 use super::fs::{Fs, RealFs};
 use super::planted::{Fault, planted};
 use super::recover::{self, Aside, Reading, Tail};
@@ -35,7 +36,16 @@ pub(super) struct Opening {
     fs: Arc<dyn Fs>,
     dirs: Dirs,
     aside: Vec<(Aside, PathBuf, u64)>,
+    /// Checkpoints to be removed once they are kept aside.
+    spoilt: Vec<PathBuf>,
     unsynced: Option<PathBuf>,
+    /// Bytes of lines since the checkpoint, and its length.
+    pub(super) unfolded: u64,
+    pub(super) checkpoint_bytes: u64,
+    keep_runs: usize,
+    lost: Vec<(u64, u64)>,
+    /// Something is not what was written: a new checkpoint makes the state whole again.
+    pub(super) damaged: bool,
     tail: Option<Tail>,
     /// Number and checksum of the last line there is.
     last: u64,
@@ -76,7 +86,7 @@ pub fn recover_on(
     on_line: &mut dyn FnMut(&State, &Line),
 ) -> Result<Recovered, JournalError> {
     let reading = recover::read(&*fs, state_dir, state, None, on_line)?;
-    let Reading { state, report, applied, crc, at, generation, tail, aside, unsynced, .. } = reading;
+    let Reading { state, report, applied, crc, at, generation, tail, aside, unsynced, spoilt, .. } = reading;
     let aside = aside.into_iter().map(|aside| {
         let damage = &report.damage[aside.damage];
         (damage.file.clone(), damage.offset, aside)
@@ -85,8 +95,14 @@ pub fn recover_on(
         fs,
         dirs: Dirs::of(state_dir),
         aside: aside.map(|(file, offset, aside)| (aside, file, offset)).collect(),
+        spoilt,
         unsynced,
         tail,
+        unfolded: reading.bytes,
+        checkpoint_bytes: reading.checkpoint_bytes,
+        keep_runs: state.keep_runs,
+        lost: report.lost.clone(),
+        damaged: report.is_damaged(),
         last: applied,
         crc: crc.unwrap_or(0),
         by: (at, generation),
@@ -115,6 +131,10 @@ impl Recovered {
 impl Opening {
     pub(super) fn fs(&self) -> Arc<dyn Fs> {
         Arc::clone(&self.fs)
+    }
+
+    pub(super) fn folding(&self) -> Folding {
+        Folding::new(self.fs(), self.dirs(), self.lost.clone(), self.keep_runs)
     }
 
     pub(super) fn dirs(&self) -> Dirs {
@@ -181,6 +201,15 @@ impl Opening {
                 damage.copy = Some(path);
             }
         }
-        self.fs.sync_dir(dir).map_err(JournalError::io("sync", dir))
+        self.fs.sync_dir(dir).map_err(JournalError::io("sync", dir))?;
+        for path in &self.spoilt {
+            match self.fs.unlink(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(JournalError::io("remove", path)(e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,16 @@ pub(super) enum Fault {
     SegmentNameUnsynced,
     /// A segment gets its name before its content is durable.
     SegmentNamedUnsynced,
+    /// A checkpoint gets its name before its content is durable.
+    CheckpointNamedUnsynced,
+    /// The name of a new checkpoint is not made durable before older files go.
+    CheckpointNameUnsynced,
+    /// Only one checkpoint is kept.
+    OneGeneration,
+    /// Segments go as soon as the newest checkpoint covers them.
+    DeletesTooEarly,
+    /// A checkpoint is taken for whole without its end.
+    EndNotChecked,
     /// A failed sync is tried again on the same file.
     SyncRetried,
     /// What a crash leaves of the last write counts as a loss.
@@ -18,8 +28,6 @@ pub(super) enum Fault {
     AllIsTorn,
     /// Lines are taken from an older segment although a newer one begins at or before them.
     NoSuperseding,
-    /// Segments that the checkpoint covers are read.
-    CoveredSegmentsRead,
     /// A line is believed although the one before it is another.
     ChainIgnored,
     /// A single wrong bit is not put right.

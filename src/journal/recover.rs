@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::{self, Loaded, Unusable};
 use super::fs::Fs;
 use super::line::{self, Line, Raw};
 use super::planted::{Fault, planted};
@@ -55,6 +56,10 @@ pub(super) struct Reading {
     pub(super) unsynced: Option<PathBuf>,
     /// Bytes of lines applied.
     pub(super) bytes: u64,
+    /// Length of the checkpoint that was used; 0 if there is none.
+    pub(super) checkpoint_bytes: u64,
+    /// Checkpoints that are of no use, to be removed once they are kept aside.
+    pub(super) spoilt: Vec<PathBuf>,
     until: u64,
     covered: u64,
     /// Whether anything could be read at all.
@@ -91,10 +96,62 @@ impl Reading {
             aside: Vec::new(),
             unsynced: None,
             bytes: 0,
+            checkpoint_bytes: 0,
+            spoilt: Vec::new(),
             until: until.unwrap_or(u64::MAX),
             covered: 0,
             understood: false,
         }
+    }
+
+    /// Takes the newest checkpoint that can be used.
+    fn checkpoint(&mut self, fs: &dyn Fs, dirs: &Dirs) -> Result<(), JournalError> {
+        let (checkpoints, unfinished) = list(fs, &dirs.checkpoints)?;
+        self.report.unfinished += unfinished.len() as u64;
+        let until = self.until;
+        for file in checkpoints.iter().rev().filter(|file| file.number <= until) {
+            match checkpoint::load(fs, file, &self.state) {
+                Ok(loaded) => {
+                    self.go_on_behind(loaded);
+                    return Ok(());
+                }
+                Err(Unusable::Damaged(why)) => self.spoilt(file, fs.read(&file.path).ok(), why),
+                Err(Unusable::Fatal(JournalError::Io { source, .. })) => {
+                    self.spoilt(file, None, source.to_string());
+                }
+                Err(Unusable::Fatal(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on_behind(&mut self, loaded: Loaded) {
+        let Loaded { state, behind, bytes, mended } = loaded;
+        self.state = state;
+        self.covered = behind.seq;
+        self.applied = behind.seq;
+        self.crc = Some(behind.crc);
+        self.at = behind.at;
+        self.generation = behind.generation;
+        self.understood = true;
+        self.checkpoint_bytes = bytes;
+        self.report.checkpoint = Some(behind.seq);
+        for (damage, bytes) in mended {
+            self.report.mended += 1;
+            self.aside.push(Aside { damage: self.report.damage.len(), bytes });
+            self.report.damage.push(damage);
+        }
+    }
+
+    /// A checkpoint that cannot be used. One that cannot even be read stays where it is.
+    fn spoilt(&mut self, file: &Named, bytes: Option<Vec<u8>>, why: String) {
+        let len = bytes.as_ref().map_or(0, Vec::len) as u64;
+        if let Some(bytes) = bytes {
+            self.aside.push(Aside { damage: self.report.damage.len(), bytes });
+            self.spoilt.push(file.path.clone());
+        }
+        let (file, kind) = (file.path.clone(), Kind::Useless);
+        self.report.damage.push(Damage { file, offset: 0, bytes: len, kind, why, copy: None });
     }
 
     /// Reads the segments of a state directory.
@@ -108,10 +165,7 @@ impl Reading {
         self.report.unfinished += unfinished.len() as u64;
         for (i, segment) in segments.iter().enumerate() {
             let next = segments.get(i + 1).map(|next| next.number);
-            if self.covered > 0
-                && next.is_some_and(|next| next <= self.covered + 1)
-                && !planted(Fault::CoveredSegmentsRead)
-            {
+            if self.covered > 0 && next.is_some_and(|next| next <= self.covered + 1) {
                 self.report.covered_segments += 1;
                 continue;
             }
@@ -164,6 +218,10 @@ impl Reading {
                 self.damaged(bounds, (piece.offset, end), data, (Kind::Mended, why));
             }
             if good.is_header() {
+                if Header::parse(&good.sealed()).is_none_or(|header| header.seg != bounds.segment.number) {
+                    let why = "the header of another segment".to_owned();
+                    self.damaged(bounds, (piece.offset, end), data, (Kind::Useless, why));
+                }
                 // It says where the chain goes on if what was before it is missing.
                 self.crc = self.crc.or(Some(good.prev));
                 continue;
@@ -419,6 +477,7 @@ pub(super) fn read(
 ) -> Result<Reading, JournalError> {
     let dirs = Dirs::of(state_dir);
     let mut reading = Reading::new(state, until);
+    reading.checkpoint(fs, &dirs)?;
     reading.segments(fs, &dirs, on_line)?;
     Ok(reading)
 }

@@ -46,6 +46,10 @@ impl Dirs {
         Ok(())
     }
 
+    pub(super) fn checkpoint(&self, seq: u64) -> PathBuf {
+        self.checkpoints.join(file_name(seq))
+    }
+
     pub(super) fn segment(&self, first: u64) -> PathBuf {
         self.journal.join(file_name(first))
     }

@@ -2,27 +2,32 @@
 //!
 //! Who has something to record encodes it into a buffer; the thread takes the buffer, writes it at once,
 //! syncs once, and answers everyone in it. There is no timer: batches form while the disk is busy. When
-//! nothing followed a batch for a second, it is marked, see [`Journal::mark`].
+//! nothing followed a batch for a second, it is marked, see [`Journal::mark`]. A second thread makes
+//! checkpoints out of files, beside all this.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::append::{Batch, Journal};
+use super::fold::Folding;
 use super::line::Entry;
 use super::{JournalError, SEAL_EVENTS};
 
 /// Silence after which the last batch is marked.
 const MARK_AFTER: Duration = Duration::from_secs(1);
 
-/// Told the number of the last line once it is durable, or why it is not.
+/// Told the number of the last line once it is durable, or why it is not. Dropped if the thread is gone.
 pub type Answer = Box<dyn FnOnce(Result<u64, JournalError>) + Send>;
 
 /// The way to the thread.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    keep_runs: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Journal>>,
 }
 
@@ -37,9 +42,14 @@ struct Queue {
     batch: Batch,
     waiting: Vec<(u64, Answer)>,
     heal: Vec<Answer>,
+    checkpoint: Vec<Answer>,
     /// Why nothing is taken any more.
     refused: Option<String>,
     closed: bool,
+    /// Not another byte is written.
+    abandoned: bool,
+    /// The thread is gone: who asks is told so by the loss of the answer.
+    ended: bool,
 }
 
 impl std::fmt::Debug for Queue {
@@ -55,6 +65,9 @@ impl Shared {
     }
 }
 
+/// The number of the last line to cover, and who waits for it.
+type Order = (u64, Vec<Answer>);
+
 impl Writer {
     /// Gives the log to a thread of its own.
     ///
@@ -67,17 +80,41 @@ impl Writer {
             ..Queue::default()
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), work: Condvar::new() });
-        let ours = Arc::clone(&shared);
+        let last_bytes = Arc::new(AtomicU64::new(0));
+        let (orders, receive) = channel();
+        let keep_runs = journal.folding().keep_runs;
+        let folder =
+            Folder { folding: journal.folding(), orders: receive, last_bytes: Arc::clone(&last_bytes) };
+        let folder = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .stack_size(512 * 1024)
+            .spawn(move || folder.run())?;
+        let thread = Thread {
+            journal,
+            shared: Arc::clone(&shared),
+            written: None,
+            opened: Instant::now(),
+            lines: 0,
+            orders,
+            folder,
+            last_bytes,
+        };
         let thread = std::thread::Builder::new().name("journal".to_owned()).stack_size(512 * 1024).spawn(
-            move || Thread { journal, shared: ours, written: None, opened: Instant::now(), lines: 0 }.run(),
+            move || {
+                let _ending = Ending(Arc::clone(&thread.shared));
+                thread.run()
+            },
         )?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, keep_runs, thread: Some(thread) })
     }
 
     /// Hands decisions over; the answer comes when they are durable, or will not be.
     pub fn submit(&self, entries: &[Entry], answer: Answer) {
         let refused = {
             let mut queue = self.shared.lock();
+            if queue.ended {
+                return;
+            }
             match &queue.refused {
                 Some(first) => JournalError::Poisoned { first: first.clone() },
                 None => match queue.batch.add(entries) {
@@ -95,13 +132,37 @@ impl Writer {
         answer(Err(refused));
     }
 
-    /// Asks for another try after an error.
+    /// Asks for another try after an error; the answer is the number of the last durable line.
     pub fn heal(&self, answer: Answer) {
-        self.shared.lock().heal.push(answer);
+        self.ask(|queue| queue.heal.push(answer));
+    }
+
+    /// Asks for a checkpoint of everything handed over so far; the answer is the last line it covers.
+    pub fn checkpoint(&self, answer: Answer) {
+        self.ask(|queue| queue.checkpoint.push(answer));
+    }
+
+    fn ask(&self, what: impl FnOnce(&mut Queue)) {
+        let mut queue = self.shared.lock();
+        if !queue.ended {
+            what(&mut queue);
+            drop(queue);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Ended runs that checkpoints remember for each job, from now on.
+    pub fn keep_runs(&self, keep: usize) {
+        self.keep_runs.store(keep, Ordering::Relaxed);
+    }
+
+    /// Ends without another byte: somebody else writes now.
+    pub fn abandon(&self) {
+        self.shared.lock().abandoned = true;
         self.shared.work.notify_one();
     }
 
-    /// Ends the thread when everything handed over is written; gives the log back.
+    /// Ends the threads when everything handed over is written; gives the log back.
     #[must_use]
     pub fn close(mut self) -> Option<Journal> {
         self.end()
@@ -114,6 +175,48 @@ impl Writer {
     }
 }
 
+/// Lets go of everyone who waits when the thread ends, however it does.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.ended = true;
+        let gone = (std::mem::take(&mut queue.waiting), std::mem::take(&mut queue.heal));
+        let more = std::mem::take(&mut queue.checkpoint);
+        drop(queue);
+        drop((gone, more));
+    }
+}
+
+/// Makes checkpoints.
+struct Folder {
+    folding: Folding,
+    orders: Receiver<Order>,
+    last_bytes: Arc<AtomicU64>,
+}
+
+impl Folder {
+    fn run(self) {
+        for (upto, waiting) in &self.orders {
+            let done = self.folding.run(upto);
+            match &done {
+                Ok(folded) => {
+                    tracing::debug!(folded.seq, folded.bytes, "a checkpoint was made");
+                    self.last_bytes.store(folded.bytes, Ordering::Relaxed);
+                }
+                Err(error) => tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words()),
+            }
+            for answer in waiting {
+                answer(match &done {
+                    Ok(folded) => Ok(folded.seq),
+                    Err(error) => Err(JournalError::Checkpoint { why: error.in_words() }),
+                });
+            }
+        }
+    }
+}
+
 struct Thread {
     journal: Journal,
     shared: Arc<Shared>,
@@ -122,11 +225,15 @@ struct Thread {
     /// When the first decision in the open segment was written, and how many there are.
     opened: Instant,
     lines: u64,
+    orders: Sender<Order>,
+    folder: JoinHandle<()>,
+    last_bytes: Arc<AtomicU64>,
 }
 
 enum Work {
     Write(Batch, Vec<(u64, Answer)>),
     Heal(Vec<Answer>),
+    Checkpoint(Vec<Answer>),
     Seal,
     End,
 }
@@ -137,8 +244,14 @@ impl Thread {
             match self.next() {
                 Work::Write(batch, waiting) => self.write(&batch, waiting),
                 Work::Heal(waiting) => self.heal(waiting),
+                Work::Checkpoint(waiting) => self.checkpoint(waiting),
                 Work::Seal => self.seal(),
-                Work::End => return self.journal,
+                Work::End => {
+                    // What was ordered is still made.
+                    drop(self.orders);
+                    let _ = self.folder.join();
+                    return self.journal;
+                }
             }
         }
     }
@@ -147,6 +260,9 @@ impl Thread {
         let shared = Arc::clone(&self.shared);
         let mut queue = shared.lock();
         loop {
+            if queue.abandoned {
+                return Work::End;
+            }
             if !queue.heal.is_empty() {
                 return Work::Heal(std::mem::take(&mut queue.heal));
             }
@@ -154,6 +270,9 @@ impl Thread {
                 let next = Batch::new(queue.batch.last, queue.batch.crc);
                 let batch = std::mem::replace(&mut queue.batch, next);
                 return Work::Write(batch, std::mem::take(&mut queue.waiting));
+            }
+            if !queue.checkpoint.is_empty() {
+                return Work::Checkpoint(std::mem::take(&mut queue.checkpoint));
             }
             let (mark, seal) = (self.mark_in(), self.seal_in());
             let due = |wait: Option<Duration>| wait.is_some_and(|wait| queue.closed || wait.is_zero());
@@ -218,7 +337,29 @@ impl Thread {
         self.lines = 0;
         if self.journal.rotate().is_err() {
             self.refuse();
+        } else if self.journal.wants_checkpoint() {
+            self.order(Vec::new());
         }
+    }
+
+    fn checkpoint(&mut self, waiting: Vec<Answer>) {
+        self.lines = 0;
+        match self.journal.rotate() {
+            Ok(()) if self.journal.poisoned().is_none() => self.order(waiting),
+            _ => {
+                self.refuse();
+                let first = self.journal.poisoned().unwrap_or("an error");
+                for answer in waiting {
+                    answer(Err(JournalError::Poisoned { first: first.to_owned() }));
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, waiting: Vec<Answer>) {
+        self.journal.checkpoint_begun(self.last_bytes.load(Ordering::Relaxed));
+        // It ends after us.
+        let _ = self.orders.send((self.journal.last_seq(), waiting));
     }
 
     /// Nothing is taken any more; what was not yet begun will not be.

@@ -256,6 +256,7 @@ impl Supervisor {
         }
         self.state.shutdown_timeout = config.supervisor.shutdown_timeout;
         self.state.keep_runs = super::start::keep_runs(&config);
+        self.log.keep_runs(self.state.keep_runs);
         self.degraded.remove("config");
         self.config_changed = false;
         self.config = config;

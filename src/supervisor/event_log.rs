@@ -39,6 +39,23 @@ impl EventLog {
         self.ask(|answer| self.writer.heal(answer)).await
     }
 
+    /// Ends in order: a checkpoint of everything, for a quick start next time.
+    pub(super) async fn finish(&self) {
+        if let Err(error) = self.ask(|answer| self.writer.checkpoint(answer)).await {
+            tracing::warn!("no checkpoint at the end: {error}");
+        }
+    }
+
+    /// Ended runs to remember for each job, from now on.
+    pub(super) fn keep_runs(&self, keep: usize) {
+        self.writer.keep_runs(keep);
+    }
+
+    /// Writes not another byte: another supervisor does.
+    pub(super) fn abandon(&self) {
+        self.writer.abandon();
+    }
+
     async fn ask(&self, what: impl FnOnce(Answer)) -> Result<u64, AppendError> {
         let (tell, told) = oneshot::channel();
         // Nobody waits any more only if the loop has ended.

@@ -196,6 +196,9 @@ impl Supervisor {
             self.complete(turn).await;
             if let Some(code) = self.exit {
                 self.farewell(&mut sources.keeper).await;
+                if self.read_only.is_none() {
+                    self.log.finish().await;
+                }
                 return code;
             }
         }

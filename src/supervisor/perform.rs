@@ -118,6 +118,7 @@ impl Supervisor {
             }
             News::Replaced { newest } => {
                 tracing::error!(newest = newest.0, "another supervisor has taken over; ending");
+                self.log.abandon();
                 self.exit = Some(0);
             }
             News::Notice(notice) => self.notice(notice, turn),

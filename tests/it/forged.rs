@@ -197,8 +197,10 @@ fn a_run_that_no_job_accounts_for_is_reported_and_left_alone() {
     kill_all_roles(&daemon);
     // Configuration and history forget it; the process lives.
     daemon.write_config(&job("stays", "hang", ""));
-    for file in files_below(&daemon.state_dir().join("journal")) {
-        fs::remove_file(file).unwrap();
+    for part in ["journal", "checkpoints"] {
+        for file in files_below(&daemon.state_dir().join(part)) {
+            fs::remove_file(file).unwrap();
+        }
     }
     daemon.restart();
     until("a report", || daemon.events().into_iter().find(|e| e["k"] == "run.orphan"));

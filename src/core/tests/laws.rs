@@ -361,6 +361,16 @@ impl History {
                 }
             }
         }
+        let mut restored = State::new();
+        let mut lines = 0;
+        replayed
+            .entities::<serde_json::Error>(|line| {
+                lines += 1;
+                restored.restore(line).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert!(lines > 0 && restored == replayed, "restored is\n{restored:#?}\nit was\n{replayed:#?}");
         let mut live = self.world.state.clone();
         for state in [&mut live, &mut replayed] {
             state.specs.clear();

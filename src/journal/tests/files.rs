@@ -111,6 +111,22 @@ fn a_log_in_the_first_layout_is_read_and_gone_on_with() {
 }
 
 #[test]
+fn a_log_in_this_layout_is_read_the_same_by_its_checkpoints_and_without_them() {
+    let dir = golden("layout-2");
+    let read = |dir: &Path| recover(dir, State::new(), &mut |_, _| {}).unwrap();
+    let newest = read(dir.path());
+    assert_eq!((newest.report.checkpoint, newest.report.lines, newest.last_seq()), (Some(27), 4, 31));
+    assert!(!newest.report.is_damaged() && newest.state.jobs().count() > 4, "{}", newest.report);
+    fs::remove_file(dir.path().join("checkpoints/00000000000000000027.jsonl")).unwrap();
+    let older = read(dir.path());
+    assert_eq!((older.report.checkpoint, older.report.lines), (Some(24), 7));
+    fs::remove_file(dir.path().join("checkpoints/00000000000000000024.jsonl")).unwrap();
+    let none = read(dir.path());
+    assert_eq!((none.report.checkpoint, none.report.lines, none.report.older_layout), (None, 31, true));
+    assert!(newest.state == older.state && older.state == none.state);
+}
+
+#[test]
 fn a_torn_end_of_the_first_layout_is_left_out_and_a_hole_is_told() {
     let dir = golden("layout-1");
     let path = segments(dir.path()).remove(0);

@@ -1,27 +1,33 @@
 //! A test of the tests: each mistake that can be switched on is noticed by at least one of them.
 
 use super::crash::{every_crash, every_error, many_lives};
-use super::damage::{cuts, flips, lines, smashes};
-use super::rig::sample;
+use super::damage::{cuts, flips, lines, one_gone, smashes};
+use super::rig::{bare_sample, sample};
 use crate::journal::planted::{Fault, plant};
 
 type Check = fn() -> Result<(), String>;
 
 /// The checks in the order of what is fast, each as small as will do.
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("lives", || (0..150).try_for_each(|seed| many_lives(seed, 8))),
     ("flips", || flips(&sample(4, 8), 29).map(drop)),
-    ("lines", || lines(&sample(5, 30), &sample(6, 30)).map(drop)),
+    ("lines", || lines(&bare_sample(5, 30), &bare_sample(6, 30)).map(drop)),
+    ("one gone", || (0..5).try_for_each(|seed| one_gone(&sample(40 + seed, 30)).map(drop))),
     ("cuts", || cuts(&sample(3, 6)).map(drop)),
     ("smashes", || smashes(&sample(21, 25), 1, 400).map(drop)),
     ("errors", || every_error(1, 14, 6).map(drop)),
     ("crashes", || every_crash(1, 10, 16).map(drop)),
 ];
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 15] = [
     Fault::AckBeforeSync,
     Fault::SegmentNameUnsynced,
     Fault::SegmentNamedUnsynced,
+    Fault::CheckpointNamedUnsynced,
+    Fault::CheckpointNameUnsynced,
+    Fault::OneGeneration,
+    Fault::DeletesTooEarly,
+    Fault::EndNotChecked,
     Fault::SyncRetried,
     Fault::NoBatchRule,
     Fault::AllIsTorn,

@@ -51,8 +51,9 @@ pub(super) fn stamp(n: u64) -> Stamp {
     Stamp { boot_us: n, wall_us: 1_763_600_000_000_000 + n as i64 }
 }
 
-fn run(rng: &mut Rng) -> RunId {
-    RunId::from_bytes(u128::from(rng.below(12)).to_be_bytes())
+/// One of a few runs, no two jobs having the same.
+fn run(job: u64, rng: &mut Rng) -> RunId {
+    RunId::from_bytes(u128::from(job * 100 + rng.below(5)).to_be_bytes())
 }
 
 fn epoch(n: u64) -> Epoch {
@@ -61,9 +62,10 @@ fn epoch(n: u64) -> Epoch {
 
 /// Any event; whether it makes sense is of no matter to whoever remembers it.
 pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
-    let job = JobName::new(["a", "b", "web:1", "web:2"][rng.below(4) as usize]).unwrap();
+    let which = rng.below(4);
+    let job = JobName::new(["a", "b", "web:1", "web:2"][which as usize]).unwrap();
     let identity = Identity { pid: 7, pidfs: rng.below(99), start_ticks: 1, epoch: epoch(1) };
-    let run = run(rng);
+    let run = run(which, rng);
     match rng.below(14) {
         0 | 1 => Event::JobAdded { job, want: Want::Up },
         2 => Event::JobRemoved { job },
@@ -124,6 +126,8 @@ pub(super) struct Rig {
     pub(super) states: Vec<State>,
     pub(super) acknowledged: u64,
     pub(super) clock: u64,
+    /// Whether checkpoints are made.
+    pub(super) folds: bool,
 }
 
 impl Rig {
@@ -136,6 +140,7 @@ impl Rig {
             states: vec![State::new()],
             acknowledged: 0,
             clock: 0,
+            folds: true,
         }
     }
 
@@ -244,6 +249,22 @@ impl Rig {
         self.journal.as_mut().is_some_and(|journal| journal.rotate().is_ok())
     }
 
+    /// A checkpoint of everything so far. Whether one was made.
+    pub(super) fn fold(&mut self) -> Result<bool, String> {
+        let Some(journal) = &mut self.journal else { return Ok(false) };
+        if journal.rotate().is_err() || journal.poisoned().is_some() || journal.last_seq() == 0 {
+            return Ok(false);
+        }
+        let mut folding = journal.folding();
+        folding.history = 0;
+        match folding.run(journal.last_seq()) {
+            Ok(_) => Ok(true),
+            // A disk that refuses is no mistake; one that gives back something else is.
+            Err(JournalError::Io { what: "fold", source, .. }) => Err(source.to_string()),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// Tries to write again. What had failed is void then.
     pub(super) fn heal(&mut self) -> bool {
         let Some(journal) = &mut self.journal else { return false };
@@ -257,8 +278,8 @@ impl Rig {
     }
 
     /// Something or other.
-    pub(super) fn act(&mut self) {
-        match self.rng.below(10) {
+    pub(super) fn act(&mut self) -> Result<(), String> {
+        match self.rng.below(11) {
             0..=5 => {
                 let entries = 1 + self.rng.below(3);
                 self.append(entries);
@@ -269,18 +290,35 @@ impl Rig {
             7 => {
                 self.rotate();
             }
+            8 if self.folds => {
+                self.fold()?;
+            }
             _ => {
                 self.heal();
             }
         }
+        Ok(())
     }
 }
 
-/// A log of some segments, with marks and batches in it, closed in order.
+/// A log of some segments, with marks, batches and checkpoints in it, closed in order.
 pub(super) fn sample(seed: u64, acts: u64) -> Rig {
+    made(seed, acts, true)
+}
+
+/// The same without a checkpoint.
+pub(super) fn bare_sample(seed: u64, acts: u64) -> Rig {
+    made(seed, acts, false)
+}
+
+fn made(seed: u64, acts: u64, folding: bool) -> Rig {
     let mut rig = Rig::begun(SimFs::default(), seed);
-    for _ in 0..acts {
-        rig.act();
+    rig.folds = folding;
+    for act in 0..acts {
+        rig.act().unwrap();
+        if folding && (act == acts / 3 || act == acts * 2 / 3) {
+            assert!(rig.append(2) && rig.fold().unwrap());
+        }
     }
     rig.append(2);
     rig.mark();

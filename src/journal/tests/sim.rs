@@ -282,6 +282,10 @@ impl Fs for SimFs {
         Ok(disk.inodes[disk.find(path)?].cache.clone())
     }
 
+    fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(io::Cursor::new(self.read(path)?)))
+    }
+
     fn size(&self, path: &Path) -> io::Result<u64> {
         self.read(path).map(|bytes| bytes.len() as u64)
     }

@@ -94,3 +94,27 @@ fn silence_is_marked() {
     }
     assert_eq!(ask(|answer| writer.submit(&one(2), answer)).recv().unwrap().unwrap(), 3);
 }
+
+#[test]
+fn a_checkpoint_is_made_beside_the_writing_and_files_nobody_needs_go() {
+    let fs = SimFs::default();
+    let writer = start(&fs);
+    for n in 1..=30 {
+        ask(|answer| writer.submit(&one(n), answer)).recv().unwrap().unwrap();
+        if n % 10 == 0 {
+            let covered = ask(|answer| writer.checkpoint(answer)).recv().unwrap().unwrap();
+            assert!(covered >= n, "{covered}");
+        }
+    }
+    let names: Vec<_> = fs.files().into_keys().filter(|path| path.starts_with("/s/checkpoints")).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    // Nothing was marked in a test that takes less than a second; allow for one that does not.
+    let read = Rig::new(fs.killed(), 1).read().unwrap();
+    assert!(read.report.checkpoint.is_some_and(|seq| seq >= 30) && read.report.lines < 9, "{}", read.report);
+    writer.abandon();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    // Who asks a thread that is gone is told so.
+    while ask(|answer| writer.heal(answer)).recv().is_ok() {
+        assert!(std::time::Instant::now() < end);
+    }
+}

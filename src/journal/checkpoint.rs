@@ -1,0 +1,290 @@
+//! Checkpoints: the memory after some line, as a file of its own.
+//!
+//! ```text
+//! {"v":2,"ckpt":18341,"t":…,"g":7,"sw":"0.3.1","min_reader":2,"prev":"00000000","crc":"…"}
+//! {"job":"web",…,"prev":"…","crc":"…"}
+//! {"end":true,"seq":18341,"n":1000,"bytes":580123,"sha256":"…","journal_crc":"…","prev":"…","crc":"…"}
+//! ```
+//!
+//! A sealed line for each entity, in one chain with header and footer. The footer says how much there
+//! must be, and the checksum of the line of the event log that follows on.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::append::hex;
+use super::fs::Fs;
+use super::line::closed;
+use super::planted::{Fault, planted};
+use super::report::{Damage, Kind};
+use super::scan::scan;
+use super::sealed::{self, Sealed, unseal};
+use super::segment::{Dirs, Named};
+use super::{JournalError, VERSION, line, segment};
+use crate::core::ids::Generation;
+use crate::core::state::State;
+use crate::core::time::Stamp;
+
+/// Bytes written at a time.
+const CHUNK: usize = 1 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    v: u32,
+    ckpt: u64,
+    t: i64,
+    m: u64,
+    g: Generation,
+    sw: String,
+    min_reader: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Footer {
+    end: bool,
+    seq: u64,
+    /// Lines between header and footer.
+    n: u64,
+    /// Bytes before the footer.
+    bytes: u64,
+    /// Of those bytes.
+    sha256: String,
+    /// Checksum of line `seq` of the event log.
+    journal_crc: String,
+}
+
+/// Which line a checkpoint stands behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Behind {
+    pub(super) seq: u64,
+    pub(super) crc: u32,
+    pub(super) at: Stamp,
+    pub(super) generation: Generation,
+}
+
+/// What a checkpoint holds.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) state: State,
+    pub(super) behind: Behind,
+    pub(super) bytes: u64,
+    /// Lines that were put right, with the bytes that were in the file.
+    pub(super) mended: Vec<(Damage, Vec<u8>)>,
+}
+
+/// Writes one: under another name, synced, read back and compared, named, the name synced. Its length.
+pub(super) fn write(fs: &dyn Fs, dirs: &Dirs, state: &State, behind: &Behind) -> Result<u64, JournalError> {
+    let path = dirs.checkpoint(behind.seq);
+    let temp = path.with_extension("jsonl.tmp");
+    let written = fill(fs, &temp, state, behind).and_then(|len| {
+        fs.rename(&temp, &path).map_err(JournalError::io("rename", &temp))?;
+        Ok(len)
+    });
+    if written.is_err() {
+        // Space may be what is missing. The first error matters.
+        let _ = fs.unlink(&temp);
+    }
+    if !planted(Fault::CheckpointNameUnsynced) {
+        fs.sync_dir(&dirs.checkpoints).map_err(JournalError::io("sync", &dirs.checkpoints))?;
+    }
+    written
+}
+
+fn fill(fs: &dyn Fs, temp: &Path, state: &State, behind: &Behind) -> Result<u64, JournalError> {
+    let mut file = fs.create(temp).map_err(JournalError::io("create", temp))?;
+    let mut sum = Sha256::new();
+    let (mut chunk, mut len, mut n) = (Vec::with_capacity(CHUNK), 0u64, 0u64);
+    let header = Header {
+        v: VERSION,
+        ckpt: behind.seq,
+        t: behind.at.wall_us,
+        m: behind.at.boot_us,
+        g: behind.generation,
+        sw: env!("CARGO_PKG_VERSION").to_owned(),
+        min_reader: VERSION,
+    };
+    let mut crc = segment::seal_value(&mut chunk, &header, 0)?;
+    state.entities(|entity| {
+        let start = chunk.len();
+        chunk.extend_from_slice(entity.strip_suffix(b"}").unwrap_or(entity));
+        crc = sealed::seal(&mut chunk, start, crc);
+        n += 1;
+        if chunk.len() >= CHUNK {
+            file.append(&chunk).map_err(JournalError::io("write", temp))?;
+            sum.update(&chunk);
+            len += chunk.len() as u64;
+            chunk.clear();
+        }
+        Ok::<(), JournalError>(())
+    })?;
+    sum.update(&chunk);
+    len += chunk.len() as u64;
+    let footer = Footer {
+        end: true,
+        seq: behind.seq,
+        n,
+        bytes: len,
+        sha256: hex(&sum.clone().finalize()),
+        journal_crc: format!("{:08x}", behind.crc),
+    };
+    let start = chunk.len();
+    segment::seal_value(&mut chunk, &footer, crc)?;
+    sum.update(&chunk[start..]);
+    len += (chunk.len() - start) as u64;
+    file.append(&chunk).map_err(JournalError::io("write", temp))?;
+    if !planted(Fault::CheckpointNamedUnsynced) {
+        file.sync().map_err(JournalError::io("sync", temp))?;
+    }
+    let back = summed(fs, temp)?;
+    if back == (len, sum.finalize().into()) {
+        Ok(len)
+    } else {
+        let differs = std::io::Error::other("what is read back is not what was written");
+        Err(JournalError::io("trust", temp)(differs))
+    }
+}
+
+/// Length and SHA-256 of a file.
+fn summed(fs: &dyn Fs, path: &Path) -> Result<(u64, [u8; 32]), JournalError> {
+    let read = || JournalError::io("read", path);
+    let mut reader = BufReader::with_capacity(CHUNK / 4, fs.reader(path).map_err(read())?);
+    let (mut sum, mut len) = (Sha256::new(), 0);
+    loop {
+        let bytes = reader.fill_buf().map_err(read())?;
+        if bytes.is_empty() {
+            return Ok((len, sum.finalize().into()));
+        }
+        sum.update(bytes);
+        let n = bytes.len();
+        len += n as u64;
+        reader.consume(n);
+    }
+}
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// It is damaged.
+    Damaged(String),
+    /// It cannot be read, or only by a later build.
+    Fatal(JournalError),
+}
+
+/// Reads one into `state`, which is empty.
+pub(super) fn load(fs: &dyn Fs, file: &Named, empty: &State) -> Result<Loaded, Unusable> {
+    match quick(fs, file, empty.clone()) {
+        Err(Unusable::Damaged(_)) => thorough(fs, file, empty.clone()),
+        other => other,
+    }
+}
+
+/// Line by line, as long as all is well.
+fn quick(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable> {
+    let failed = |e| Unusable::Fatal(JournalError::io("read", &file.path)(e));
+    let mut reader = BufReader::with_capacity(CHUNK / 4, fs.reader(&file.path).map_err(failed)?);
+    let mut filling = Filling::new(file, state);
+    let mut bytes = Vec::new();
+    while filling.behind.is_none() {
+        bytes.clear();
+        reader.read_until(b'\n', &mut bytes).map_err(failed)?;
+        let sealed = bytes.strip_suffix(b"\n").and_then(unseal);
+        let sealed = sealed.ok_or_else(|| Unusable::Damaged("no whole line".to_owned()))?;
+        filling.line(&sealed, &bytes[..bytes.len() - 1])?;
+    }
+    if !reader.fill_buf().map_err(failed)?.is_empty() {
+        return Err(Unusable::Damaged("something follows its end".to_owned()));
+    }
+    filling.done(Vec::new())
+}
+
+/// With the whole file at hand, to put single wrong bits right.
+fn thorough(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable> {
+    let read = fs.read(&file.path);
+    let data = read.map_err(|e| Unusable::Fatal(JournalError::io("read", &file.path)(e)))?;
+    let mut filling = Filling::new(file, state);
+    let mut mended = Vec::new();
+    for piece in scan(&data, Some(0)) {
+        let Some(good) = &piece.good else {
+            return Err(Unusable::Damaged(format!("no whole line at {}", piece.offset)));
+        };
+        if good.mended {
+            let damage = Damage {
+                file: file.path.clone(),
+                offset: piece.offset as u64,
+                bytes: piece.len as u64,
+                kind: Kind::Mended,
+                why: "a wrong bit was put right".to_owned(),
+                copy: None,
+            };
+            mended.push((damage, data[piece.offset..piece.offset + piece.len].to_vec()));
+        }
+        filling.line(&good.sealed(), &good.bytes)?;
+    }
+    filling.done(mended)
+}
+
+/// A checkpoint half read.
+struct Filling {
+    number: u64,
+    path: std::path::PathBuf,
+    state: State,
+    crc: u32,
+    len: u64,
+    n: u64,
+    header: Option<(Stamp, Generation)>,
+    behind: Option<Behind>,
+}
+
+impl Filling {
+    fn new(file: &Named, state: State) -> Self {
+        let (number, path) = (file.number, file.path.clone());
+        Self { number, path, state, crc: 0, len: 0, n: 0, header: None, behind: None }
+    }
+
+    fn line(&mut self, sealed: &Sealed<'_>, whole: &[u8]) -> Result<(), Unusable> {
+        let damaged = |why: String| Unusable::Damaged(why);
+        if sealed.prev != self.crc || self.behind.is_some() {
+            return Err(damaged("a line is missing or in the wrong place".to_owned()));
+        }
+        self.crc = sealed.crc;
+        if let Some((at, generation)) = self.header {
+            if sealed.body.starts_with(b"{\"end\":") {
+                let footer: Footer =
+                    serde_json::from_slice(&closed(sealed.body)).map_err(|e| damaged(e.to_string()))?;
+                let same = (footer.seq, footer.n, footer.bytes) == (self.number, self.n, self.len);
+                let crc = u32::from_str_radix(&footer.journal_crc, 16).ok().filter(|_| same);
+                let crc = crc.ok_or_else(|| damaged("its end does not fit".to_owned()))?;
+                self.behind = Some(Behind { seq: footer.seq, crc, at, generation });
+            } else {
+                self.state.restore(whole).map_err(|e| damaged(e.to_string()))?;
+                self.n += 1;
+            }
+        } else {
+            if let Some(version) = line::newer(sealed) {
+                return Err(Unusable::Fatal(JournalError::Newer { path: self.path.clone(), version }));
+            }
+            let header: Header =
+                serde_json::from_slice(&closed(sealed.body)).map_err(|e| damaged(e.to_string()))?;
+            if header.ckpt != self.number {
+                return Err(damaged("it is another one under this name".to_owned()));
+            }
+            self.header = Some((Stamp { boot_us: header.m, wall_us: header.t }, header.g));
+        }
+        self.len += whole.len() as u64 + 1;
+        Ok(())
+    }
+
+    fn done(self, mended: Vec<(Damage, Vec<u8>)>) -> Result<Loaded, Unusable> {
+        let unended = self.header.filter(|_| planted(Fault::EndNotChecked)).map(|(at, generation)| Behind {
+            seq: self.number,
+            crc: 0,
+            at,
+            generation,
+        });
+        let behind = self.behind.or(unended).ok_or_else(|| Unusable::Damaged("it has no end".to_owned()))?;
+        Ok(Loaded { state: self.state, behind, bytes: self.len, mended })
+    }
+}
