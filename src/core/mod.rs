@@ -17,6 +17,7 @@ pub mod ids;
 pub mod input;
 pub mod job;
 pub mod outcome;
+pub mod phases;
 pub mod reload;
 pub mod select;
 pub mod signal;
