@@ -136,6 +136,18 @@ pub struct Surveyed {
     pub job: Option<JobName>,
     /// What was found.
     pub fact: Fact,
+    /// When somebody last saw it alive, wall clock in microseconds, if anything says so.
+    pub seen_us: Option<i64>,
+    /// A file of it that could not be read, and what is wrong with it.
+    pub damage: Option<String>,
+}
+
+impl Surveyed {
+    /// A run with nothing but its fact.
+    #[must_use]
+    pub const fn new(run: RunId, job: Option<JobName>, fact: Fact) -> Self {
+        Self { run, job, fact, seen_us: None, damage: None }
+    }
 }
 
 /// What was found of a run.

@@ -18,7 +18,9 @@ pub mod input;
 pub mod job;
 pub mod outcome;
 pub mod phases;
+pub mod reconcile;
 pub mod reload;
+pub mod report;
 pub mod select;
 pub mod signal;
 pub mod spec;
@@ -29,7 +31,6 @@ pub mod view;
 mod ask;
 mod draft;
 mod life;
-mod reconcile;
 mod restart;
 mod stop;
 #[cfg(test)]

@@ -94,6 +94,8 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         output,
         stdin,
         on_supervisor_death,
+        recovery: _,
+        recovery_timeout: _,
     } = a;
     *command != b.command
         || *env != b.env

@@ -138,7 +138,7 @@ impl Supervisor {
             .live_runs()
             .map(|(run, job)| Open { run, job: job.clone(), this_epoch: self.in_this_epoch(run) })
             .collect();
-        let facts = survey(&self.state_dir, &self.epoch, open, inventory);
+        let facts = survey(&self.state_dir, &self.epoch, open, inventory, true);
         self.decide(&Input::Surveyed(facts), turn);
     }
 
