@@ -77,6 +77,22 @@ pub enum Input {
         /// Who asked.
         by: Asked,
     },
+    /// An operator's verb that changes nothing by itself, to be remembered.
+    Noted {
+        /// The verb.
+        verb: String,
+        /// The job, if it is about one.
+        job: Option<JobName>,
+        /// What exactly.
+        detail: String,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `recover exit`: recovery mode is over.
+    LeaveRecovery {
+        /// Who asked.
+        by: Asked,
+    },
     /// What survived: at every start of a supervisor, and whenever a keeper (re)appears.
     Surveyed(Survey),
     /// The keeper started it.

@@ -12,6 +12,19 @@ use super::time::{Millis, Stamp};
 /// Pauses before the tries after the first.
 pub const RETRY_AFTER: [Millis; 3] = [Millis(1000), Millis(2000), Millis(4000)];
 
+/// Aborted starts that lead to recovery mode, and the time within which they count.
+pub const ABORTED_MAX: usize = 3;
+/// See [`ABORTED_MAX`].
+pub const ABORTED_WITHIN: Millis = Millis::from_secs(600);
+
+/// Those of the aborted starts right before this one that count. The wall clock decides, because a host
+/// that is started again and again has another boot clock each time.
+#[must_use]
+pub fn recently_aborted(aborted: &[Stamp], now: Stamp) -> Vec<Stamp> {
+    let within = ABORTED_WITHIN.0.saturating_mul(1000);
+    aborted.iter().filter(|at| now.wall_us.abs_diff(at.wall_us) <= within).copied().collect()
+}
+
 /// One phase, as it is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
@@ -250,6 +263,14 @@ impl Progress {
         });
     }
 
+    /// A phase cannot go on now, and will when something else has changed: however long that takes.
+    pub fn hold(&mut self, name: &str, why: &str) {
+        self.change(name, |record| {
+            record.standing = Standing::Retrying;
+            record.why = Some(why.to_owned());
+        });
+    }
+
     /// A phase is left out: by hand, or because the mode of the start says so.
     ///
     /// # Errors
@@ -419,6 +440,14 @@ mod tests {
         start.begin("a", at(3));
         let record = start.get("a").unwrap();
         assert_eq!((record.standing, record.ended, record.tries), (Standing::Done, Some(at(1)), 1));
+    }
+
+    #[test]
+    fn aborted_starts_count_for_ten_minutes() {
+        let now = at(3_600_000);
+        let times = [now.wall_us - 599_000_000, now.wall_us - 601_000_000, now.wall_us + 1];
+        let aborted = times.map(|wall_us| Stamp { boot_us: 0, wall_us });
+        assert_eq!(recently_aborted(&aborted, now), [aborted[0], aborted[2]]);
     }
 
     #[test]

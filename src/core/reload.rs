@@ -117,6 +117,10 @@ pub(super) fn configured(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked) {
     if d.ending() {
         return;
     }
+    if *by != Asked::Nobody {
+        let (verb, detail) = ("reload".to_owned(), String::new());
+        d.record(Event::Acted { verb, job: None, detail, by: by.clone() });
+    }
     let plan = plan(d.base, specs);
     for job in &plan.removed {
         d.record(Event::JobRemoved { job: job.clone() });

@@ -16,11 +16,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::event_log::EventLog;
-use super::handle::{Ask, View};
+use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::{News, Requests};
 use super::perform::Pending;
 use super::read_only::ReadOnly;
+use super::startup::Startup;
+use super::strays::Strays;
 use crate::config::Config;
 use crate::core::effect::Effect;
 use crate::core::identity::Epoch;
@@ -44,6 +46,8 @@ pub(super) enum Happening {
     Init(FromInit),
     Ask(Ask),
     StopCommandEnded { run: RunId, ok: bool },
+    Skip(Skip),
+    Strays(Result<Strays, String>),
     Deadline,
 }
 
@@ -53,6 +57,8 @@ pub(super) struct Sources {
     pub(super) init: mpsc::Receiver<FromInit>,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
+    pub(super) skips: mpsc::Receiver<Skip>,
+    pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
 }
 
 /// The supervisor.
@@ -62,6 +68,9 @@ pub(super) struct Supervisor {
     pub(super) read_only: Option<ReadOnly>,
     pub(super) generation: Generation,
     pub(super) recovery: bool,
+    pub(super) startup: Startup,
+    /// Whether the turn settles a survey.
+    pub(super) settling: bool,
     /// When the instance began, boot clock.
     pub(super) born_us: u64,
     pub(super) epoch: Epoch,
@@ -81,6 +90,8 @@ pub(super) struct Supervisor {
     pub(super) dirty: BTreeSet<JobName>,
     /// What is wrong, for the view.
     pub(super) degraded: BTreeMap<&'static str, String>,
+    /// Jobs that somebody has to look at, and why.
+    pub(super) needs_a_look: BTreeMap<JobName, String>,
     /// Runs that were asked for in an earlier epoch and had not ended when this one began.
     pub(super) old_epoch: BTreeSet<RunId>,
     /// Runs whose output the disk refuses, in words.
@@ -90,6 +101,7 @@ pub(super) struct Supervisor {
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
+    pub(super) tell_strays: mpsc::Sender<Result<Strays, String>>,
     pub(super) ready_said: bool,
     pub(super) seq: u64,
     /// Set when the instance is over for us.
@@ -148,6 +160,8 @@ impl Sources {
             Some(news) = self.keeper.recv() => Some(Happening::Keeper(news)),
             Some(said) = self.init.recv() => Some(Happening::Init(said)),
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
+            Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
+            Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -173,6 +187,7 @@ impl Supervisor {
     /// Runs until the instance is over, or another supervisor has our place. The exit code.
     pub(super) async fn run(mut self, mut sources: Sources) -> u8 {
         let mut first = Some(self.begin());
+        self.startup.begin("keeper");
         loop {
             let mut turn = match first.take() {
                 Some(turn) => turn,
@@ -194,6 +209,7 @@ impl Supervisor {
             self.tick_if_due(&mut turn);
             self.complete(turn).await;
             if let Some(code) = self.exit {
+                self.startup.called_off();
                 self.farewell(&mut sources.keeper).await;
                 return code;
             }
@@ -213,7 +229,7 @@ impl Supervisor {
         self.decide(&started, &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
         self.state.keep_runs = super::start::keep_runs(&self.config);
-        if !self.degraded.contains_key("config") {
+        if !self.degraded.contains_key("configuration") {
             let specs = self.config.jobs.clone();
             self.decide(&Input::Configured { specs, by: Asked::Nobody }, &mut turn);
         }
@@ -272,13 +288,21 @@ impl Supervisor {
             for reply in replies {
                 reply.fail(&why);
             }
+            self.startup.hold("settle", &why);
             self.become_read_only(why);
         } else {
+            let settled = std::mem::take(&mut self.settling);
+            if settled {
+                self.startup.done("settle");
+            }
             for effect in effects {
                 self.perform(effect);
             }
             for reply in replies {
                 reply.send();
+            }
+            if settled {
+                self.resumed();
             }
         }
         if changed || !self.dirty.is_empty() {
@@ -298,6 +322,8 @@ impl Supervisor {
             Happening::StopCommandEnded { run, ok } => {
                 self.observe(&Input::StopCommandEnded { run, ok }, turn);
             }
+            Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
+            Happening::Strays(found) => self.strays_found(found),
             Happening::Deadline => self.retry_log(turn),
         }
     }
@@ -330,6 +356,7 @@ impl Supervisor {
             self.ready_said = true;
             self.init.send(&crate::wire::init::Message::new(crate::wire::init::Kind::Ready), None);
             tracing::info!(generation = self.generation.0, "ready");
+            self.startup.pass("ready");
         }
     }
 }

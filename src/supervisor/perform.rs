@@ -8,7 +8,7 @@ use super::asks::Reply;
 use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
-use super::survey::{Open, survey};
+use super::survey::survey;
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
@@ -32,6 +32,8 @@ pub(super) enum Pending {
     Stdin(super::handle::Answer<StdinReply>),
     /// An inventory for a new survey.
     Survey,
+    /// A recovery that somebody asked for.
+    Recover(Box<super::recover::Asked>),
     /// Our farewell.
     Goodbye,
     /// Nothing that anybody waits for.
@@ -42,8 +44,13 @@ impl Supervisor {
     pub(super) fn request(&mut self, request: Request, pending: Pending) {
         let Some(keeper) = &self.keeper else {
             // The survey that follows settles whatever this was about.
-            if let Pending::Stdin(reply) = pending {
-                let _ = reply.send(Err(AskError::Conflict("the keeper is not there, try again".to_owned())));
+            match pending {
+                Pending::Stdin(reply) => {
+                    let why = "the keeper is not there, try again".to_owned();
+                    let _ = reply.send(Err(AskError::Conflict(why)));
+                }
+                Pending::Recover(asked) => asked.cut_off(),
+                Pending::Launch(_) | Pending::Survey | Pending::Goodbye | Pending::Nothing => {}
             }
             return;
         };
@@ -98,6 +105,7 @@ impl Supervisor {
                 // Without an init it is the keeper of one that is dead, about to be replaced; whether ours
                 // lives, our own socket tells.
                 tracing::debug!(pid, init, runs = runs.len(), "the keeper is there");
+                self.startup.done("keeper");
                 self.keeper = Some(requests);
                 self.keeper_pid = Some(pid);
                 self.survey(runs, turn);
@@ -108,9 +116,13 @@ impl Supervisor {
                 self.keeper = None;
                 self.keeper_pid = None;
                 for (_, pending) in std::mem::take(&mut self.pending) {
-                    if let Pending::Stdin(reply) = pending {
-                        let why = "the keeper is gone; how much was written is not known".to_owned();
-                        let _ = reply.send(Err(AskError::Internal(why)));
+                    match pending {
+                        Pending::Stdin(reply) => {
+                            let why = "the keeper is gone; how much was written is not known".to_owned();
+                            let _ = reply.send(Err(AskError::Internal(why)));
+                        }
+                        Pending::Recover(asked) => asked.cut_off(),
+                        Pending::Launch(_) | Pending::Survey | Pending::Goodbye | Pending::Nothing => {}
                     }
                 }
                 self.observe(&Input::KeeperLost, turn);
@@ -133,17 +145,27 @@ impl Supervisor {
         if self.read_only.is_some() {
             return;
         }
-        let open: Vec<Open> = self
-            .state
-            .live_runs()
-            .map(|(run, job)| Open { run, job: job.clone(), this_epoch: self.in_this_epoch(run) })
-            .collect();
-        let facts = survey(&self.state_dir, &self.epoch, open, inventory, true);
-        self.decide(&Input::Surveyed(facts), turn);
+        self.startup.begin("survey");
+        let facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        self.startup.done("survey");
+        self.startup.begin("settle");
+        let runs = self.settle(facts, turn);
+        self.settling = true;
+        if self.startup.is_pending("settle") {
+            self.startup.found(runs);
+        }
+    }
+
+    /// What follows from a survey has been asked for.
+    pub(super) fn resumed(&mut self) {
+        if self.startup.is_pending("resume") {
+            self.startup.pass("resume");
+            self.look_for_strays();
+        }
     }
 
     /// Whether a run was asked for since the boot (or container start) we live in.
-    fn in_this_epoch(&self, run: RunId) -> bool {
+    pub(super) fn in_this_epoch(&self, run: RunId) -> bool {
         !self.old_epoch.contains(&run)
     }
 
@@ -189,6 +211,10 @@ impl Supervisor {
                     self.survey(runs, turn);
                 }
             }
+            Pending::Recover(asked) => match result {
+                Ok(Answer::Inventory { runs }) => self.recover_answered(*asked, runs, turn),
+                _ => asked.cut_off(),
+            },
             Pending::Goodbye | Pending::Nothing => {}
         }
     }

@@ -19,7 +19,7 @@ use super::ids::{JobName, RunId};
 use super::input::{Fact, Survey};
 use super::job::{Job, Phase};
 use super::life::{News, tell};
-use super::outcome::Outcome;
+use super::outcome::{Asked, Outcome};
 use super::restart;
 use super::spec::{JobSpec, Kind, Recovery};
 use super::state::{Life, Link};
@@ -40,6 +40,17 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
         revive(d, life);
     }
     resume(d);
+}
+
+/// Recovery mode is over: what it has left undone is done. Before the survey that is left to the survey.
+pub(super) fn leave_recovery(d: &mut Draft<'_>, by: &Asked) {
+    if !d.instance.recovery {
+        return;
+    }
+    d.record(Event::RecoveryLeft { by: by.clone() });
+    if d.working() && !d.ending() {
+        revive(d, Life::AfterRecovery);
+    }
 }
 
 /// Runs we hold as not ended.

@@ -273,7 +273,9 @@ impl World {
 
 /// A decision in short: its events, then its effects.
 pub(super) fn told(decision: &Decision) -> Vec<String> {
-    let events = decision.events.iter().map(event_in_short);
+    // That an operator acted is for the record; what came of it is what a trace is about.
+    let events = decision.events.iter().filter(|event| !matches!(event, Event::Acted { .. }));
+    let events = events.map(event_in_short);
     let effects = decision.effects.iter().map(|effect| format!("> {}", effect_in_short(effect)));
     events.chain(effects).collect()
 }
