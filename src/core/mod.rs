@@ -17,6 +17,7 @@ pub mod ids;
 pub mod input;
 pub mod job;
 pub mod outcome;
+pub mod pace;
 pub mod phases;
 pub mod reconcile;
 pub mod reload;

@@ -19,6 +19,7 @@ use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::{News, Requests};
+use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
 use super::startup::Startup;
@@ -29,6 +30,7 @@ use crate::core::identity::Epoch;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::Input;
 use crate::core::outcome::{Asked, Outcome};
+use crate::core::pace::Pace;
 use crate::core::state::State;
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
@@ -98,6 +100,8 @@ pub(super) struct Supervisor {
     pub(super) stalled: BTreeMap<RunId, String>,
     /// Runs that could not even be asked for, and how they count.
     pub(super) refused: Vec<(RunId, Outcome)>,
+    /// Starts made by recovery that wait for their turn.
+    pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
@@ -194,7 +198,7 @@ impl Supervisor {
                 None if !self.refused.is_empty() => self.turn_of_refusals(),
                 None => {
                     let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
-                    let Some(happening) = sources.next(self.state.next_deadline(), retry).await else {
+                    let Some(happening) = sources.next(self.next_deadline(), retry).await else {
                         return 0;
                     };
                     let mut turn = Turn::default();
@@ -236,6 +240,16 @@ impl Supervisor {
         turn
     }
 
+    /// When something is due: in the core, or the turn of a start.
+    fn next_deadline(&self) -> Option<Stamp> {
+        let turn = self.pace.next_at(clock::boot_us()).filter(|_| self.state.is_settled());
+        let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        match (self.state.next_deadline(), turn) {
+            (Some(a), Some(b)) => Some(if b.boot_us < a.boot_us { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+
     fn turn_of_refusals(&mut self) -> Turn {
         let mut turn = Turn::default();
         for (run, outcome) in std::mem::take(&mut self.refused) {
@@ -254,6 +268,7 @@ impl Supervisor {
         if let Some(specs) = &decision.specs {
             self.dirty.extend(specs.iter().map(|spec| spec.name.clone()));
         }
+        self.call_off_starts(&decision);
         turn.effects.append(&mut decision.effects);
         if !decision.events.is_empty() {
             let events = decision.events.clone();
@@ -301,8 +316,9 @@ impl Supervisor {
             for reply in replies {
                 reply.send();
             }
-            if settled {
-                self.resumed();
+            if settled && self.startup.is_pending("resume") {
+                self.startup.begin("resume");
+                self.look_for_strays();
             }
         }
         if changed || !self.dirty.is_empty() {
@@ -311,6 +327,7 @@ impl Supervisor {
             }
             self.publish();
         }
+        self.make_starts();
         self.say_ready();
     }
 

@@ -16,6 +16,7 @@ mod launching;
 mod log;
 mod main_loop;
 pub mod offline;
+mod pace;
 mod perform;
 mod prune;
 mod read_only;

@@ -8,6 +8,7 @@ use super::asks::Reply;
 use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
+use super::pace::Waiting;
 use super::survey::survey;
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
@@ -63,7 +64,11 @@ impl Supervisor {
 
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Launch { run, attempt, spec } => self.launch(run, attempt, &spec),
+            Effect::Launch { run, attempt, spec } => {
+                if let Some(Waiting { attempt, spec }) = self.pace.wait(run, Waiting { attempt, spec }) {
+                    self.launch(run, attempt, &spec);
+                }
+            }
             Effect::Signal { run, signal, scope, cont, asked } => {
                 self.request(Request::Signal { run, signal, scope, cont, asked }, Pending::Nothing);
             }
@@ -76,12 +81,13 @@ impl Supervisor {
         }
     }
 
-    fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
+    pub(super) fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
         match launching::launch(run, attempt, spec, &self.socket) {
             Ok(launch) => self.request(Request::Launch(Box::new(launch)), Pending::Launch(run)),
             Err(cannot) => {
                 tracing::error!(job = %spec.name, step = cannot.step, errno = cannot.errno, "cannot be started");
                 let outcome = Outcome::NotStarted { step: cannot.step, errno: cannot.errno };
+                self.pace.answered(run);
                 self.refused.push((run, outcome));
             }
         }
@@ -145,6 +151,8 @@ impl Supervisor {
         if self.read_only.is_some() {
             return;
         }
+        // A start that still waits is found not to have happened.
+        self.pace.clear();
         self.startup.begin("survey");
         let facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
         self.startup.done("survey");
@@ -153,14 +161,6 @@ impl Supervisor {
         self.settling = true;
         if self.startup.is_pending("settle") {
             self.startup.found(runs);
-        }
-    }
-
-    /// What follows from a survey has been asked for.
-    pub(super) fn resumed(&mut self) {
-        if self.startup.is_pending("resume") {
-            self.startup.pass("resume");
-            self.look_for_strays();
         }
     }
 
@@ -234,6 +234,7 @@ impl Supervisor {
     }
 
     fn launch_answered(&mut self, run: RunId, result: Result<Answer, Refusal>, turn: &mut Turn) {
+        self.pace.answered(run);
         let outcome = match result {
             Ok(Answer::Launched { identity, at }) => {
                 self.observe(&Input::Launched { run, identity, at }, turn);

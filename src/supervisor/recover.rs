@@ -45,7 +45,8 @@ impl Supervisor {
             let _ = reply.send(Err(AskError::Recovering));
             return;
         }
-        let live = self.state.live_runs().map(|(run, _)| run).collect();
+        // The keeper does not know of a start that still waits for its turn.
+        let live = self.state.live_runs().map(|(run, _)| run).filter(|run| !self.pace.holds(*run)).collect();
         let asked = Asked { dry_run, peer, reply, live };
         self.request(Request::Inventory, Pending::Recover(Box::new(asked)));
     }
@@ -78,7 +79,9 @@ impl Supervisor {
         let input = Input::Surveyed(facts);
         let decision = self.decide(&input, turn);
         let Input::Surveyed(facts) = input else { return RunsReport::default() };
-        let mut runs = RunsReport::of(plan::told(&before, &facts, &decision.events));
+        let items = plan::told(&before, &facts, &decision.events);
+        self.pace_starts(&before, &items);
+        let mut runs = RunsReport::of(items);
         let checked = check(&before, &facts, &self.state);
         for violation in &checked.violations {
             tracing::error!("after the recovery: {violation}");

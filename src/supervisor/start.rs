@@ -18,6 +18,8 @@ use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::identity::Epoch;
 use crate::core::ids::Generation;
+use crate::core::pace::Pace;
+use crate::core::state::State;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::identity;
 use crate::wire::control::{Instance, InstanceState, Role, Roles};
@@ -181,19 +183,7 @@ fn assemble(
     startup.generation(generation.0);
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
     let Accepted { config, problem, inherited } = accepted;
-    if inherited {
-        let specs: Vec<_> = config.jobs.iter().cloned().map(Arc::new).collect();
-        state.set_specs(&specs);
-    } else if problem.is_none()
-        && let Ok(fd) = super::accepted::store(&config)
-    {
-        init.hold(HOLD_CONFIG, &fd);
-    }
-    let mut degraded = BTreeMap::new();
-    if let Some(problem) = problem {
-        tracing::error!("{problem}");
-        degraded.insert("configuration", problem);
-    }
+    let degraded = put_in_force(&init, &mut state, &config, problem, inherited);
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
@@ -232,6 +222,7 @@ fn assemble(
         old_epoch,
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        pace: Pace::new(0),
         known_runs: BTreeMap::new(),
         tell_stop_command,
         tell_strays,
@@ -245,6 +236,30 @@ fn assemble(
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
     Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays }))
+}
+
+/// The configuration to go on with is kept for our successor, and what is wrong with it is said.
+fn put_in_force(
+    init: &InitLink,
+    state: &mut State,
+    config: &Config,
+    problem: Option<String>,
+    inherited: bool,
+) -> BTreeMap<&'static str, String> {
+    if inherited {
+        let specs: Vec<_> = config.jobs.iter().cloned().map(Arc::new).collect();
+        state.set_specs(&specs);
+    } else if problem.is_none()
+        && let Ok(fd) = super::accepted::store(config)
+    {
+        init.hold(HOLD_CONFIG, &fd);
+    }
+    let mut degraded = BTreeMap::new();
+    if let Some(problem) = problem {
+        tracing::error!("{problem}");
+        degraded.insert("configuration", problem);
+    }
+    degraded
 }
 
 /// Ended runs to remember for each job.

@@ -243,6 +243,20 @@ impl Startup {
         Ok(())
     }
 
+    /// Whether a phase is at work.
+    pub(super) fn is_running(&self, name: &str) -> bool {
+        self.progress.get(name).is_some_and(|record| record.standing == Standing::Running)
+    }
+
+    /// So much of a phase is left to do. The most there ever was is the whole.
+    pub(super) fn left(&mut self, name: &str, left: u64) {
+        let known = self.progress.get(name).and_then(|record| record.count);
+        let total = known.map_or(left, |(_, total)| total.max(left));
+        if known != Some((total - left, total)) {
+            self.count(name, total - left, total);
+        }
+    }
+
     /// Whether a phase may still be waited for.
     pub(super) fn is_pending(&self, name: &str) -> bool {
         self.progress.get(name).is_some_and(|record| !record.standing.is_over())

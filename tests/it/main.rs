@@ -25,5 +25,6 @@ mod reload;
 mod restart;
 mod stdin;
 mod stop;
+mod strategy;
 mod tidy;
 mod wrong_config;

@@ -50,6 +50,14 @@ impl Before {
     }
 }
 
+impl Before {
+    /// Whether a job has had a run.
+    #[must_use]
+    pub fn has_run(&self, job: &JobName) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.attempt > 0)
+    }
+}
+
 /// What would be done about this survey. Changes nothing.
 #[must_use]
 pub fn plan(state: &State, survey: &Survey, now: Stamp) -> RunsReport {
