@@ -10,7 +10,11 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let title = arguments.next().unwrap_or_default();
     let Some(role) = Role::from_title(&title) else {
-        return ExitCode::from(cli::main(Hooks { up: up::run }));
+        return ExitCode::from(cli::main(Hooks {
+            up: up::run,
+            plan: supervisor::offline::plan,
+            report: supervisor::offline::report,
+        }));
     };
     let code = match RoleArguments::parse(arguments) {
         Ok(arguments) => play(role, arguments),
@@ -50,6 +54,7 @@ fn play(role: Role, arguments: RoleArguments) -> Result<u8, String> {
             socket: arguments.socket,
             config: arguments.config,
             recovery: arguments.recovery,
+            recovery_after: arguments.recovery_after,
             born_us: arguments.born_us,
         })),
     }

@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     Reload(ReloadArgs),
     /// Print what was decided
     Events(EventsArgs),
+    /// Look again at what survived and do what follows, or show what the last start did
+    Recover(RecoverArgs),
     /// Wait for jobs; with one job, exit with its code
     Wait(WaitArgs),
     /// Write to a job's stdin
@@ -246,6 +248,40 @@ pub(crate) struct EventsArgs {
     /// Only what came after this sequence number
     #[arg(long, value_name = "N")]
     pub(crate) since: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RecoverArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<RecoverWhat>,
+    /// Only say what would be done; without an instance, what `outlive up` would do
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Configuration file, where no instance runs; else the one `outlive up` would use
+    #[arg(short, long, value_name = "FILE", requires = "dry_run")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecoverWhat {
+    /// Show the last start: its phases, what it found, what it did and why
+    Report {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// End recovery mode: what is wanted is started again
+    Exit,
+    /// Leave out a phase of the start that waits or is tried again
+    Skip {
+        /// The phase, as the report names it
+        #[arg(value_name = "PHASE")]
+        phase: String,
+    },
 }
 
 #[derive(Debug, Args)]

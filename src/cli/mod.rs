@@ -13,6 +13,7 @@ mod events;
 mod logs;
 mod out;
 pub mod paths;
+mod recover;
 mod reload;
 mod run;
 mod send;
@@ -30,6 +31,7 @@ mod when;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
@@ -39,6 +41,7 @@ use self::error::Fail;
 pub use self::out::Out;
 use self::paths::Paths;
 use crate::client::Client;
+use crate::core::report::{RunsReport, StartReport};
 
 /// Exit codes, other than those a job's own code is passed on with (`wait`, `run --wait`).
 pub mod code {
@@ -87,6 +90,10 @@ instance, NO_COLOR switches colours off.";
 pub struct Hooks {
     /// Starts an instance; answers the exit code.
     pub up: fn(up::UpOptions) -> u8,
+    /// What the next start would do with what survived in a state directory, by this configuration file.
+    pub plan: fn(&Path, Option<&Path>) -> Result<RunsReport, String>,
+    /// The report of the last start in a state directory.
+    pub report: fn(&Path) -> Result<Option<StartReport>, String>,
 }
 
 /// What a verb works with.
@@ -181,6 +188,7 @@ fn with_instance(
         Verb::Signal(args) => block_on(act::signal(&args, ctx))?,
         Verb::Reload(args) => block_on(reload::reload(&args, ctx))?,
         Verb::Events(args) => block_on(events::events(&args, ctx))?,
+        Verb::Recover(args) => block_on(recover::recover(&args, ctx))?,
         Verb::Wait(args) => block_on(wait::wait(&args, ctx))?,
         Verb::Send(args) => block_on(send::send(&args, ctx))?,
         Verb::Shutdown(args) => block_on(shutdown::shutdown(&args, ctx))?,

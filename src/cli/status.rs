@@ -67,6 +67,9 @@ impl Rendering {
     fn lines(&self, status: &Status) -> Vec<String> {
         let mut lines = vec![self.fit(&head(&status.instance, self.now_ms))];
         let instance = &status.instance;
+        if let Some(why) = &instance.recovery_mode {
+            lines.push(self.fit(&format!("recovery mode because {why}; `outlive recover exit` ends it")));
+        }
         lines.extend(instance.degraded.iter().map(|what| self.fit(&format!("degraded: {what}"))));
         if instance.config_changed {
             lines.push(self.fit("the configuration file has changed; `outlive reload` applies it"));

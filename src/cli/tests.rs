@@ -9,6 +9,7 @@ use super::*;
 use crate::control::tests::fake::Stream::{Stderr, Stdout};
 use crate::control::tests::fake::{Fake, name, run_id, soon};
 use crate::core::ids::JobName;
+use crate::core::report::RunsReport;
 use crate::core::spec::Kind;
 use crate::wire::control::{
     Instance, InstanceState, JobStatus, OutcomeView, Role, Roles, StateWord, WantWord,
@@ -26,6 +27,8 @@ pub(crate) fn instance() -> Instance {
         config: None,
         config_changed: false,
         degraded: Vec::new(),
+        degraded_resources: Vec::new(),
+        recovery_mode: None,
     }
 }
 
@@ -91,7 +94,7 @@ fn fake_up(options: up::UpOptions) -> u8 {
     77
 }
 
-const HOOKS: Hooks = Hooks { up: fake_up };
+const HOOKS: Hooks = Hooks { up: fake_up, plan: |_, _| Ok(RunsReport::default()), report: |_| Ok(None) };
 
 /// What a command did.
 struct Done {

@@ -22,6 +22,7 @@ use tokio::net::UnixStream;
 pub use stream::{Body, EventLines, OutputItem, OutputStream, Piece};
 
 use crate::core::ids::{JobName, RunId};
+use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
     ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ShutdownRequest,
     SignalRequest, Status, StdinReply, Version,
@@ -250,6 +251,32 @@ impl Client {
     /// Ends the instance. Returns when that has begun.
     pub async fn shutdown(&self, request: &ShutdownRequest) -> Result<(), Error> {
         self.post_json::<_, serde_json::Value>("/v1/shutdown", request).await.map(|_| ())
+    }
+
+    /// The start of the supervisor, as it goes on or as it went.
+    pub async fn recovery(&self) -> Result<StartReport, Error> {
+        self.get("/v1/recovery", &[]).await
+    }
+
+    /// What [`Self::recover`] would do now.
+    pub async fn recovery_plan(&self) -> Result<RunsReport, Error> {
+        self.get("/v1/recovery/plan", &[]).await
+    }
+
+    /// Looks again at what there is, and does what follows from it.
+    pub async fn recover(&self) -> Result<RunsReport, Error> {
+        self.post("/v1/recovery/run", &[], Bytes::new()).await
+    }
+
+    /// Leaves out a phase of the start.
+    pub async fn skip_phase(&self, phase: &str) -> Result<(), Error> {
+        let query = [("phase", phase.to_owned())];
+        self.post::<serde_json::Value>("/v1/recovery/skip", &query, Bytes::new()).await.map(|_| ())
+    }
+
+    /// Ends recovery mode.
+    pub async fn leave_recovery(&self) -> Result<ActReply, Error> {
+        self.post("/v1/recovery/exit", &[], Bytes::new()).await
     }
 
     /// The interface's OpenAPI document.

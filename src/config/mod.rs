@@ -59,6 +59,7 @@
 //! | `socket_group` | that of the supervisor | group of the control socket |
 //! | `log_level` | `"info"` | `error`, `warn`, `info`, `debug` or `trace` |
 //! | `keep_runs` | `20` | ended runs kept for each job, at least 1 |
+//! | `recovery_start_rate` | `100` | jobs started again by recovery in a second, 0: as fast as possible |
 //!
 //! # `[job.NAME]`
 //!
@@ -108,6 +109,8 @@
 //! | `kill_scope` | `"mixed"` | whom signals reach. `mixed`: the stop signal the main process, `KILL` the whole tree; `tree`, `group`, `process`: all of them this |
 //! | `leftovers` | `"stop"` | processes that outlive the main one: `stop` them, `wait` for them, `ignore` them |
 //! | `on_supervisor_death` | `"keep"` | `keep`, `kill`, or `{ kill_after = "30s" }` |
+//! | `recovery` | `"auto"` | when nobody can know how a run ended: `auto` asks `restart`, `fail` gives up until the next life of the instance, `manual` until an operator starts it |
+//! | `recovery_timeout` | `"30m"` | a task lost longer ago than this (by its last sign of life) is not run again by itself |
 //!
 //! What it writes and reads:
 //!

@@ -11,7 +11,7 @@ use super::users::Account;
 
 /// Every key of `[supervisor]`.
 pub(super) const SUPERVISOR_KEYS: &[&str] =
-    &["shutdown_timeout", "socket_mode", "socket_group", "log_level", "keep_runs"];
+    &["shutdown_timeout", "socket_mode", "socket_group", "log_level", "keep_runs", "recovery_start_rate"];
 
 /// Settings of the instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,13 @@ pub struct SupervisorSettings {
     pub log_level: LogLevel,
     /// Ended runs kept for each job, at least 1.
     pub keep_runs: u32,
+    /// Jobs started again by recovery in a second; 0: as fast as possible.
+    #[serde(default = "recovery_start_rate")]
+    pub recovery_start_rate: u32,
+}
+
+const fn recovery_start_rate() -> u32 {
+    100
 }
 
 /// How much the supervisor says about itself.
@@ -67,6 +74,7 @@ impl Default for SupervisorSettings {
             socket_group: None,
             log_level: LogLevel::Info,
             keep_runs: 20,
+            recovery_start_rate: recovery_start_rate(),
         }
     }
 }
@@ -84,6 +92,8 @@ pub(super) fn read(context: &Context<'_>, node: &Node<'_>) -> SupervisorSettings
     settings.log_level = table.get("log_level").and_then(|n| n.choice(&levels)).unwrap_or_default();
     let keep = table.get("keep_runs").and_then(|n| n.integer(1..=1_000_000));
     settings.keep_runs = keep.unwrap_or(settings.keep_runs);
+    let rate = table.get("recovery_start_rate").and_then(|n| n.integer(0..=1_000_000));
+    settings.recovery_start_rate = rate.unwrap_or(settings.recovery_start_rate);
     settings
 }
 

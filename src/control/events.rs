@@ -43,7 +43,7 @@ pub(crate) async fn events(
 ) -> Result<Response, Failure> {
     let params = params.only(&["since", "limit", "follow"])?;
     let follow = params.on("follow")?;
-    let seq = shared.view().seq;
+    let seq = super::status::known(&shared)?.seq;
     // A client that lost its connection says where it was, as browsers do by themselves.
     let resumed = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
     let since = match params.text("since") {

@@ -27,6 +27,12 @@
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
 //! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
+//! | `GET /v1/recovery` | the start of this supervisor, while it goes on and afterwards: phases, what was found, what was done |
+//! | `GET /v1/recovery/starts` | the last starts, oldest first, in short |
+//! | `GET /v1/recovery/plan` | what `POST /v1/recovery/run` would do; changes nothing |
+//! | `POST /v1/recovery/run` | looks again at what there is, and does what follows |
+//! | `POST /v1/recovery/skip` | `phase=NAME`: leaves out a phase of the start that waits |
+//! | `POST /v1/recovery/exit` | ends recovery mode |
 //! | `POST /v1/run` | submits a job; answers 201 with its name |
 //! | `POST /v1/shutdown` | body `{"keep_jobs": true}` or none; answers 202 when it has begun |
 //! | `GET /v1/openapi.json` | this interface as an OpenAPI document |
@@ -72,6 +78,7 @@ mod output_route;
 mod params;
 mod patient;
 mod plan;
+mod recovery;
 mod render;
 mod routes;
 mod run_feed;
@@ -99,6 +106,8 @@ pub(crate) struct Sources {
     output: output::OpenOutput,
     /// Reads the event log.
     events: events::ReadEvents,
+    /// Reads the log of the last starts.
+    starts: recovery::ReadStarts,
 }
 
 /// What every request has at hand.

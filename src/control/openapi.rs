@@ -88,6 +88,15 @@ fn describe(path: &str) -> Option<Entry> {
             answer: ("202", "ShutdownRequest"),
             ..entry("End the instance", "ShutdownRequest")
         },
+        "/v1/recovery" => entry("The start of this supervisor, and what it found", "StartReport"),
+        "/v1/recovery/starts" => entry("The last starts, oldest first, in short", "StartList"),
+        "/v1/recovery/plan" => entry("What a recovery would do now; changes nothing", "RunsReport"),
+        "/v1/recovery/run" => entry("Look again at what there is, and do what follows", "RunsReport"),
+        "/v1/recovery/skip" => Entry {
+            query: &[("phase", "string", "the name of the phase")],
+            ..entry("Leave out a phase of the start that waits", "Skipped")
+        },
+        "/v1/recovery/exit" => entry("End recovery mode", "ActReply"),
         "/v1/openapi.json" => entry("This document", "application/json"),
         _ => return None,
     })
@@ -173,7 +182,8 @@ fn schemas() -> Value {
     let words = |list: &[&str]| json!({ "type": "string", "enum": list });
     let mut all = json!({
         "Version": object(&[("version", text.clone()), ("api", text.clone()), ("keeper_protocol", number.clone())]),
-        "Health": object(&[("healthy", flag.clone())]),
+        "Health": object(&[("healthy", flag.clone()), ("degraded", flag.clone()), ("resources", list(of("Mark")))]),
+        "Mark": object(&[("resource", text.clone()), ("why", text.clone())]),
         "Ready": object(&[("ready", flag.clone())]),
         "Status": object(&[("instance", of("Instance")), ("jobs", list(of("JobStatus")))]),
         "Instance": object(&[
@@ -182,6 +192,7 @@ fn schemas() -> Value {
             ("roles", object(&[("init", role.clone()), ("keeper", role.clone()), ("supervisor", role)])),
             ("since", text.clone()), ("generation", number.clone()), ("state_dir", text.clone()),
             ("config", some_text.clone()), ("config_changed", flag.clone()), ("degraded", list(text.clone())),
+            ("degraded_resources", list(of("Mark"))), ("recovery_mode", some_text.clone()),
         ]),
         "JobStatus": object(&[
             ("name", text.clone()), ("kind", words(&["service", "task"])),
@@ -224,10 +235,53 @@ fn schemas() -> Value {
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    if let (Some(all), Value::Object(requests)) = (all.as_object_mut(), requests) {
-        all.extend(requests);
+    for more in [requests, recovery_schemas()] {
+        if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
+            all.extend(more);
+        }
     }
     all
+}
+
+fn recovery_schemas() -> Value {
+    let (text, number, flag) =
+        (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
+    let (some_text, some_number) =
+        (json!({ "type": ["string", "null"] }), json!({ "type": ["integer", "null"] }));
+    let words = |list: &[&str]| json!({ "type": "string", "enum": list });
+    let counts = json!({ "type": "object", "additionalProperties": number });
+    json!({
+        "StartList": list(of("StartReport")),
+        "StartReport": object(&[
+            ("v", number.clone()), ("id", text.clone()), ("generation", number.clone()), ("began", text.clone()),
+            ("ended", some_text.clone()), ("took_ms", number.clone()),
+            ("result", words(&["running", "done", "degraded", "failed", "aborted"])),
+            ("recovery_mode", some_text.clone()), ("aborted_before", number.clone()),
+            ("phases", list(of("Phase"))), ("runs", json!({ "oneOf": [of("RunsReport"), { "type": "null" }] })),
+            ("damage", list(text.clone())),
+            ("entries", object(&[("read", number.clone()), ("lost", number.clone())])),
+        ]),
+        "Phase": object(&[
+            ("name", text.clone()), ("depends_on", list(text.clone())), ("critical", flag),
+            ("state", words(&["pending", "running", "retrying", "done", "skipped", "degraded", "failed"])),
+            ("why", some_text.clone()), ("tries", number.clone()), ("after_ms", some_number.clone()),
+            ("took_ms", some_number), ("count", json!({ "type": ["array", "null"], "items": number })),
+        ]),
+        "RunsReport": object(&[
+            ("items", list(of("RunItem"))), ("omitted", number.clone()), ("classes", counts.clone()),
+            ("acts", counts), ("checks", number), ("violations", list(text.clone())),
+        ]),
+        "RunItem": object(&[
+            ("job", some_text.clone()), ("run", some_text.clone()),
+            ("class", words(&["adoptable", "restartable", "resumable", "ended_meanwhile", "lost", "orphan",
+                "corrupt"])),
+            ("found", text.clone()),
+            ("acts", list(words(&["adopt", "record_end", "start", "wait", "backoff", "stop", "give_up",
+                "leave_alone"]))),
+            ("why", text.clone()), ("next", some_text),
+        ]),
+        "Skipped": object(&[("skipped", text)]),
+    })
 }
 
 #[cfg(test)]

@@ -6,13 +6,15 @@ use std::path::Path;
 use super::Sources;
 use super::events::Expired;
 use super::output::{Chunk, OutputReader, Record, Series, Stream};
+use crate::core::report::StartReport;
 use crate::journal;
+use crate::state_dir::layout::StateDir;
 use crate::state_dir::output as files;
 use crate::wire::control::EventView;
 
 impl Sources {
     /// The files of a state directory.
-    pub(crate) const FILES: Self = Self { output: open_output, events: read_events };
+    pub(crate) const FILES: Self = Self { output: open_output, events: read_events, starts: read_starts };
 }
 
 fn read_events(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>> {
@@ -20,6 +22,10 @@ fn read_events(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<Event
         journal::Since::Lines(lines) => lines.into_iter().map(view).collect(),
         journal::Since::Expired { oldest } => Err(io::Error::other(Expired { oldest })),
     }
+}
+
+fn read_starts(state_dir: &Path) -> io::Result<Vec<StartReport>> {
+    StateDir(state_dir.to_owned()).read_startup_log()
 }
 
 fn view(line: journal::Line) -> io::Result<EventView> {

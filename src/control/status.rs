@@ -1,5 +1,7 @@
 //! What is: version, health, readiness, status, one job, its runs. Read from the latest view.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,8 +13,8 @@ use super::error::Failure;
 use super::params::{Name, Params};
 use crate::core::ids::JobName;
 use crate::core::select;
-use crate::supervisor::handle::AskError;
-use crate::wire::control::{API, InstanceState, JobStatus, RunView, Status, Version};
+use crate::supervisor::handle::{AskError, View};
+use crate::wire::control::{API, Health, InstanceState, JobStatus, RunView, Status, Version};
 
 pub(crate) async fn version(State(shared): State<Shared>, params: Params) -> Result<Json<Version>, Failure> {
     params.only(&[])?;
@@ -23,9 +25,10 @@ pub(crate) async fn version(State(shared): State<Shared>, params: Params) -> Res
     }))
 }
 
-pub(crate) async fn health(params: Params) -> Result<Response, Failure> {
+pub(crate) async fn health(State(shared): State<Shared>, params: Params) -> Result<Json<Health>, Failure> {
     params.only(&[])?;
-    Ok(Json(json!({ "healthy": true })).into_response())
+    let resources = shared.view().instance.degraded_resources.clone();
+    Ok(Json(Health { healthy: true, degraded: !resources.is_empty(), resources }))
 }
 
 pub(crate) async fn ready(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {
@@ -38,7 +41,7 @@ pub(crate) async fn ready(State(shared): State<Shared>, params: Params) -> Resul
 pub(crate) async fn status(State(shared): State<Shared>, params: Params) -> Result<Json<Status>, Failure> {
     let params = params.only(&["job"])?;
     let selectors: Vec<&str> = params.all("job").collect();
-    let view = shared.view();
+    let view = known(&shared)?;
     let names =
         if selectors.is_empty() { view.jobs.keys().cloned().collect() } else { pick(&shared, &selectors)? };
     let jobs = names.iter().filter_map(|name| view.jobs.get(name)).map(|job| JobStatus::clone(job)).collect();
@@ -68,13 +71,19 @@ pub(crate) async fn runs(
     Ok(Json(view.runs.get(&name).map(|runs| runs.as_slice().to_vec()).unwrap_or_default()))
 }
 
+/// The latest view, once it is known which jobs there are.
+pub(crate) fn known(shared: &Shared) -> Result<Arc<View>, Failure> {
+    let view = shared.view();
+    if view.known { Ok(view) } else { Err(AskError::Recovering.into()) }
+}
+
 fn gone(name: &JobName) -> Failure {
     Failure::not_found(format!("there is no job {:?}", name.as_str()))
 }
 
 /// The jobs that selectors mean.
 pub(crate) fn pick(shared: &Shared, selectors: &[&str]) -> Result<Vec<JobName>, Failure> {
-    let view = shared.view();
+    let view = known(shared)?;
     select::select_all(selectors, view.jobs.keys()).map_err(|e| {
         // Before the survey is done, a job that is not there may only be not there yet.
         if view.instance.state == InstanceState::Recovering && !view.ready {

@@ -90,6 +90,9 @@ pub(super) fn signal(d: &mut Draft<'_>, job: &JobName, (signal, scope): (i32, Ki
         KillScope::Mixed | KillScope::Process if rest => KillScope::Tree,
         KillScope::Mixed | KillScope::Process => KillScope::Process,
     };
+    let name = super::signal::name(signal).map_or_else(|| signal.to_string(), str::to_owned);
+    let (verb, job_name) = ("signal".to_owned(), Some(job.clone()));
+    d.record(Event::Acted { verb, job: job_name, detail: name, by: by.clone() });
     d.effect(Effect::Signal { run, signal, scope, cont: false, asked: by.clone() });
     d.answer(job, true, "signalled");
 }

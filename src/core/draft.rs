@@ -32,6 +32,8 @@ pub(super) struct Draft<'a> {
     specs: Option<(Specs, Dependents)>,
     /// Settings of the job that this input submits.
     submitted: Option<Arc<JobSpec>>,
+    /// When runs of a survey were last seen alive, wall clock.
+    pub(super) seen_us: BTreeMap<RunId, i64>,
     /// Runs that live or may live by now.
     live: usize,
     out: Decision,
@@ -47,6 +49,7 @@ impl<'a> Draft<'a> {
             jobs: BTreeMap::new(),
             specs: None,
             submitted: None,
+            seen_us: BTreeMap::new(),
             live: base.live.len(),
             out: Decision::default(),
         }

@@ -219,6 +219,26 @@ pub enum Event {
     /// The keeper is gone; nothing is started or signalled before the next survey.
     #[serde(rename = "keeper.lost")]
     KeeperLost,
+    /// An operator's verb that changes no memory: `signal`, `reload`, `recover`.
+    #[serde(rename = "operator.acted")]
+    Acted {
+        /// The verb.
+        verb: String,
+        /// The job, if it was about one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<JobName>,
+        /// What exactly, in words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        detail: String,
+        /// Who.
+        by: Asked,
+    },
+    /// Recovery mode is over: what is wanted is started again.
+    #[serde(rename = "recovery.left")]
+    RecoveryLeft {
+        /// Who asked.
+        by: Asked,
+    },
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -257,6 +277,8 @@ impl Event {
             | Self::OrphanFound { .. }
             | Self::Surveyed
             | Self::KeeperLost
+            | Self::Acted { .. }
+            | Self::RecoveryLeft { .. }
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

@@ -77,6 +77,22 @@ pub enum Input {
         /// Who asked.
         by: Asked,
     },
+    /// An operator's verb that changes nothing by itself, to be remembered.
+    Noted {
+        /// The verb.
+        verb: String,
+        /// The job, if it is about one.
+        job: Option<JobName>,
+        /// What exactly.
+        detail: String,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `recover exit`: recovery mode is over.
+    LeaveRecovery {
+        /// Who asked.
+        by: Asked,
+    },
     /// What survived: at every start of a supervisor, and whenever a keeper (re)appears.
     Surveyed(Survey),
     /// The keeper started it.
@@ -136,6 +152,18 @@ pub struct Surveyed {
     pub job: Option<JobName>,
     /// What was found.
     pub fact: Fact,
+    /// When somebody last saw it alive, wall clock in microseconds, if anything says so.
+    pub seen_us: Option<i64>,
+    /// A file of it that could not be read, and what is wrong with it.
+    pub damage: Option<String>,
+}
+
+impl Surveyed {
+    /// A run with nothing but its fact.
+    #[must_use]
+    pub const fn new(run: RunId, job: Option<JobName>, fact: Fact) -> Self {
+        Self { run, job, fact, seen_us: None, damage: None }
+    }
 }
 
 /// What was found of a run.

@@ -301,6 +301,8 @@ impl Job {
             | Event::OrphanFound { .. }
             | Event::Surveyed
             | Event::KeeperLost
+            | Event::Acted { .. }
+            | Event::RecoveryLeft { .. }
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }

@@ -473,7 +473,8 @@ pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) 
         release(d, name);
         return;
     }
-    let end = restart::After { job: &job, interrupted, now: d.now };
+    let seen_us = job.last.as_ref().and_then(|last| d.seen_us.get(&last.run).copied());
+    let end = restart::After { job: &job, interrupted, seen_us, now: d.now };
     match restart::after(&spec, &end, || d.fresh.chance()) {
         Next::Rest => release(d, name),
         Next::Now => start(d, name),

@@ -17,7 +17,11 @@ pub mod ids;
 pub mod input;
 pub mod job;
 pub mod outcome;
+pub mod pace;
+pub mod phases;
+pub mod reconcile;
 pub mod reload;
+pub mod report;
 pub mod select;
 pub mod signal;
 pub mod snapshot;
@@ -29,7 +33,6 @@ pub mod view;
 mod ask;
 mod draft;
 mod life;
-mod reconcile;
 mod restart;
 mod stop;
 #[cfg(test)]
@@ -107,6 +110,11 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::Restart { jobs, by } => ask::restart(&mut d, jobs, by),
         Input::Signal { job, signal, scope, by } => ask::signal(&mut d, job, (*signal, *scope), by),
         Input::Shutdown { keep_jobs, by } => stop::shutdown(&mut d, *keep_jobs, by),
+        Input::Noted { verb, job, detail, by } => {
+            let (verb, job, detail, by) = (verb.clone(), job.clone(), detail.clone(), by.clone());
+            d.record(Event::Acted { verb, job, detail, by });
+        }
+        Input::LeaveRecovery { by } => reconcile::leave_recovery(&mut d, by),
         Input::Surveyed(survey) => reconcile::surveyed(&mut d, survey),
         Input::Launched { run, identity, at } => {
             life::news_of_run(&mut d, *run, &life::News::Launched { identity, at: *at });

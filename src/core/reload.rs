@@ -94,6 +94,8 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         output,
         stdin,
         on_supervisor_death,
+        recovery: _,
+        recovery_timeout: _,
     } = a;
     *command != b.command
         || *env != b.env
@@ -114,6 +116,10 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
 pub(super) fn configured(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked) {
     if d.ending() {
         return;
+    }
+    if *by != Asked::Nobody {
+        let (verb, detail) = ("reload".to_owned(), String::new());
+        d.record(Event::Acted { verb, job: None, detail, by: by.clone() });
     }
     let plan = plan(d.base, specs);
     for job in &plan.removed {

@@ -2,7 +2,7 @@
 
 use super::job::{Job, STARTS_MAX};
 use super::outcome::{ExitRecord, Outcome};
-use super::spec::{JobSpec, Restart};
+use super::spec::{JobSpec, Kind, Recovery, Restart};
 use super::time::{Millis, Stamp};
 
 /// Shortest pause before a run is asked for again that the keeper would not start although nothing was
@@ -28,6 +28,8 @@ pub(super) struct After<'a> {
     pub(super) job: &'a Job,
     /// Whether the end was our own accident, or a reboot.
     pub(super) interrupted: bool,
+    /// When somebody last saw it alive, wall clock, if that is known.
+    pub(super) seen_us: Option<i64>,
     pub(super) now: Stamp,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn after(spec: &JobSpec, end: &After<'_>, chance: impl FnOnce() -> f6
         return Next::Rest;
     }
     if end.interrupted {
-        return Next::Now;
+        return accident(spec, end).map_or(Next::Now, Next::GiveUp);
     }
     let delay = delay(spec, end.job.failures);
     let delay = if delay.0 == 0 { delay } else { with_jitter(delay, spec.backoff.jitter, chance()) };
@@ -54,6 +56,27 @@ pub(super) fn after(spec: &JobSpec, end: &After<'_>, chance: impl FnOnce() -> f6
         None if delay.0 == 0 => Next::Now,
         None => Next::At(at),
     }
+}
+
+/// Whether, after an end that was our own accident, no other run follows; in words if so.
+fn accident(spec: &JobSpec, end: &After<'_>) -> Option<String> {
+    let outcome = end.job.last.as_ref().map(|last| last.outcome.describe()).unwrap_or_default();
+    match spec.recovery {
+        Recovery::Fail => return Some(format!("{outcome}, and recovery is `fail`")),
+        Recovery::Manual => return Some(format!("{outcome}: look at it, then start it again")),
+        Recovery::Auto => {}
+    }
+    // A clock that was set back makes it look younger, never older.
+    let age = end.now.wall_us.checked_sub(end.seen_us?).and_then(|us| u64::try_from(us / 1000).ok())?;
+    let too_old = spec.kind == Kind::Task && age > spec.recovery_timeout.0;
+    too_old.then(|| {
+        let (age, limit) = (Millis(age / 1000 * 1000), spec.recovery_timeout);
+        format!(
+            "{outcome}; last seen alive {} ago, and recovery_timeout is {}",
+            in_words(age),
+            in_words(limit)
+        )
+    })
 }
 
 /// Whether the latest end is one that the policy answers with another run.

@@ -117,6 +117,26 @@ pub enum OnSupervisorDeath {
     KillAfter(Millis),
 }
 
+/// What follows when nobody can know how a run ended: after the death of the host, or of all of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recovery {
+    /// What the restart policy says of a failure.
+    #[default]
+    Auto,
+    /// It has failed: no other run in this life of the instance.
+    Fail,
+    /// Somebody has to look: no other run until an operator starts it.
+    Manual,
+}
+
+/// How old the last sign of life of a lost task may be for another run to follow, unless configured.
+const RECOVERY_TIMEOUT: Millis = Millis::from_secs(30 * 60);
+
+const fn recovery_timeout() -> Millis {
+    RECOVERY_TIMEOUT
+}
+
 /// How output is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -234,6 +254,12 @@ pub struct JobSpec {
     pub stdin: Stdin,
     /// Fate at the supervisor's death.
     pub on_supervisor_death: OnSupervisorDeath,
+    /// What follows when it is not known how a run ended.
+    #[serde(default)]
+    pub recovery: Recovery,
+    /// A lost task whose last sign of life is older than this has failed, whatever its restart policy.
+    #[serde(default = "recovery_timeout")]
+    pub recovery_timeout: Millis,
 }
 
 impl JobSpec {
@@ -283,6 +309,8 @@ impl JobSpec {
             },
             stdin: Stdin::Null,
             on_supervisor_death: OnSupervisorDeath::Keep,
+            recovery: Recovery::Auto,
+            recovery_timeout: RECOVERY_TIMEOUT,
         }
     }
 }

@@ -156,7 +156,10 @@ impl State {
                 self.instance.apply(event, at);
                 self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
             }
-            Event::Surveyed | Event::KeeperLost | Event::ShutdownForced => self.instance.apply(event, at),
+            Event::Surveyed | Event::KeeperLost | Event::RecoveryLeft { .. } | Event::ShutdownForced => {
+                self.instance.apply(event, at)
+            }
+            Event::Acted { .. } => {}
             Event::JobSubmitted { spec, .. } => {
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
@@ -362,6 +365,10 @@ impl Instance {
                 self.life = Life::Continued;
             }
             Event::KeeperLost => self.link = Link::KeeperLost,
+            Event::RecoveryLeft { .. } => {
+                self.recovery = false;
+                self.life = if self.link == Link::Recovering { Life::AfterRecovery } else { self.life };
+            }
             Event::ShutdownBegun { keep_jobs, by } => {
                 self.shutdown =
                     Some(Shutdown { keep_jobs: *keep_jobs, by: by.clone(), since: at, forced: false });

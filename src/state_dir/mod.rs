@@ -7,6 +7,8 @@
 //! | `runs/<id>/pid`, `sentinel.json` | keeper, after the spawn | none, an empty sentinel, or all of it |
 //! | `runs/<id>/exit.json` | keeper, at the end | `exit.tmp`, preallocated, or all of it |
 //! | `runs/<id>/output/` | keeper's capture | segments are byte-exact; the index may miss its tail |
+//! | `startup-marker.json`, `recovery-report.json` | supervisor, while and after it starts | the old one or the new one |
+//! | `startup-log.jsonl` | supervisor, when it has started | the old one or the new one |
 //! | `jobs/<name>/current` | keeper | the link to the old run or to the new one |
 //! | `quarantine/` | whoever met a file it could not read | the file in one place or the other |
 //!
@@ -19,6 +21,7 @@ pub mod layout;
 pub mod output;
 pub mod quarantine;
 pub mod records;
+pub mod startup;
 
 pub use exit::{ExitSlot, read_exit};
 pub use layout::{RunDir, RunRuntime, RuntimeDir, StateDir};

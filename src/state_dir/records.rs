@@ -150,6 +150,14 @@ impl RunDir {
         read_new_json(&self.sentinel())
     }
 
+    /// When somebody last saw the run alive, wall clock in microseconds.
+    #[must_use]
+    pub fn last_seen_us(&self) -> Option<i64> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = self.sentinel().metadata().ok()?;
+        Some(meta.mtime().checked_mul(1_000_000)? + meta.mtime_nsec() / 1000)
+    }
+
     /// Notes that the run lives now.
     pub fn beat(&self) -> io::Result<()> {
         crate::sys::disk::touch(&self.sentinel())

@@ -13,6 +13,7 @@ use crate::core::ids::JobName;
 use crate::core::input::Input;
 use crate::core::outcome::Asked;
 use crate::core::reload::ReloadPlan;
+use crate::core::report::RunsReport;
 use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
 use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, StdinReply};
 use crate::wire::init::HOLD_CONFIG;
@@ -24,6 +25,7 @@ pub(super) enum Reply {
     Act(Answer<ActReply>, Result<ActReply, AskError>),
     Run(Answer<RunReply>, Result<RunReply, AskError>),
     Reload(Answer<ReloadReply>, Result<ReloadReply, AskError>),
+    Recover(Answer<RunsReport>, Result<RunsReport, AskError>),
     Shutdown(Answer<()>),
     Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
 }
@@ -35,6 +37,7 @@ impl Reply {
             Self::Act(to, answer) => drop(to.send(answer)),
             Self::Run(to, answer) => drop(to.send(answer)),
             Self::Reload(to, answer) => drop(to.send(answer)),
+            Self::Recover(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Ok(()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
         }
@@ -47,13 +50,14 @@ impl Reply {
             Self::Act(to, _) => drop(to.send(Err(error()))),
             Self::Run(to, _) => drop(to.send(Err(error()))),
             Self::Reload(to, _) => drop(to.send(Err(error()))),
+            Self::Recover(to, _) => drop(to.send(Err(error()))),
             Self::Shutdown(to) => drop(to.send(Err(error()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
         }
     }
 }
 
-fn operator(peer: Peer, verb: &str) -> Asked {
+pub(super) fn operator(peer: Peer, verb: &str) -> Asked {
     Asked::Operator { uid: peer.uid, verb: verb.to_owned() }
 }
 
@@ -97,6 +101,8 @@ impl Supervisor {
                 let answer = self.refused_now().unwrap_or_else(|| self.reload(plan, by, turn));
                 turn.replies.push(Reply::Reload(reply, answer));
             }
+            Ask::Recover { dry_run, peer, reply } => self.recover(dry_run, peer, reply),
+            Ask::LeaveRecovery { peer, reply } => self.leave_recovery(peer, reply, turn),
             Ask::Shutdown { keep_jobs, peer, reply } => self.shutdown(keep_jobs, peer, reply, turn),
         }
     }
@@ -118,8 +124,12 @@ impl Supervisor {
         for job in jobs {
             let scope = scope.unwrap_or(KillScope::Process);
             let input = Input::Signal { job: job.clone(), signal, scope, by: by.clone() };
-            // Allowed also while nothing can be recorded: it needs no promise.
+            let entries = turn.entries.len();
             all.jobs.extend(act_reply(self.decide(&input, turn)).jobs);
+            // Allowed also while nothing can be recorded: it needs no promise.
+            if self.read_only.is_some() {
+                turn.entries.truncate(entries);
+            }
         }
         turn.replies.push(Reply::Act(reply, Ok(all)));
     }
@@ -257,7 +267,7 @@ impl Supervisor {
         self.state.shutdown_timeout = config.supervisor.shutdown_timeout;
         self.state.keep_runs = super::start::keep_runs(&config);
         self.log.keep_runs(self.state.keep_runs);
-        self.degraded.remove("config");
+        self.degraded.remove("configuration");
         self.config_changed = false;
         self.config = config;
     }

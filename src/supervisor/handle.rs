@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::ids::{JobName, RunId};
+use crate::core::report::{RunsReport, StartReport};
 use crate::core::spec::KillScope;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, StdinReply,
@@ -15,6 +16,9 @@ use crate::wire::control::{
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
 pub const ASKS_MAX: usize = 1024;
+
+/// Phases of the start that may wait to be skipped.
+pub const SKIPS_MAX: usize = 16;
 
 /// What readers see: built by the main loop after each turn, never changed afterwards.
 #[derive(Debug, Clone)]
@@ -29,6 +33,8 @@ pub struct View {
     pub seq: u64,
     /// Whether the first survey is done and every wanted job has been asked for.
     pub ready: bool,
+    /// Whether the event log has been read: before that, nobody knows which jobs there are.
+    pub known: bool,
 }
 
 /// Who asks: the peer of the connection.
@@ -149,6 +155,22 @@ pub enum Ask {
         /// Answer.
         reply: Answer<ReloadReply>,
     },
+    /// Look again at what there is, and do what follows from it, or only say it.
+    Recover {
+        /// Only say it.
+        dry_run: bool,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<RunsReport>,
+    },
+    /// End recovery mode.
+    LeaveRecovery {
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
     /// End the instance. Answered when the shutdown has begun.
     Shutdown {
         /// Leave the jobs running.
@@ -160,11 +182,26 @@ pub enum Ask {
     },
 }
 
+/// A phase of the start is to be left out. Apart from other asks, because it is heard from the beginning.
+#[derive(Debug)]
+pub struct Skip {
+    /// Its name.
+    pub phase: String,
+    /// Who.
+    pub peer: Peer,
+    /// Answer.
+    pub reply: Answer<()>,
+}
+
 /// The control socket's end.
 #[derive(Debug, Clone)]
 pub struct Handle {
     /// Asks for the main loop.
     pub asks: mpsc::Sender<Ask>,
+    /// Phases to be left out.
+    pub skips: mpsc::Sender<Skip>,
+    /// How far the start is, and what came of it.
+    pub start: watch::Receiver<Arc<StartReport>>,
     /// The latest view.
     pub view: watch::Receiver<Arc<View>>,
     /// State directory: runs, output and the event log are read from there.

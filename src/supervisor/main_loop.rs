@@ -16,17 +16,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::event_log::EventLog;
-use super::handle::{Ask, View};
+use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::{News, Requests};
+use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
+use super::startup::Startup;
+use super::strays::Strays;
 use crate::config::Config;
 use crate::core::effect::Effect;
 use crate::core::identity::Epoch;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::Input;
 use crate::core::outcome::{Asked, Outcome};
+use crate::core::pace::Pace;
 use crate::core::state::State;
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
@@ -44,6 +48,8 @@ pub(super) enum Happening {
     Init(FromInit),
     Ask(Ask),
     StopCommandEnded { run: RunId, ok: bool },
+    Skip(Skip),
+    Strays(Result<Strays, String>),
     Deadline,
 }
 
@@ -53,6 +59,8 @@ pub(super) struct Sources {
     pub(super) init: mpsc::Receiver<FromInit>,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
+    pub(super) skips: mpsc::Receiver<Skip>,
+    pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
 }
 
 /// The supervisor.
@@ -62,6 +70,9 @@ pub(super) struct Supervisor {
     pub(super) read_only: Option<ReadOnly>,
     pub(super) generation: Generation,
     pub(super) recovery: bool,
+    pub(super) startup: Startup,
+    /// Whether the turn settles a survey.
+    pub(super) settling: bool,
     /// When the instance began, boot clock.
     pub(super) born_us: u64,
     pub(super) epoch: Epoch,
@@ -83,13 +94,18 @@ pub(super) struct Supervisor {
     pub(super) degraded: BTreeMap<&'static str, String>,
     /// What was missing from the event log when it was read.
     pub(super) lost: Vec<(u64, u64)>,
+    /// Jobs that somebody has to look at, and why.
+    pub(super) needs_a_look: BTreeMap<JobName, String>,
     /// Runs whose output the disk refuses, in words.
     pub(super) stalled: BTreeMap<RunId, String>,
     /// Runs that could not even be asked for, and how they count.
     pub(super) refused: Vec<(RunId, Outcome)>,
+    /// Starts made by recovery that wait for their turn.
+    pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
+    pub(super) tell_strays: mpsc::Sender<Result<Strays, String>>,
     pub(super) ready_said: bool,
     pub(super) seq: u64,
     /// Set when the instance is over for us.
@@ -148,6 +164,8 @@ impl Sources {
             Some(news) = self.keeper.recv() => Some(Happening::Keeper(news)),
             Some(said) = self.init.recv() => Some(Happening::Init(said)),
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
+            Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
+            Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -173,13 +191,14 @@ impl Supervisor {
     /// Runs until the instance is over, or another supervisor has our place. The exit code.
     pub(super) async fn run(mut self, mut sources: Sources) -> u8 {
         let mut first = Some(self.begin());
+        self.startup.begin("keeper");
         loop {
             let mut turn = match first.take() {
                 Some(turn) => turn,
                 None if !self.refused.is_empty() => self.turn_of_refusals(),
                 None => {
                     let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
-                    let Some(happening) = sources.next(self.state.next_deadline(), retry).await else {
+                    let Some(happening) = sources.next(self.next_deadline(), retry).await else {
                         return 0;
                     };
                     let mut turn = Turn::default();
@@ -195,6 +214,7 @@ impl Supervisor {
             self.tick_if_due(&mut turn);
             self.complete(turn).await;
             if let Some(code) = self.exit {
+                self.startup.called_off();
                 self.farewell(&mut sources.keeper).await;
                 if self.read_only.is_none() {
                     self.log.finish().await;
@@ -210,7 +230,7 @@ impl Supervisor {
         self.decide(&self.started(), &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
         self.state.keep_runs = super::start::keep_runs(&self.config);
-        if !self.degraded.contains_key("config") {
+        if !self.degraded.contains_key("configuration") {
             let specs = self.config.jobs.clone();
             self.decide(&Input::Configured { specs, by: Asked::Nobody }, &mut turn);
         }
@@ -225,6 +245,16 @@ impl Supervisor {
             epoch: self.epoch.clone(),
             recovery: self.recovery,
             born_us: self.born_us,
+        }
+    }
+
+    /// When something is due: in the core, or the turn of a start.
+    fn next_deadline(&self) -> Option<Stamp> {
+        let turn = self.pace.next_at(clock::boot_us()).filter(|_| self.state.is_settled());
+        let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        match (self.state.next_deadline(), turn) {
+            (Some(a), Some(b)) => Some(if b.boot_us < a.boot_us { b } else { a }),
+            (a, b) => a.or(b),
         }
     }
 
@@ -246,6 +276,7 @@ impl Supervisor {
         if let Some(specs) = &decision.specs {
             self.dirty.extend(specs.iter().map(|spec| spec.name.clone()));
         }
+        self.call_off_starts(&decision);
         turn.effects.append(&mut decision.effects);
         if !decision.events.is_empty() {
             let events = decision.events.clone();
@@ -280,13 +311,22 @@ impl Supervisor {
             for reply in replies {
                 reply.fail(&why);
             }
+            self.startup.hold("settle", &why);
             self.become_read_only(why);
         } else {
+            let settled = std::mem::take(&mut self.settling);
+            if settled {
+                self.startup.done("settle");
+            }
             for effect in effects {
                 self.perform(effect);
             }
             for reply in replies {
                 reply.send();
+            }
+            if settled && self.startup.is_pending("resume") {
+                self.startup.begin("resume");
+                self.look_for_strays();
             }
         }
         if changed || !self.dirty.is_empty() {
@@ -295,6 +335,7 @@ impl Supervisor {
             }
             self.publish();
         }
+        self.make_starts();
         self.say_ready();
     }
 
@@ -306,6 +347,8 @@ impl Supervisor {
             Happening::StopCommandEnded { run, ok } => {
                 self.observe(&Input::StopCommandEnded { run, ok }, turn);
             }
+            Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
+            Happening::Strays(found) => self.strays_found(found),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }
@@ -339,6 +382,7 @@ impl Supervisor {
             self.ready_said = true;
             self.init.send(&crate::wire::init::Message::new(crate::wire::init::Kind::Ready), None);
             tracing::info!(generation = self.generation.0, "ready");
+            self.startup.pass("ready");
         }
     }
 }

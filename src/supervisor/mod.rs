@@ -7,6 +7,7 @@
 
 mod accepted;
 mod asks;
+mod early;
 mod event_log;
 pub mod handle;
 mod init_link;
@@ -14,11 +15,16 @@ mod keeper_link;
 mod launching;
 mod log;
 mod main_loop;
+pub mod offline;
+mod pace;
 mod perform;
 mod prune;
 mod read_only;
+mod recover;
 mod start;
+mod startup;
 mod stop_command;
+mod strays;
 mod survey;
 mod view;
 

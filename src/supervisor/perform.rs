@@ -8,7 +8,8 @@ use super::asks::Reply;
 use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
-use super::survey::{Open, survey};
+use super::pace::Waiting;
+use super::survey::survey;
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
@@ -32,6 +33,8 @@ pub(super) enum Pending {
     Stdin(super::handle::Answer<StdinReply>),
     /// An inventory for a new survey.
     Survey,
+    /// A recovery that somebody asked for.
+    Recover(Box<super::recover::Asked>),
     /// Our farewell.
     Goodbye,
     /// Nothing that anybody waits for.
@@ -42,8 +45,13 @@ impl Supervisor {
     pub(super) fn request(&mut self, request: Request, pending: Pending) {
         let Some(keeper) = &self.keeper else {
             // The survey that follows settles whatever this was about.
-            if let Pending::Stdin(reply) = pending {
-                let _ = reply.send(Err(AskError::Conflict("the keeper is not there, try again".to_owned())));
+            match pending {
+                Pending::Stdin(reply) => {
+                    let why = "the keeper is not there, try again".to_owned();
+                    let _ = reply.send(Err(AskError::Conflict(why)));
+                }
+                Pending::Recover(asked) => asked.cut_off(),
+                Pending::Launch(_) | Pending::Survey | Pending::Goodbye | Pending::Nothing => {}
             }
             return;
         };
@@ -56,7 +64,11 @@ impl Supervisor {
 
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Launch { run, attempt, spec } => self.launch(run, attempt, &spec),
+            Effect::Launch { run, attempt, spec } => {
+                if let Some(Waiting { attempt, spec }) = self.pace.wait(run, Waiting { attempt, spec }) {
+                    self.launch(run, attempt, &spec);
+                }
+            }
             Effect::Signal { run, signal, scope, cont, asked } => {
                 self.request(Request::Signal { run, signal, scope, cont, asked }, Pending::Nothing);
             }
@@ -69,12 +81,13 @@ impl Supervisor {
         }
     }
 
-    fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
+    pub(super) fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
         match launching::launch(run, attempt, spec, &self.socket) {
             Ok(launch) => self.request(Request::Launch(Box::new(launch)), Pending::Launch(run)),
             Err(cannot) => {
                 tracing::error!(job = %spec.name, step = cannot.step, errno = cannot.errno, "cannot be started");
                 let outcome = Outcome::NotStarted { step: cannot.step, errno: cannot.errno };
+                self.pace.answered(run);
                 self.refused.push((run, outcome));
             }
         }
@@ -98,6 +111,7 @@ impl Supervisor {
                 // Without an init it is the keeper of one that is dead, about to be replaced; whether ours
                 // lives, our own socket tells.
                 tracing::debug!(pid, init, runs = runs.len(), "the keeper is there");
+                self.startup.done("keeper");
                 self.keeper = Some(requests);
                 self.keeper_pid = Some(pid);
                 self.survey(runs, turn);
@@ -108,9 +122,13 @@ impl Supervisor {
                 self.keeper = None;
                 self.keeper_pid = None;
                 for (_, pending) in std::mem::take(&mut self.pending) {
-                    if let Pending::Stdin(reply) = pending {
-                        let why = "the keeper is gone; how much was written is not known".to_owned();
-                        let _ = reply.send(Err(AskError::Internal(why)));
+                    match pending {
+                        Pending::Stdin(reply) => {
+                            let why = "the keeper is gone; how much was written is not known".to_owned();
+                            let _ = reply.send(Err(AskError::Internal(why)));
+                        }
+                        Pending::Recover(asked) => asked.cut_off(),
+                        Pending::Launch(_) | Pending::Survey | Pending::Goodbye | Pending::Nothing => {}
                     }
                 }
                 self.observe(&Input::KeeperLost, turn);
@@ -134,17 +152,22 @@ impl Supervisor {
         if self.read_only.is_some() {
             return;
         }
-        let open: Vec<Open> = self
-            .state
-            .live_runs()
-            .map(|(run, job)| Open {
-                run,
-                job: job.clone(),
-                this_epoch: !self.state.is_of_earlier_epoch(run),
-            })
-            .collect();
-        let facts = survey(&self.state_dir, &self.epoch, open, inventory);
-        self.decide(&Input::Surveyed(facts), turn);
+        // A start that still waits is found not to have happened.
+        self.pace.clear();
+        self.startup.begin("survey");
+        let facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        self.startup.done("survey");
+        self.startup.begin("settle");
+        let runs = self.settle(facts, turn);
+        self.settling = true;
+        if self.startup.is_pending("settle") {
+            self.startup.found(runs);
+        }
+    }
+
+    /// Whether a run was asked for since the boot (or container start) we live in.
+    pub(super) fn in_this_epoch(&self, run: RunId) -> bool {
+        !self.state.is_of_earlier_epoch(run)
     }
 
     fn notice(&mut self, notice: Notice, turn: &mut Turn) {
@@ -189,6 +212,10 @@ impl Supervisor {
                     self.survey(runs, turn);
                 }
             }
+            Pending::Recover(asked) => match result {
+                Ok(Answer::Inventory { runs }) => self.recover_answered(*asked, runs, turn),
+                _ => asked.cut_off(),
+            },
             Pending::Goodbye | Pending::Nothing => {}
         }
     }
@@ -208,6 +235,7 @@ impl Supervisor {
     }
 
     fn launch_answered(&mut self, run: RunId, result: Result<Answer, Refusal>, turn: &mut Turn) {
+        self.pace.answered(run);
         let outcome = match result {
             Ok(Answer::Launched { identity, at }) => {
                 self.observe(&Input::Launched { run, identity, at }, turn);

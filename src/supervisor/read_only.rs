@@ -39,7 +39,7 @@ impl Supervisor {
     pub(super) fn become_read_only(&mut self, why: String) {
         let delay_us = self.read_only.as_ref().map_or(FIRST_US, |old| (old.delay_us * 2).min(LONGEST_US));
         tracing::error!(%why, "the event log cannot be written: nothing is started or changed until it can");
-        self.degraded.insert("event_log", format!("the event log cannot be written: {why}"));
+        self.degraded.insert("journal", format!("the event log cannot be written: {why}"));
         self.read_only = Some(ReadOnly { why, delay_us, retry_at_us: clock::boot_us() + delay_us });
         self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
     }
@@ -55,7 +55,7 @@ impl Supervisor {
             Ok((state, seq)) => {
                 tracing::info!("the event log can be written again");
                 self.read_only = None;
-                self.degraded.remove("event_log");
+                self.degraded.remove("journal");
                 self.state = state;
                 self.seq = seq;
                 self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;

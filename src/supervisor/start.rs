@@ -1,28 +1,29 @@
-//! How a supervisor begins: its lock, its memory, the control socket, and then the loop.
+//! How a supervisor begins: the phases before the loop (see [`early`]), and then the loop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tracing::level_filters::LevelFilter;
 
+use super::early::{self, Early, Given, Memory};
 use super::event_log::EventLog;
-use super::handle::{ASKS_MAX, Handle};
+use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
 use super::init_link::InitLink;
 use super::main_loop::{Sources, Supervisor, now};
+use super::startup::Startup;
 use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::identity::Epoch;
 use crate::core::ids::Generation;
+use crate::core::pace::Pace;
 use crate::core::state::State;
-use crate::journal::{self, Journal, Kind, Report};
 use crate::state_dir::layout::{RuntimeDir, StateDir};
-use crate::sys::{flock, identity, pidfd};
-use crate::wire::init::{HOLD_CONFIG, HOLD_LISTENER};
+use crate::sys::identity;
+use crate::wire::control::{Instance, InstanceState, Role, Roles};
+use crate::wire::init::HOLD_CONFIG;
 
 /// How a supervisor is started.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Watch and adopt, start nothing by itself.
     pub recovery: bool,
+    /// Supervisor deaths within a minute that lead to recovery mode; 0: nothing does.
+    pub recovery_after: usize,
     /// When the instance began, boot clock in microseconds.
     pub born_us: u64,
 }
@@ -52,7 +55,7 @@ pub fn run(options: &Options) -> u8 {
     crate::sys::exec::close_on_exec_from(3);
     crate::sys::exec::raise_descriptor_limit();
     let accepted = accepted_config(options, held_config);
-    let level = accepted.as_ref().map_or(LogLevel::Info, |accepted| accepted.config.supervisor.log_level);
+    let level = accepted.config.supervisor.log_level;
     let _guard = super::log::init(level_filter(level));
     match begin(options, init, accepted, held_listener) {
         Ok(code) => code,
@@ -74,21 +77,21 @@ struct Accepted {
 
 /// What our predecessor had accepted, else what the file says now. A file that cannot be used leaves the
 /// jobs that are known with the settings nobody knows: they are watched and can be stopped.
-fn accepted_config(options: &Options, held: Option<OwnedFd>) -> Option<Accepted> {
+fn accepted_config(options: &Options, held: Option<OwnedFd>) -> Accepted {
     if let Some(config) = held.and_then(|fd| super::accepted::recall(fd).ok()) {
-        return Some(Accepted { config, problem: None, inherited: true });
+        return Accepted { config, problem: None, inherited: true };
     }
     let Some(path) = &options.config else {
-        return Some(Accepted { config: config::empty(), problem: None, inherited: false });
+        return Accepted { config: config::empty(), problem: None, inherited: false };
     };
-    Some(match config::load(path, &super::asks::loader_environment()) {
+    match config::load(path, &super::asks::loader_environment()) {
         Ok(config) => Accepted { config, problem: None, inherited: false },
         Err(errors) => Accepted {
             config: config::empty(),
             problem: Some(format!("the configuration cannot be used: {errors}")),
             inherited: false,
         },
-    })
+    }
 }
 
 const fn level_filter(level: LogLevel) -> LevelFilter {
@@ -104,150 +107,98 @@ const fn level_filter(level: LogLevel) -> LevelFilter {
 fn begin(
     options: &Options,
     init: InitLink,
-    accepted: Option<Accepted>,
+    accepted: Accepted,
     listener: Option<OwnedFd>,
 ) -> Result<u8, String> {
-    let state_dir = StateDir(options.state_dir.clone());
-    let _lock = take_lock(&state_dir).map_err(|e| format!("the supervisor's lock: {e}"))?;
-    let accepted = accepted.ok_or("no configuration")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(16)
         .thread_stack_size(256 * 1024)
         .build()
         .map_err(|e| format!("the runtime: {e}"))?;
-    let code = runtime.block_on(async {
-        let listener = control_socket(options, &accepted.config, &init, listener)?;
-        let (supervisor, sources, handle) = assemble(options, state_dir, init, accepted)?;
-        let (end, ending) = watch::channel(false);
-
-        let server = tokio::spawn(control::serve(listener, handle, ending));
-        let code = supervisor.run(sources).await;
-        let _ = end.send(true);
-        let _ = server.await;
-        Ok(code)
-    });
+    let code = runtime.block_on(supervise(options, init, accepted, listener));
     // A stop command may still run on a blocking thread; nobody waits for it.
     runtime.shutdown_background();
     code
 }
 
-/// There is one supervisor. One whose init is gone may still hold the lock: our init holds the lock of
-/// the instance, so that one is a thing of the past. Killing a supervisor loses nothing.
-fn take_lock(state_dir: &StateDir) -> io::Result<flock::Lock> {
-    let (mut lock, mut holder) = match flock::open(&state_dir.supervisor_lock())? {
-        flock::Tried::Held(lock) => return Ok(lock),
-        flock::Tried::Busy(lock, holder) => (lock, holder),
-    };
-    for _ in 0..100 {
-        if holder.pid == 0 {
-            return Err(io::Error::other("it is held in another pid namespace"));
-        }
-        let process = pidfd::open(holder.pid);
-        // Still held by the same number after the descriptor was opened: it is the holder's.
-        (lock, holder) = match flock::retry(lock)? {
-            flock::Tried::Held(lock) => return Ok(lock),
-            flock::Tried::Busy(lock, now) => {
-                if now == holder
-                    && let Ok(process) = process
-                {
-                    let _ = pidfd::signal(&process, libc::SIGKILL);
-                    let _ = pidfd::wait_ended(&process, 2000);
-                }
-                (lock, now)
-            }
-        };
-    }
-    Err(io::Error::other(format!("process {} keeps it", holder.pid)))
-}
-
-/// The socket that our predecessor listened on, with whoever waits there, or a new one.
-fn control_socket(
+async fn supervise(
     options: &Options,
-    config: &Config,
-    init: &InitLink,
+    init: InitLink,
+    accepted: Accepted,
     held: Option<OwnedFd>,
-) -> Result<tokio::net::UnixListener, String> {
-    let listener = match held {
-        Some(fd) if options.socket.exists() => UnixListener::from(fd),
-        _ => {
-            let group = config.supervisor.socket_group.as_deref().map(super::launching::group_id);
-            let group = group.transpose()?;
-            control::bind(&options.socket, config.supervisor.socket_mode, group)
-                .map_err(|e| format!("the control socket {}: {e}", options.socket.display()))?
+) -> Result<u8, String> {
+    let state_dir = StateDir(options.state_dir.clone());
+    let (mut startup, watch_start) =
+        Startup::new(state_dir, options.recovery).map_err(|e| format!("the phases of the start: {e}"))?;
+    let (send_asks, asks) = mpsc::channel(ASKS_MAX);
+    let (send_skips, mut skips) = mpsc::channel(SKIPS_MAX);
+    let (view, watch_view) = watch::channel(Arc::new(Supervisor::first_view(first_instance(options, &init))));
+    let handle = Handle {
+        asks: send_asks,
+        skips: send_skips,
+        view: watch_view,
+        start: watch_start,
+        state_dir: options.state_dir.clone(),
+    };
+    let (end, ending) = watch::channel(false);
+    let mut server = None;
+    let serve = |listener| server = Some(tokio::spawn(control::serve(listener, handle, ending)));
+    let Accepted { config, problem, .. } = &accepted;
+    let given = Given { options, config, problem: problem.as_deref(), init: &init, held };
+    let Early { lock: _lock, memory } = match early::run(&mut startup, given, &mut skips, serve).await {
+        Ok(early) => early,
+        Err(why) => {
+            startup.give_up();
+            return Err(why);
         }
     };
-    let failed = |e: io::Error| format!("the control socket: {e}");
-    listener.set_nonblocking(true).map_err(failed)?;
-    let copy: OwnedFd = listener.try_clone().map_err(failed)?.into();
-    init.hold(HOLD_LISTENER, &copy);
-    tokio::net::UnixListener::from_std(listener).map_err(failed)
+    let channels = Channels { view, asks, skips };
+    let (supervisor, sources) = assemble(options, init, accepted, (memory, startup), channels)?;
+    let code = supervisor.run(sources).await;
+    let _ = end.send(true);
+    if let Some(server) = server {
+        let _ = server.await;
+    }
+    Ok(code)
 }
 
-/// Remembers everything that is in the event log, says what is wrong with it, and begins to write.
-fn replay(state_dir: &StateDir, config: &Config) -> Result<(Journal, State, Report), String> {
-    let failed = |e: &dyn std::error::Error| format!("the event log: {e}");
-    let mut state = State::new();
-    state.keep_runs = keep_runs(config);
-    let recovered = journal::recover(&state_dir.0, state, &mut |_, _| {}).map_err(|e| failed(&e))?;
-    state_dir.upgrade_format().map_err(|e| failed(&e))?;
-    let generation = Generation(recovered.state.instance.generation.0 + 1);
-    let (journal, state, report) = recovered.open(now(), generation);
-    for damage in &report.damage {
-        let (file, copy) = (damage.file.display(), damage.copy.as_deref().unwrap_or(Path::new("nowhere")));
-        let (offset, copy, why) = (damage.offset, copy.display(), &damage.why);
-        match damage.kind {
-            Kind::Torn => tracing::info!(%file, offset, %copy, "the event log has an unfinished end: {why}"),
-            _ => tracing::warn!(%file, offset, %copy, "the event log is damaged here: {why}"),
-        }
-    }
-    for (first, last) in &report.lost {
-        tracing::error!(first, last, "these entries of the event log are missing");
-    }
-    if let Some(why) = journal.poisoned() {
-        tracing::error!("the event log cannot be written: {why}");
-    }
-    Ok((journal, state, report))
+/// The ways to and from the control socket.
+struct Channels {
+    view: watch::Sender<Arc<View>>,
+    asks: mpsc::Receiver<Ask>,
+    skips: mpsc::Receiver<Skip>,
 }
 
 fn assemble(
     options: &Options,
-    state_dir: StateDir,
     init: InitLink,
     accepted: Accepted,
-) -> Result<(Supervisor, Sources, Handle), String> {
+    (memory, mut startup): (Memory, Startup),
+    channels: Channels,
+) -> Result<(Supervisor, Sources), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
-    let (journal, mut state, report) = replay(&state_dir, &accepted.config)?;
+    let Memory { journal, mut state, lost, .. } = memory;
     let (seq, generation) = (journal.last_seq(), Generation(state.instance.generation.0 + 1));
+    startup.generation(generation.0);
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
     let Accepted { config, problem, inherited } = accepted;
-    if inherited {
-        let specs: Vec<_> = config.jobs.iter().cloned().map(Arc::new).collect();
-        state.set_specs(&specs);
-    } else if problem.is_none()
-        && let Ok(fd) = super::accepted::store(&config)
-    {
-        init.hold(HOLD_CONFIG, &fd);
-    }
-    let mut degraded = BTreeMap::new();
-    if let Some(problem) = problem {
-        tracing::error!("{problem}");
-        degraded.insert("config", problem);
-    }
+    let degraded = put_in_force(&init, &mut state, &config, problem, inherited);
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
-    let (send_asks, asks) = mpsc::channel(ASKS_MAX);
+    let (tell_strays, strays) = mpsc::channel(1);
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
-    let (view, watch_view) = watch::channel(Arc::new(Supervisor::first_view(unknown_instance())));
     let dirty: BTreeSet<_> = state.jobs().map(|(name, _)| name.clone()).collect();
+    let recovery = startup.recovery_mode().is_some();
     let mut supervisor = Supervisor {
         state,
         log,
         read_only: None,
         generation,
-        // Nobody knows what was running: everything is watched and nothing is started.
-        recovery: options.recovery || report.unreadable,
+        recovery,
+        startup,
+        settling: false,
         born_us: options.born_us,
         epoch,
         init,
@@ -258,17 +209,20 @@ fn assemble(
         config,
         config_path: options.config.clone(),
         config_changed: false,
-        state_dir,
+        state_dir: StateDir(options.state_dir.clone()),
         socket: options.socket.clone(),
         since: now(),
-        view,
+        view: channels.view,
         dirty,
         degraded,
-        lost: report.lost,
+        lost,
+        needs_a_look: BTreeMap::new(),
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        pace: Pace::new(0),
         known_runs: BTreeMap::new(),
         tell_stop_command,
+        tell_strays,
         ready_said: false,
         seq,
         exit: None,
@@ -277,8 +231,32 @@ fn assemble(
         supervisor.look_at_config();
     }
     supervisor.publish();
-    let handle = Handle { asks: send_asks, view: watch_view, state_dir: options.state_dir.clone() };
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands }, handle))
+    let Channels { asks, skips, .. } = channels;
+    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays }))
+}
+
+/// The configuration to go on with is kept for our successor, and what is wrong with it is said.
+fn put_in_force(
+    init: &InitLink,
+    state: &mut State,
+    config: &Config,
+    problem: Option<String>,
+    inherited: bool,
+) -> BTreeMap<&'static str, String> {
+    if inherited {
+        let specs: Vec<_> = config.jobs.iter().cloned().map(Arc::new).collect();
+        state.set_specs(&specs);
+    } else if problem.is_none()
+        && let Ok(fd) = super::accepted::store(config)
+    {
+        init.hold(HOLD_CONFIG, &fd);
+    }
+    let mut degraded = BTreeMap::new();
+    if let Some(problem) = problem {
+        tracing::error!("{problem}");
+        degraded.insert("configuration", problem);
+    }
+    degraded
 }
 
 /// Ended runs to remember for each job.
@@ -286,18 +264,24 @@ pub(super) fn keep_runs(config: &Config) -> usize {
     usize::try_from(config.supervisor.keep_runs).unwrap_or(usize::MAX)
 }
 
-/// What a reader would see before anything is known; replaced before the socket is served.
-fn unknown_instance() -> crate::wire::control::Instance {
-    use crate::wire::control::{Instance, InstanceState, Role, Roles};
+/// What a reader sees before anything is known.
+fn first_instance(options: &Options, init: &InitLink) -> Instance {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
     Instance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: InstanceState::Recovering,
-        roles: Roles { init: Role { pid: None }, keeper: Role { pid: None }, supervisor: Role { pid: None } },
-        since: String::new(),
+        roles: Roles {
+            init: Role { pid: init.pid },
+            keeper: Role { pid: None },
+            supervisor: Role { pid: Some(own) },
+        },
+        since: now().rfc3339(),
         generation: 0,
-        state_dir: String::new(),
-        config: None,
+        state_dir: options.state_dir.display().to_string(),
+        config: options.config.as_ref().map(|path| path.display().to_string()),
         config_changed: false,
         degraded: Vec::new(),
+        degraded_resources: Vec::new(),
+        recovery_mode: None,
     }
 }

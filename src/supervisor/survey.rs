@@ -29,7 +29,15 @@ pub(super) struct Open {
 }
 
 /// The facts about `open` runs and about whatever else the keeper lists.
-pub(super) fn survey(state: &StateDir, epoch: &Epoch, open: Vec<Open>, inventory: Vec<RunStatus>) -> Survey {
+///
+/// `set_aside`: what cannot be read goes to quarantine; otherwise nothing on disk is touched.
+pub(super) fn survey(
+    state: &StateDir,
+    epoch: &Epoch,
+    open: Vec<Open>,
+    inventory: Vec<RunStatus>,
+    set_aside: bool,
+) -> Survey {
     let mut runs: Vec<Surveyed> = Vec::with_capacity(open.len());
     let listed: std::collections::BTreeSet<RunId> = inventory.iter().map(|status| status.run).collect();
     let owners: std::collections::BTreeMap<RunId, &JobName> = open.iter().map(|o| (o.run, &o.job)).collect();
@@ -44,7 +52,7 @@ pub(super) fn survey(state: &StateDir, epoch: &Epoch, open: Vec<Open>, inventory
         runs.push(from_keeper(status, epoch));
     }
     for Open { run, job, this_epoch } in open.into_iter().filter(|open| !listed.contains(&open.run)) {
-        runs.push(Surveyed { run, job: Some(job), fact: from_disk(state, run, this_epoch) });
+        runs.push(from_disk(state, (run, job), this_epoch, set_aside));
     }
     Survey { runs }
 }
@@ -57,28 +65,40 @@ fn from_keeper(status: RunStatus, epoch: &Epoch) -> Surveyed {
         }
         (None, _) => Fact::Lost { why: "the keeper holds it without a proven identity".to_owned() },
     };
-    Surveyed { run: status.run, job: Some(status.job), fact }
+    Surveyed::new(status.run, Some(status.job), fact)
 }
 
-fn from_disk(state: &StateDir, run: RunId, this_epoch: bool) -> Fact {
+/// What the files say of a run that no keeper lists.
+pub(super) fn from_disk(
+    state: &StateDir,
+    (run, job): (RunId, JobName),
+    this_epoch: bool,
+    set_aside: bool,
+) -> Surveyed {
     let dir = state.run(run);
+    let mut damage = None;
     match read_exit(&dir) {
         Ok(Some(record)) if record.run == run => {
-            return Fact::Ended { record: Box::new(record), leftovers: false };
+            let fact = Fact::Ended { record: Box::new(record), leftovers: false };
+            return Surveyed::new(run, Some(job), fact);
         }
-        Err(ReadError::Bad { .. }) => {
-            tracing::warn!(%run, "its exit record cannot be read; set aside");
-            let _ = quarantine::set_aside(state, &dir.exit_json(), "not an exit record");
+        Err(ReadError::Bad { why, .. }) => {
+            damage = Some(format!("its exit record cannot be read: {why}"));
+            if set_aside {
+                tracing::warn!(%run, "its exit record cannot be read; set aside");
+                let _ = quarantine::set_aside(state, &dir.exit_json(), "not an exit record");
+            }
         }
         Ok(_) | Err(_) => {}
     }
     if this_epoch && !dir.0.exists() {
-        return Fact::Cancelled;
+        return Surveyed::new(run, Some(job), Fact::Cancelled);
     }
     let why = if this_epoch {
         "it was started, and neither a process nor a record of its end is there"
     } else {
         "the host or the container was restarted while it ran"
     };
-    Fact::Lost { why: why.to_owned() }
+    let seen_us = dir.last_seen_us();
+    Surveyed { run, job: Some(job), fact: Fact::Lost { why: why.to_owned() }, seen_us, damage }
 }

@@ -6,18 +6,22 @@ use super::handle::View;
 use super::main_loop::{Supervisor, now};
 use crate::core::event::Want;
 use crate::core::ids::JobName;
-use crate::core::job::PastRun;
+use crate::core::job::{PastRun, Phase};
 use crate::core::outcome::{Asked, Outcome};
 use crate::core::time::Stamp;
 use crate::core::view::Shown;
 use crate::wire::control::{
-    Instance, InstanceState, JobStatus, OutcomeView, Role, Roles, RunView, StateWord, WantWord,
+    Instance, InstanceState, JobStatus, Mark, OutcomeView, Role, Roles, RunView, StateWord, WantWord,
 };
 
 impl Supervisor {
     /// Publishes what changed.
     pub(super) fn publish(&mut self) {
-        let changed: Vec<_> = std::mem::take(&mut self.dirty)
+        let dirty = std::mem::take(&mut self.dirty);
+        for name in &dirty {
+            self.look_at_job(name);
+        }
+        let changed: Vec<_> = dirty
             .into_iter()
             .map(|name| {
                 let shown = self.job_status(&name).map(|status| {
@@ -48,6 +52,7 @@ impl Supervisor {
             view.instance = instance;
             view.seq = seq;
             view.ready = ready;
+            view.known = true;
         });
     }
 
@@ -63,6 +68,7 @@ impl Supervisor {
         } else {
             InstanceState::Running
         };
+        let marks = self.marks();
         let own = rustix::process::getpid().as_raw_nonzero().get();
         Instance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -77,7 +83,34 @@ impl Supervisor {
             state_dir: self.state_dir.0.display().to_string(),
             config: self.config_path.as_ref().map(|path| path.display().to_string()),
             config_changed: self.config_changed,
-            degraded: self.degraded.values().chain(self.stalled.values()).cloned().collect(),
+            degraded: marks.iter().map(|mark| mark.why.clone()).collect(),
+            degraded_resources: marks,
+            recovery_mode: self.startup.recovery_mode().filter(|_| self.recovery).map(str::to_owned),
+        }
+    }
+
+    /// What does not do all it should, resource by resource.
+    fn marks(&self) -> Vec<Mark> {
+        let mark = |resource: String, why: &str| Mark { resource, why: why.to_owned() };
+        let own = self.degraded.iter().map(|(resource, why)| mark((*resource).to_owned(), why));
+        let stalled = self.stalled.iter().map(|(run, why)| mark(format!("run:{run}"), why));
+        let start = self.startup.marks().into_iter().map(|(resource, why)| mark(resource, &why));
+        let look = self.needs_a_look.iter().map(|(job, why)| mark(format!("job:{job}"), why));
+        own.chain(stalled).chain(start).chain(look).collect()
+    }
+
+    /// A job that is not started again because nobody knows how its run ended waits for somebody to look.
+    fn look_at_job(&mut self, name: &JobName) {
+        let why = self.state.job(name).and_then(|job| {
+            let lost = job.last_end().is_some_and(|last| matches!(last.outcome, Outcome::Lost { .. }));
+            match &job.phase {
+                Phase::Fatal { why } if lost => Some(format!("{name}: {why}")),
+                _ => None,
+            }
+        });
+        match why {
+            Some(why) => drop(self.needs_a_look.insert(name.clone(), why)),
+            None => drop(self.needs_a_look.remove(name)),
         }
     }
 
@@ -113,6 +146,7 @@ impl Supervisor {
             runs: std::collections::BTreeMap::new(),
             seq: 0,
             ready: false,
+            known: false,
         }
     }
 

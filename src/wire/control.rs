@@ -42,6 +42,35 @@ pub struct Instance {
     pub config_changed: bool,
     /// What does not work, in words; empty when all is well.
     pub degraded: Vec<String>,
+    /// The same by resource: `configuration`, `journal`, `init`, `run:ID`, `job:NAME`, `phase:NAME`. Only
+    /// what is named is affected; everything else works.
+    #[serde(default)]
+    pub degraded_resources: Vec<Mark>,
+    /// Why it is in recovery mode, if it is.
+    #[serde(default)]
+    pub recovery_mode: Option<String>,
+}
+
+/// A resource that does not do all it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Which.
+    pub resource: String,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// `GET /v1/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether the supervisor answers.
+    pub healthy: bool,
+    /// Whether a resource does not do all it should.
+    #[serde(default)]
+    pub degraded: bool,
+    /// Which ones.
+    #[serde(default)]
+    pub resources: Vec<Mark>,
 }
 
 /// What the instance is doing.

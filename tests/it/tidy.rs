@@ -307,7 +307,8 @@ fn the_event_log_has_one_way_to_its_files() {
                 files.iter().filter(|f| !own && code.contains(**f)).map(|f| format!("{}: {f}", source.path)),
             );
         } else if source.path != "src/state_dir/layout.rs" {
-            let names = ["\"journal\")", "\"checkpoints\")", ".journal()", ".checkpoints()", "journal::Fs"];
+            let names =
+                ["join(\"journal\")", "join(\"checkpoints\")", ".journal()", ".checkpoints()", "journal::Fs"];
             wrong
                 .extend(names.iter().filter(|n| code.contains(**n)).map(|n| format!("{}: {n}", source.path)));
         }

@@ -58,6 +58,8 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "output",
     "stdin",
     "on_supervisor_death",
+    "recovery",
+    "recovery_timeout",
 ];
 
 /// Every key of `[defaults]`: those of a job that make sense for many.
@@ -84,6 +86,8 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "output",
     "stdin",
     "on_supervisor_death",
+    "recovery",
+    "recovery_timeout",
 ];
 
 /// Most instances of one job.

@@ -4,7 +4,7 @@ use toml::de::DeValue;
 
 use crate::core::signal;
 use crate::core::spec::{
-    JobSpec, KillScope, Kind, Leftovers, OnSupervisorDeath, Restart, StartLimit, StopAct, StopStep,
+    JobSpec, KillScope, Kind, Leftovers, OnSupervisorDeath, Recovery, Restart, StartLimit, StopAct, StopStep,
 };
 use crate::core::time::Millis;
 
@@ -48,6 +48,10 @@ impl<'a> Reader<'a, '_> {
         spec.kill_scope = get("kill_scope").and_then(|n| n.choice(&scopes)).unwrap_or_default();
         let fates = [("stop", Leftovers::Stop), ("wait", Leftovers::Wait), ("ignore", Leftovers::Ignore)];
         spec.leftovers = get("leftovers").and_then(|n| n.choice(&fates)).unwrap_or_default();
+        let strategies = [("auto", Recovery::Auto), ("fail", Recovery::Fail), ("manual", Recovery::Manual)];
+        spec.recovery = get("recovery").and_then(|n| n.choice(&strategies)).unwrap_or_default();
+        let timeout = get("recovery_timeout").and_then(|n| duration(&n));
+        spec.recovery_timeout = timeout.unwrap_or(spec.recovery_timeout);
         spec.on_supervisor_death =
             get("on_supervisor_death").and_then(|n| on_supervisor_death(&n)).unwrap_or_default();
     }

@@ -4,8 +4,8 @@ use super::*;
 use crate::config::{LogLevel, empty};
 use crate::core::ids::JobName;
 use crate::core::spec::{
-    Backoff, KillScope, Kind, Leftovers, OnLogStall, OnSupervisorDeath, Output, OutputMode, Restart, Rlimit,
-    StartLimit, Stdin, StopAct, StopStep,
+    Backoff, KillScope, Kind, Leftovers, OnLogStall, OnSupervisorDeath, Output, OutputMode, Recovery,
+    Restart, Rlimit, StartLimit, Stdin, StopAct, StopStep,
 };
 use crate::core::time::Millis;
 
@@ -19,6 +19,7 @@ socket_mode = "0660"
 socket_group = "www-data"
 log_level = "debug"
 keep_runs = 5
+recovery_start_rate = 7
 
 [defaults]
 nice = 1
@@ -50,6 +51,8 @@ leftovers = "wait"
 depends_on = ["db"]
 stdin = "keep"
 on_supervisor_death = { kill_after = "30s" }
+recovery = "manual"
+recovery_timeout = "2h"
 rlimits = { nofile = 1024, core = "unlimited", stack = { soft = 8388608, hard = "unlimited" } }
 backoff = { initial = "0s", factor = 1.5, max = "10s", jitter = 0, reset_after = "5m" }
 start_limit = { count = 3, within = "30s" }
@@ -126,10 +129,13 @@ fn every_key_arrives() {
         },
         stdin: Stdin::Keep,
         on_supervisor_death: OnSupervisorDeath::KillAfter(Millis::from_secs(30)),
+        recovery: Recovery::Manual,
+        recovery_timeout: Millis::from_secs(7200),
     };
     assert_eq!(config.jobs[2], wanted);
     let s = &config.supervisor;
     assert_eq!((s.shutdown_timeout, s.socket_mode, s.keep_runs), (Millis::from_secs(120), 0o660, 5));
+    assert_eq!(s.recovery_start_rate, 7);
     assert_eq!((s.socket_group.as_deref(), s.log_level), (Some("www-data"), LogLevel::Debug));
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);

@@ -15,6 +15,7 @@ use super::super::serve::{Limits, serve_with};
 use super::super::{Sources, bind};
 use crate::client::Client;
 use crate::core::ids::{JobName, RunId};
+use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
 use crate::core::spec::Kind;
 use crate::supervisor::handle::{Ask, AskError, Handle, View};
 use crate::wire::control::{
@@ -55,7 +56,7 @@ impl Fake {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        Self::of(Sources { output: open_output, events: read_events }, limits)
+        Self::of(Sources { output: open_output, events: read_events, starts: |_| Ok(Vec::new()) }, limits)
     }
 
     /// With the files that a keeper and a supervisor write.
@@ -73,7 +74,10 @@ impl Fake {
         let (ending, ending_rx) = watch::channel(false);
         let asked = Arc::default();
         tokio::spawn(main_loop(asks_rx, Arc::clone(&asked)));
-        let handle = Handle { asks, view: view_rx, state_dir: dir.path().to_owned() };
+        let (skips, _) = mpsc::channel(1);
+        let (_, start) = watch::channel(Arc::new(start_report()));
+        let state_dir = dir.path().to_owned();
+        let handle = Handle { asks, skips, view: view_rx, start, state_dir };
         let served = tokio::spawn(serve_with(listener, handle.clone(), sources, ending_rx, limits));
         Self { client: Client::new(socket), dir, view, asked, ending, served, handle, sources, limits }
     }
@@ -172,11 +176,32 @@ fn first_view() -> View {
             config: None,
             config_changed: false,
             degraded: Vec::new(),
+            degraded_resources: Vec::new(),
+            recovery_mode: None,
         }),
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
         seq: 0,
         ready: true,
+        known: true,
+    }
+}
+
+fn start_report() -> StartReport {
+    StartReport {
+        v: 1,
+        id: "a".to_owned(),
+        generation: 1,
+        began: "1970-01-01T00:00:00.000Z".to_owned(),
+        ended: Some("1970-01-01T00:00:01.000Z".to_owned()),
+        took_ms: 1000,
+        result: StartResult::Done,
+        recovery_mode: None,
+        aborted_before: 0,
+        phases: Vec::new(),
+        runs: None,
+        damage: Vec::new(),
+        entries: Entries::default(),
     }
 }
 
@@ -250,6 +275,11 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                     AskError::Bad { error: "2 mistakes".to_owned(), details: vec!["a".into(), "b".into()] };
                 drop(reply.send(if plan { Ok(ReloadReply::default()) } else { Err(bad) }));
             }
+            Ask::Recover { dry_run, reply, .. } => {
+                note(format!("recover {dry_run}"));
+                drop(reply.send(Ok(RunsReport::default())));
+            }
+            Ask::LeaveRecovery { reply, .. } => drop(reply.send(act("leave", Vec::new()))),
             Ask::Shutdown { keep_jobs, reply, .. } => {
                 note(format!("shutdown {keep_jobs}"));
                 drop(reply.send(Ok(())));

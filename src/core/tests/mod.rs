@@ -4,6 +4,7 @@
 mod laws;
 mod model;
 mod order;
+mod recoveries;
 mod reloads;
 mod restarts;
 mod stops;
@@ -15,6 +16,9 @@ use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
 use super::input::{Fact, Input, Survey, Surveyed};
 use super::outcome::{Asked, ExitRecord, Outcome, Source};
+use super::reconcile::check::check;
+use super::reconcile::plan::{self, Before, plan};
+use super::report::{Item, RunsReport};
 use super::signal;
 use super::spec::{JobSpec, KillScope, Restart, StopAct, StopStep};
 use super::state::State;
@@ -131,11 +135,37 @@ impl World {
 
     pub(super) fn feed(&mut self, input: Input) -> Decision {
         let decision = decide(&self.state, &input, self.now, &mut self.fresh);
+        let before = Before::of(&self.state);
+        let planned = match &input {
+            Input::Surveyed(survey) => plan(&self.state, survey, self.now),
+            _ => RunsReport::default(),
+        };
         if !decision.events.is_empty() {
             self.log.push((self.now, decision.events.clone()));
         }
         self.state.commit(&decision, self.now);
+        if let Input::Surveyed(survey) = &input {
+            self.check_survey(&before, survey, &decision, &planned);
+        }
         decision
+    }
+
+    /// Whatever was found: what was planned is what was done, the laws of a recovery hold, and there is
+    /// nothing to do about the same survey a second time.
+    fn check_survey(&self, before: &Before, survey: &Survey, decision: &Decision, planned: &RunsReport) {
+        let mut done = plan::told(before, survey, &decision.events);
+        done.iter_mut().for_each(|item| item.next = None);
+        // Only chance makes a difference: when a next try is due.
+        let plain = |items: &[Item]| -> Vec<_> {
+            items.iter().map(|i| (i.job.clone(), i.run, i.class, i.acts.clone())).collect()
+        };
+        assert_eq!(plain(&planned.items), plain(&done));
+        let checked = check(before, survey, &self.state);
+        assert!(checked.violations.is_empty(), "{checked:?} after {survey:?}");
+        let known: Vec<Surveyed> =
+            survey.runs.iter().filter(|found| before.live.contains_key(&found.run)).cloned().collect();
+        let again = plan(&self.state, &Survey { runs: known }, self.now);
+        assert!(again.is_idle(), "{again:#?} again after {survey:?}");
     }
 
     pub(super) fn supervisor(&mut self, epoch_no: u64, recovery: bool) -> Decision {
@@ -182,10 +212,8 @@ impl World {
     }
 
     pub(super) fn surveyed(&mut self, facts: Vec<(u128, &str, Fact)>) -> Decision {
-        let runs = facts
-            .into_iter()
-            .map(|(n, job, fact)| Surveyed { run: run(n), job: Some(name(job)), fact })
-            .collect();
+        let runs =
+            facts.into_iter().map(|(n, job, fact)| Surveyed::new(run(n), Some(name(job)), fact)).collect();
         self.feed(Input::Surveyed(Survey { runs }))
     }
 
@@ -245,7 +273,9 @@ impl World {
 
 /// A decision in short: its events, then its effects.
 pub(super) fn told(decision: &Decision) -> Vec<String> {
-    let events = decision.events.iter().map(event_in_short);
+    // That an operator acted is for the record; what came of it is what a trace is about.
+    let events = decision.events.iter().filter(|event| !matches!(event, Event::Acted { .. }));
+    let events = events.map(event_in_short);
     let effects = decision.effects.iter().map(|effect| format!("> {}", effect_in_short(effect)));
     events.chain(effects).collect()
 }

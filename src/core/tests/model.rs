@@ -266,5 +266,5 @@ fn found(run: RunId, known: &Known) -> Surveyed {
         Truth::Asked | Truth::Cancelled => Fact::Cancelled,
         Truth::Lost => Fact::Lost { why: "no record".to_owned() },
     };
-    Surveyed { run, job: Some(known.job.clone()), fact }
+    Surveyed::new(run, Some(known.job.clone()), fact)
 }

@@ -3,6 +3,12 @@
 //! The survey answers for every run that the memory holds as not ended. Nothing is started before it:
 //! a run that may still live and a second one of the same job must never meet. It comes at every start of
 //! a supervisor and after every loss of the keeper, and settles everything that was pending.
+//!
+//! What it comes to is told as data by [`plan`], before or after it is done; what must hold afterwards is in
+//! [`check`].
+
+pub mod check;
+pub mod plan;
 
 use std::collections::BTreeMap;
 
@@ -11,15 +17,17 @@ use super::effect::Effect;
 use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
 use super::input::{Fact, Survey};
-use super::job::Phase;
+use super::job::{Job, Phase};
 use super::life::{News, tell};
+use super::outcome::{Asked, Outcome};
 use super::restart;
-use super::spec::Kind;
+use super::spec::{JobSpec, Kind, Recovery};
 use super::state::{Life, Link};
 use super::stop;
 
 pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     let (link, life) = (d.instance.link, d.instance.life);
+    d.seen_us = survey.runs.iter().filter_map(|found| Some((found.run, found.seen_us?))).collect();
     d.record(Event::Surveyed);
     // What was disowned is disowned again before anything is started beside it.
     strangers(d, survey);
@@ -34,6 +42,17 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     resume(d);
 }
 
+/// Recovery mode is over: what it has left undone is done. Before the survey that is left to the survey.
+pub(super) fn leave_recovery(d: &mut Draft<'_>, by: &Asked) {
+    if !d.instance.recovery {
+        return;
+    }
+    d.record(Event::RecoveryLeft { by: by.clone() });
+    if d.working() && !d.ending() {
+        revive(d, Life::AfterRecovery);
+    }
+}
+
 /// Runs we hold as not ended.
 fn settle(d: &mut Draft<'_>, survey: &Survey, link: Link) {
     let facts: BTreeMap<RunId, &Fact> = survey.runs.iter().map(|found| (found.run, &found.fact)).collect();
@@ -46,8 +65,21 @@ fn settle(d: &mut Draft<'_>, survey: &Survey, link: Link) {
             None if link == Link::Working => continue,
             None => &lost,
         };
+        // Nothing was lost since, so what is being done about it goes on anyway.
+        if link == Link::Working && d.job(&job).is_some_and(|job| is_known(job, fact)) {
+            continue;
+        }
         tell(d, &job, &News::Found { fact, first: link == Link::Recovering });
     }
+}
+
+/// Whether a job has heard of this before.
+const fn is_known(job: &Job, fact: &Fact) -> bool {
+    matches!(
+        (&job.phase, fact),
+        (Phase::Running { .. } | Phase::Stopping { process: Some(_), .. }, Fact::Alive { .. })
+            | (Phase::Leftovers { .. }, Fact::Alive { .. } | Fact::Ended { leftovers: true, .. })
+    )
 }
 
 /// Runs we do not hold as alive: never adopted on a guess.
@@ -78,7 +110,7 @@ fn strangers(d: &mut Draft<'_>, survey: &Survey) {
 fn revive(d: &mut Draft<'_>, life: Life) {
     for name in d.names() {
         let (Some(job), Some(spec)) = (d.job(&name), d.spec(&name)) else { continue };
-        if job.want == Want::Down {
+        if job.want == Want::Down || stays_down(d, &name, job, &spec) {
             continue;
         }
         let wanted = match (&job.phase, life) {
@@ -92,6 +124,16 @@ fn revive(d: &mut Draft<'_>, life: Life) {
         if wanted {
             tell(d, &name, &News::Start);
         }
+    }
+}
+
+/// Whether a lost run is not to be followed by another by itself: in this life of the instance, or at all.
+fn stays_down(d: &Draft<'_>, name: &JobName, job: &Job, spec: &JobSpec) -> bool {
+    let lost = job.last.as_ref().filter(|last| matches!(last.outcome, Outcome::Lost { .. }));
+    let (Some(last), Phase::Fatal { .. }) = (lost, &job.phase) else { return false };
+    match spec.recovery {
+        Recovery::Auto | Recovery::Fail => d.base.live.get(&last.run) == Some(name),
+        Recovery::Manual => true,
     }
 }
 

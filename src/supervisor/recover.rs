@@ -1,0 +1,125 @@
+//! A recovery that somebody asks for: look again at what there is, say or do what follows from it.
+//!
+//! The same survey and the same decision as at a start. Asking is answered by the keeper in the order of our
+//! requests, so what was asked of it before is in its inventory; runs asked for later are left out.
+
+use std::collections::BTreeSet;
+
+use super::asks::{Reply, operator};
+use super::handle::{Answer, AskError, Peer};
+use super::main_loop::{Supervisor, Turn};
+use super::perform::Pending;
+use super::survey::{Open, survey};
+use crate::core::ids::RunId;
+use crate::core::input::{Input, Survey};
+use crate::core::reconcile::check::check;
+use crate::core::reconcile::plan::{self, Before};
+use crate::core::report::RunsReport;
+use crate::wire::control::{ActReply, ActResult};
+use crate::wire::keeper::{Request, RunStatus};
+
+/// Who asked for what, while the keeper is asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    dry_run: bool,
+    peer: Peer,
+    reply: Answer<RunsReport>,
+    /// The runs that lived then.
+    live: BTreeSet<RunId>,
+}
+
+impl Asked {
+    /// The keeper is gone.
+    pub(super) fn cut_off(self) {
+        let _ = self.reply.send(Err(AskError::Recovering));
+    }
+}
+
+impl Supervisor {
+    pub(super) fn recover(&mut self, dry_run: bool, peer: Peer, reply: Answer<RunsReport>) {
+        if let Some(read_only) = self.read_only.as_ref().filter(|_| !dry_run) {
+            let _ = reply.send(Err(AskError::ReadOnly(read_only.why.clone())));
+            return;
+        }
+        if self.keeper.is_none() || !self.state.is_settled() {
+            let _ = reply.send(Err(AskError::Recovering));
+            return;
+        }
+        // The keeper does not know of a start that still waits for its turn.
+        let live = self.state.live_runs().map(|(run, _)| run).filter(|run| !self.pace.holds(*run)).collect();
+        let asked = Asked { dry_run, peer, reply, live };
+        self.request(Request::Inventory, Pending::Recover(Box::new(asked)));
+    }
+
+    pub(super) fn recover_answered(&mut self, asked: Asked, inventory: Vec<RunStatus>, turn: &mut Turn) {
+        let Asked { dry_run, peer, reply, live } = asked;
+        if self.read_only.is_some() && !dry_run {
+            let _ = reply.send(Err(AskError::Recovering));
+            return;
+        }
+        let open: Vec<Open> = self.open_runs().into_iter().filter(|open| live.contains(&open.run)).collect();
+        let mut facts = survey(&self.state_dir, &self.epoch, open, inventory, !dry_run);
+        // Asked for since, and perhaps not known to the keeper when it answered.
+        facts.runs.retain(|found| live.contains(&found.run) || self.state.job_of(found.run).is_none());
+        if dry_run {
+            let report = plan::plan(&self.state, &facts, super::main_loop::now());
+            let _ = reply.send(Ok(report));
+            return;
+        }
+        let by = operator(peer, "recover");
+        let said = Input::Noted { verb: "recover".to_owned(), job: None, detail: String::new(), by };
+        self.decide(&said, turn);
+        let report = self.settle(facts, turn);
+        turn.replies.push(Reply::Recover(reply, Ok(report)));
+    }
+
+    /// Decides what follows from a survey. What it came to.
+    pub(super) fn settle(&mut self, facts: Survey, turn: &mut Turn) -> RunsReport {
+        let before = Before::of(&self.state);
+        let input = Input::Surveyed(facts);
+        let decision = self.decide(&input, turn);
+        let Input::Surveyed(facts) = input else { return RunsReport::default() };
+        let items = plan::told(&before, &facts, &decision.events);
+        self.pace_starts(&before, &items);
+        let mut runs = RunsReport::of(items);
+        let checked = check(&before, &facts, &self.state);
+        for violation in &checked.violations {
+            tracing::error!("after the recovery: {violation}");
+        }
+        (runs.checks, runs.violations) = (checked.checks, checked.violations);
+        runs
+    }
+
+    /// Every run that is held as not ended.
+    pub(super) fn open_runs(&self) -> Vec<Open> {
+        let open = |(run, job): (RunId, &crate::core::ids::JobName)| Open {
+            run,
+            job: job.clone(),
+            this_epoch: self.in_this_epoch(run),
+        };
+        self.state.live_runs().map(open).collect()
+    }
+
+    /// Ends recovery mode.
+    pub(super) fn leave_recovery(&mut self, peer: Peer, reply: Answer<ActReply>, turn: &mut Turn) {
+        if !self.state.instance.recovery {
+            let why = "the instance is not in recovery mode".to_owned();
+            let _ = reply.send(Err(AskError::Conflict(why)));
+            return;
+        }
+        if let Some(read_only) = &self.read_only {
+            let _ = reply.send(Err(AskError::ReadOnly(read_only.why.clone())));
+            return;
+        }
+        let decision = self.decide(&Input::LeaveRecovery { by: operator(peer, "recover exit") }, turn);
+        self.recovery = false;
+        turn.changed = true;
+        let items = plan::told(&Before::of(&self.state), &Survey::default(), &decision.events);
+        let done = |item: crate::core::report::Item| {
+            let text = item.acts.iter().map(|act| act.as_str()).collect::<Vec<_>>().join(", ");
+            Some(ActResult { name: item.job?, changed: true, text, ok: true })
+        };
+        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect() };
+        turn.replies.push(Reply::Act(reply, Ok(reply_with)));
+    }
+}
