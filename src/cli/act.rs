@@ -49,12 +49,12 @@ async fn start_or_restart(verb: Verb, args: &StartArgs, ctx: &mut Ctx<'_>) -> Re
 }
 
 pub(crate) async fn stop(args: &StopArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    // Those that were down are not told of twice.
+    let before = ctx.client.status(&args.jobs).await?.jobs;
     let told = act(Verb::Stop, &args.jobs, ctx).await?;
     if args.no_wait || told != code::OK {
         return Ok(told);
     }
-    // Those that were down are not told of twice.
-    let before = ctx.client.status(&args.jobs).await?.jobs;
     let jobs = wait(ctx, &args.jobs, args.timeout, watch::has_ended).await?;
     for job in jobs {
         let moved = before.iter().any(|b| b.name == job.name && b.state != job.state);

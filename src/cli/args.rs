@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     Reload(ReloadArgs),
     /// Print what was decided
     Events(EventsArgs),
+    /// Print who did what, and what it changed: operators and recovery
+    Audit(AuditArgs),
     /// Look again at what survived and do what follows, or show what the last start did
     Recover(RecoverArgs),
     /// Wait for jobs; with one job, exit with its code
@@ -248,6 +250,16 @@ pub(crate) struct EventsArgs {
     /// Only what came after this sequence number
     #[arg(long, value_name = "N")]
     pub(crate) since: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only so many, the latest
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    pub(crate) lines: Option<u64>,
+    /// One JSON list
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

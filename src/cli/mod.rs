@@ -5,6 +5,7 @@
 
 mod act;
 mod args;
+mod audit;
 mod check;
 mod completions;
 mod demo_http;
@@ -188,6 +189,7 @@ fn with_instance(
         Verb::Signal(args) => block_on(act::signal(&args, ctx))?,
         Verb::Reload(args) => block_on(reload::reload(&args, ctx))?,
         Verb::Events(args) => block_on(events::events(&args, ctx))?,
+        Verb::Audit(args) => block_on(audit::audit(&args, ctx))?,
         Verb::Recover(args) => block_on(recover::recover(&args, ctx))?,
         Verb::Wait(args) => block_on(wait::wait(&args, ctx))?,
         Verb::Send(args) => block_on(send::send(&args, ctx))?,

@@ -1,16 +1,26 @@
 //! `outlive status`.
 
+use std::time::Duration;
+
 use super::args::StatusArgs;
 use super::error::Fail;
+use super::recover::phase_lines;
 use super::table::{cut, table};
 use super::when::{ago, now_ms, until};
 use super::{Ctx, code};
 use crate::client::Error;
 use crate::wire::control::{Instance, InstanceState, JobStatus, Role, StateWord, Status, WantWord};
 
+/// How long a status waits for a start before it shows how far that is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(crate) async fn status(args: &StatusArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    let status = match ctx.client.status(&args.jobs).await {
+    let client = ctx.client.clone().with_patience(PATIENCE);
+    let status = match client.status(&args.jobs).await {
         Ok(status) => status,
+        Err(Error::Refused { reply, .. }) if reply.code == "recovering" => {
+            return recovering(args, ctx).await;
+        }
         Err(e) => return Err(told(e, ctx)),
     };
     if args.json {
@@ -22,6 +32,19 @@ pub(crate) async fn status(args: &StatusArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
         }
     }
     Ok(verdict(&status.jobs, !args.jobs.is_empty()))
+}
+
+/// Which jobs there are is not known yet: how far the start is, is.
+async fn recovering(args: &StatusArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let start = ctx.client.recovery().await?;
+    if args.json {
+        return Err(Fail::Other("still recovering; `outlive recover report --json` says how far".to_owned()));
+    }
+    ctx.out.line(&format!("recovering for {} ms; which jobs there are is not known yet", start.took_ms))?;
+    for line in phase_lines(&start.phases, ctx.out.width) {
+        ctx.out.line(&line)?;
+    }
+    Ok(code::NOT_RUNNING)
 }
 
 /// `status` has codes of its own for what others call a failed request.

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 
 pub use stream::{Body, EventLines, OutputItem, OutputStream, Piece};
 
+use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
@@ -251,6 +252,12 @@ impl Client {
     /// Ends the instance. Returns when that has begun.
     pub async fn shutdown(&self, request: &ShutdownRequest) -> Result<(), Error> {
         self.post_json::<_, serde_json::Value>("/v1/shutdown", request).await.map(|_| ())
+    }
+
+    /// Who did what, the latest last; at most so many.
+    pub async fn audit(&self, limit: Option<u64>) -> Result<Vec<Deed>, Error> {
+        let query: Vec<_> = limit.into_iter().map(|n| ("limit", n.to_string())).collect();
+        self.get("/v1/audit", &query).await
     }
 
     /// The start of the supervisor, as it goes on or as it went.

@@ -16,7 +16,7 @@
 //! | route | what it does |
 //! |---|---|
 //! | `GET /v1/version` | versions of the build and of this interface |
-//! | `GET /v1/health` | 200 while the supervisor answers |
+//! | `GET /v1/health` | 200 while the supervisor answers, with the resources that do not do all they should |
 //! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
 //! | `GET /v1/status` | the instance and its jobs; `job=SELECTOR` narrows |
 //! | `GET /v1/jobs/NAME` | one job |
@@ -26,6 +26,7 @@
 //! | `GET /v1/jobs/NAME/output` | captured bytes, see below |
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
 //! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
+//! | `GET /v1/audit` | who did what to which job, and what it changed: operators and recovery; `limit=N`, the latest |
 //! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
 //! | `GET /v1/recovery` | the start of this supervisor, while it goes on and afterwards: phases, what was found, what was done |
 //! | `GET /v1/recovery/starts` | the last starts, oldest first, in short |
@@ -43,6 +44,9 @@
 //! request is wrong), 403 (not your socket), 404, 405, 408 and 413 (body too slow, too large), 409 (makes no
 //! sense now), 503 (`recovering`, `busy`, `read_only`, `gone`: try again) or 500. What is not HTTP at all
 //! is answered with a bare 400.
+//!
+//! From its first moment a supervisor answers on health, ready, version and recovery; which jobs there are it
+//! says when it has read the event log, and until then `recovering`.
 //!
 //! **Output.** Without more, the latest run's bytes as they were captured. `run=ID|latest|all`,
 //! `stream=stdout|stderr|all`, `offset=N` (bytes), `tail=N` (lines), `since=` a time or an age such as `10m`,
@@ -66,6 +70,7 @@
 
 mod access;
 mod act;
+mod audit;
 mod base64;
 mod bind;
 mod error;
@@ -106,6 +111,8 @@ pub(crate) struct Sources {
     output: output::OpenOutput,
     /// Reads the event log.
     events: events::ReadEvents,
+    /// Reads who did what.
+    deeds: audit::ReadDeeds,
     /// Reads the log of the last starts.
     starts: recovery::ReadStarts,
 }

@@ -88,6 +88,10 @@ fn describe(path: &str) -> Option<Entry> {
             answer: ("202", "ShutdownRequest"),
             ..entry("End the instance", "ShutdownRequest")
         },
+        "/v1/audit" => Entry {
+            query: &[("limit", "integer", "at most so many, the latest (1000)")],
+            ..entry("Who did what to which job, and what it changed", "DeedList")
+        },
         "/v1/recovery" => entry("The start of this supervisor, and what it found", "StartReport"),
         "/v1/recovery/starts" => entry("The last starts, oldest first, in short", "StartList"),
         "/v1/recovery/plan" => entry("What a recovery would do now; changes nothing", "RunsReport"),
@@ -251,6 +255,11 @@ fn recovery_schemas() -> Value {
     let words = |list: &[&str]| json!({ "type": "string", "enum": list });
     let counts = json!({ "type": "object", "additionalProperties": number });
     json!({
+        "DeedList": list(object(&[
+            ("seq", number.clone()), ("at", text.clone()), ("who", text.clone()), ("what", text.clone()),
+            ("job", some_text.clone()), ("run", some_text.clone()), ("why", text.clone()),
+            ("before", text.clone()), ("after", text.clone()),
+        ])),
         "StartList": list(of("StartReport")),
         "StartReport": object(&[
             ("v", number.clone()), ("id", text.clone()), ("generation", number.clone()), ("began", text.clone()),

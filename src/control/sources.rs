@@ -1,12 +1,15 @@
 //! The files behind the interface: captured output and the event log.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
 use super::Sources;
 use super::events::Expired;
 use super::output::{Chunk, OutputReader, Record, Series, Stream};
+use crate::core::audit::{self, Deed};
 use crate::core::report::StartReport;
+use crate::core::state::State;
 use crate::journal;
 use crate::state_dir::layout::StateDir;
 use crate::state_dir::output as files;
@@ -14,7 +17,8 @@ use crate::wire::control::EventView;
 
 impl Sources {
     /// The files of a state directory.
-    pub(crate) const FILES: Self = Self { output: open_output, events: read_events, starts: read_starts };
+    pub(crate) const FILES: Self =
+        Self { output: open_output, events: read_events, deeds: read_deeds, starts: read_starts };
 }
 
 fn read_events(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<EventView>> {
@@ -26,6 +30,32 @@ fn read_events(state_dir: &Path, since: u64, max: usize) -> io::Result<Vec<Event
 
 fn read_starts(state_dir: &Path) -> io::Result<Vec<StartReport>> {
     StateDir(state_dir.to_owned()).read_startup_log()
+}
+
+/// Entries of the event log that are lived through at a time.
+const BLOCK: usize = 4096;
+
+fn read_deeds(state_dir: &Path, until: u64, max: usize) -> io::Result<VecDeque<Deed>> {
+    let (mut state, mut deeds, mut seq) = (State::new(), VecDeque::new(), 0);
+    while seq < until {
+        let lines = match journal::read_since(state_dir, seq, BLOCK).map_err(io::Error::other)? {
+            journal::Since::Lines(lines) => lines,
+            // What is no longer kept is not lived through: a state from before it is not told.
+            journal::Since::Expired { oldest } => {
+                seq = oldest.saturating_sub(1);
+                continue;
+            }
+        };
+        let Some(last) = lines.last() else { break };
+        seq = last.seq;
+        for line in lines.iter().filter(|line| line.seq <= until) {
+            let (at, generation, events) = (line.entry.at, line.entry.generation, &line.entry.events);
+            let entry = audit::Entry { seq: line.seq, at, generation, events };
+            deeds.extend(audit::live_through(&mut state, &entry));
+        }
+        deeds.drain(..deeds.len().saturating_sub(max));
+    }
+    Ok(deeds)
 }
 
 fn view(line: journal::Line) -> io::Result<EventView> {

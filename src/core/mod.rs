@@ -9,6 +9,7 @@
 //! The log stores events, so a replay is a fold of [`apply`]: what was decided happens again as it was
 //! decided, also under a newer build that would decide otherwise.
 
+pub mod audit;
 pub mod effect;
 pub mod event;
 pub mod graph;

@@ -3,7 +3,8 @@
 //! The first death is answered at once. Each further one doubles a delay that begins at 100 ms and ends
 //! at 10 s. A life in which the role said that it is at work and then lived for a second clears the
 //! account: what ends it is not a failure to start. Five deaths of the supervisor within 60 s, whatever
-//! their cause, start it in recovery mode: it then watches and adopts, but starts nothing by itself.
+//! their cause, start it in recovery mode: it then watches and adopts, but starts nothing by itself. The
+//! supervisor has a rule of its own beside this one, for starts that never came to their end: `core::phases`.
 
 /// The window for recovery mode, in microseconds.
 const WINDOW_US: u64 = 60_000_000;

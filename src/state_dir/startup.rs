@@ -1,6 +1,6 @@
 //! What is kept about starts: the marker of the one under way, the log of the last ones, the latest report.
 //!
-//! The marker is there from the first phase of a start to its last. Who finds one at the next start knows
+//! The marker is there from the first phase of a start until it is ready. Who finds one at the next start knows
 //! that the one before was aborted, and where.
 
 use std::io;

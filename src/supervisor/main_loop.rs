@@ -300,7 +300,7 @@ impl Supervisor {
     /// Durable, performed, answered, published.
     async fn complete(&mut self, turn: Turn) {
         let Turn { entries, effects, replies, changed } = turn;
-        let mut failed = None;
+        let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
             match self.log.append(entries).await {
                 Ok(seq) => self.seq = seq,
@@ -329,7 +329,7 @@ impl Supervisor {
                 self.look_for_strays();
             }
         }
-        if changed || !self.dirty.is_empty() {
+        if changed || recorded || !self.dirty.is_empty() {
             for job in self.dirty.clone() {
                 self.prune(&job);
             }
@@ -382,7 +382,7 @@ impl Supervisor {
             self.ready_said = true;
             self.init.send(&crate::wire::init::Message::new(crate::wire::init::Kind::Ready), None);
             tracing::info!(generation = self.generation.0, "ready");
-            self.startup.pass("ready");
+            self.startup.ready();
         }
     }
 }

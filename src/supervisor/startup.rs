@@ -1,8 +1,8 @@
 //! The start of this supervisor: which phases it has, how far it is, and what is kept about it.
 //!
 //! Each step is told to readers at once, and to a thread that keeps the marker: a disk that hangs must not
-//! hold up the start. When all phases are over, the thread writes the report and the log, removes the
-//! marker, and ends.
+//! hold up the start. The thread removes the marker when the instance is ready: who dies after that has not
+//! aborted a start. When all phases are over, it writes the report and the log, and ends.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -57,8 +57,8 @@ pub(super) const PHASES: [Phase; 11] = [
 /// What the thread is told.
 enum Note {
     Marker(Box<Marker>),
+    Ready,
     Over(Box<StartReport>),
-    Failed(Box<StartReport>),
 }
 
 /// A start.
@@ -217,11 +217,14 @@ impl Startup {
         self.changed();
     }
 
-    /// A phase that takes no time of its own.
-    pub(super) fn pass(&mut self, name: &str) {
-        if self.progress.get(name).is_some_and(|record| !record.standing.is_over()) {
-            self.begin(name);
-            self.done(name);
+    /// The instance is ready.
+    pub(super) fn ready(&mut self) {
+        if self.is_pending("ready") {
+            self.begin("ready");
+            if let Some((files, _)) = &self.files {
+                let _ = files.send(Note::Ready);
+            }
+            self.done("ready");
         }
     }
 
@@ -276,7 +279,8 @@ impl Startup {
         }
         for record in self.progress.records() {
             // A configuration that cannot be used has a mark of its own, which a reload removes.
-            if record.standing == Standing::Degraded && record.phase.name != "configuration" {
+            let missing = matches!(record.standing, Standing::Degraded | Standing::Skipped);
+            if missing && record.phase.name != "configuration" {
                 let (name, why) = (record.phase.name, record.why.as_deref().unwrap_or_default());
                 marks.push((format!("phase:{name}"), format!("the start went on without {name}: {why}")));
             }
@@ -310,7 +314,7 @@ impl Startup {
     }
 
     fn changed(&mut self) {
-        let report = self.publish();
+        self.publish();
         let over = self.progress.is_over();
         if over {
             let mut phases = self.report.phases.iter();
@@ -323,7 +327,7 @@ impl Startup {
                 let _ = files.send(Note::Over(last));
             }
         } else if let Some((files, _)) = &self.files
-            && report.ended.is_none()
+            && self.is_pending("ready")
         {
             let _ = files.send(Note::Marker(Box::new(self.marker())));
         }
@@ -347,7 +351,7 @@ impl Startup {
         self.report.result = StartResult::Failed;
         let report = self.publish();
         if let Some((files, thread)) = self.files.take() {
-            let _ = files.send(Note::Failed(Box::new((*report).clone())));
+            let _ = files.send(Note::Over(Box::new((*report).clone())));
             drop(files);
             let _ = thread.join();
         }
@@ -368,14 +372,17 @@ impl Startup {
     /// For tests: dies at this phase if the first line of the file that the environment names says so, and
     /// takes the line away, so that the next start gets further.
     #[cfg(debug_assertions)]
-    fn die_if_asked(&self, name: &str) {
+    fn die_if_asked(&mut self, name: &str) {
         let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
             return;
         };
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let Some((first, rest)) = text.split_once('\n') else { return };
         if first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok() {
-            if self.files.is_some() {
+            // The file has one writer.
+            if let Some((files, thread)) = self.files.take() {
+                drop(files);
+                let _ = thread.join();
                 let _ = self.state_dir.write_marker(&self.marker());
             }
             let own = rustix::process::getpid();
@@ -407,22 +414,13 @@ fn keep(state_dir: &StateDir, notes: &Receiver<Note>) {
             tracing::warn!(%error, "{what} cannot be written");
         }
     };
-    while let Ok(mut note) = notes.recv() {
-        // Only the latest of those that wait.
-        while let Ok(later) = notes.try_recv() {
-            note = later;
-        }
+    while let Ok(note) = notes.recv() {
         match note {
             Note::Marker(marker) => said("the startup marker", state_dir.write_marker(&marker)),
+            Note::Ready => said("the startup marker", state_dir.remove_marker()),
             Note::Over(report) => {
-                said("the report of this start", state_dir.write_report(&report));
                 said("the startup log", state_dir.log_startup(&report));
-                said("the startup marker", state_dir.remove_marker());
-                return;
-            }
-            Note::Failed(report) => {
                 said("the report of this start", state_dir.write_report(&report));
-                said("the startup log", state_dir.log_startup(&report));
                 return;
             }
         }

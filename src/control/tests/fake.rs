@@ -1,6 +1,6 @@
 //! An instance without processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -56,7 +56,15 @@ impl Fake {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        Self::of(Sources { output: open_output, events: read_events, starts: |_| Ok(Vec::new()) }, limits)
+        Self::of(
+            Sources {
+                output: open_output,
+                events: read_events,
+                deeds: |_, _, _| Ok(VecDeque::new()),
+                starts: |_| Ok(Vec::new()),
+            },
+            limits,
+        )
     }
 
     /// With the files that a keeper and a supervisor write.

@@ -195,7 +195,7 @@ fn words(fact: &Fact) -> String {
     }
 }
 
-fn acts(events: &[&Event]) -> Vec<Act> {
+pub(in super::super) fn acts(events: &[&Event]) -> Vec<Act> {
     let mut acts: Vec<Act> = Vec::new();
     for event in events {
         let act = match event {
