@@ -222,6 +222,7 @@ fn assemble(
         old_epoch,
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        recoveries: Vec::new(),
         pace: Pace::new(0),
         known_runs: BTreeMap::new(),
         tell_stop_command,
