@@ -100,6 +100,8 @@ pub(super) struct Supervisor {
     pub(super) stalled: BTreeMap<RunId, String>,
     /// Runs that could not even be asked for, and how they count.
     pub(super) refused: Vec<(RunId, Outcome)>,
+    /// Recoveries that were asked for in this turn.
+    pub(super) recoveries: Vec<super::recover::Asked>,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
@@ -336,6 +338,7 @@ impl Supervisor {
             self.publish();
         }
         self.make_starts();
+        self.ask_for_recoveries();
         self.say_ready();
     }
 

@@ -1,7 +1,9 @@
 //! A recovery that somebody asks for: look again at what there is, say or do what follows from it.
 //!
 //! The same survey and the same decision as at a start. Asking is answered by the keeper in the order of our
-//! requests, so what was asked of it before is in its inventory; runs asked for later are left out.
+//! requests, so it is asked at the end of a turn, when all starts of the turn have been asked for: those are in
+//! its inventory, and runs asked for later are left out. Otherwise a run under way would be taken for one that
+//! never was, and started twice.
 
 use std::collections::BTreeSet;
 
@@ -45,10 +47,18 @@ impl Supervisor {
             let _ = reply.send(Err(AskError::Recovering));
             return;
         }
-        // The keeper does not know of a start that still waits for its turn.
-        let live = self.state.live_runs().map(|(run, _)| run).filter(|run| !self.pace.holds(*run)).collect();
-        let asked = Asked { dry_run, peer, reply, live };
-        self.request(Request::Inventory, Pending::Recover(Box::new(asked)));
+        self.recoveries.push(Asked { dry_run, peer, reply, live: BTreeSet::new() });
+    }
+
+    /// Asks the keeper, once everything that was decided in this turn has been asked of it.
+    pub(super) fn ask_for_recoveries(&mut self) {
+        for mut asked in std::mem::take(&mut self.recoveries) {
+            // The keeper does not know of a start that waits for its turn, or could not be asked for.
+            let unknown =
+                |run: &RunId| self.pace.holds(*run) || self.refused.iter().any(|(refused, _)| refused == run);
+            asked.live = self.state.live_runs().map(|(run, _)| run).filter(|run| !unknown(run)).collect();
+            self.request(Request::Inventory, Pending::Recover(Box::new(asked)));
+        }
     }
 
     pub(super) fn recover_answered(&mut self, asked: Asked, inventory: Vec<RunStatus>, turn: &mut Turn) {

@@ -219,6 +219,7 @@ fn assemble(
         needs_a_look: BTreeMap::new(),
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        recoveries: Vec::new(),
         pace: Pace::new(0),
         known_runs: BTreeMap::new(),
         tell_stop_command,

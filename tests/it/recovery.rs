@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, PATIENCE, job, procs, until};
+use crate::common::{Daemon, PATIENCE, http, job, procs, until};
 
 /// The phases of a start in which a death is an aborted start, because its marker is there by then.
 const MARKED: [&str; 7] = ["journal", "keeper", "survey", "settle", "ready", "resume", "strays"];
@@ -172,6 +172,39 @@ fn a_recovery_on_request_has_nothing_to_do_and_again_nothing() {
     idle(&daemon);
     assert_eq!(["one", "two"].map(|name| daemon.wait_running(name)), running);
     assert_eq!(daemon.events_of("run.requested", "one").len(), 1);
+}
+
+#[test]
+fn a_recovery_in_the_middle_of_many_starts_takes_none_for_lost() {
+    const JOBS: usize = 40;
+    let jobs: String = (0..JOBS)
+        .map(|n| job(&format!("j{n}"), &format!("mark @dir@/m{n} hang"), "autostart = false"))
+        .collect();
+    let daemon = Daemon::start(&jobs);
+    let (socket, done) = (daemon.socket(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let recoveries: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let reply = http::request(&socket, "POST", "/v1/recovery/run", Some(b"")).unwrap();
+                        assert_eq!(reply.json()["items"], json!([]));
+                    }
+                })
+            })
+            .collect();
+        for n in 0..JOBS {
+            let reply = daemon.post(&format!("/v1/jobs/j{n}/start"), &Value::Null);
+            assert_eq!(reply.code, 200);
+        }
+        (0..JOBS).for_each(|n| drop(daemon.wait_running(&format!("j{n}"))));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        recoveries.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    for n in 0..JOBS {
+        assert_eq!(daemon.events_of("run.requested", &format!("j{n}")).len(), 1);
+        assert_eq!(daemon.read(&format!("m{n}")).lines().count(), 1, "j{n} was started once");
+    }
 }
 
 #[test]
