@@ -107,9 +107,13 @@ impl State {
     /// # Errors
     /// If the line is none. The state is as it was then.
     pub fn restore(&mut self, line: &[u8]) -> Result<(), BadEntity> {
-        let In { job, s, earlier, past, spec, instance, finished, orphan } = serde_json::from_slice(line)?;
+        let In { job, s, earlier, mut past, spec, instance, finished, orphan } =
+            serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
-            (Some(name), Some(job), None, None) => {
+            (Some(name), Some(mut job), None, None) => {
+                // Most of them will never grow again.
+                past.shrink_to_fit();
+                job.window.shrink_to_fit();
                 if let Some(run) = job.run() {
                     self.live.insert(run, name.clone());
                     if earlier {

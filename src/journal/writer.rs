@@ -240,6 +240,9 @@ enum Work {
 
 impl Thread {
     fn run(mut self) -> Journal {
+        if self.journal.poisoned().is_none() && self.journal.wants_checkpoint() {
+            self.order(Vec::new());
+        }
         loop {
             match self.next() {
                 Work::Write(batch, waiting) => self.write(&batch, waiting),

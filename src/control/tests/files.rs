@@ -80,3 +80,29 @@ async fn the_event_log_is_read_up_to_what_is_durable() {
     assert_eq!(soon(events.next()).await.unwrap().unwrap().0.seq, last - 1);
     assert!(soon(events.next()).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn events_that_are_no_longer_kept_have_expired() {
+    let fake = Fake::of_files();
+    let journal = recover(fake.dir.path(), State::new(), &mut |_, _| {}).unwrap();
+    let mut journal = journal.open(Stamp::default(), Generation(1)).0;
+    let entry = Entry {
+        at: Stamp { boot_us: 1, wall_us: 1_000_000 },
+        generation: Generation(1),
+        events: vec![Event::JobRemoved { job: name("api") }],
+    };
+    for _ in 0..3 {
+        journal.append(std::slice::from_ref(&entry)).unwrap();
+        journal.rotate().unwrap();
+    }
+    std::fs::remove_file(fake.dir.path().join("journal/00000000000000000001.jsonl")).unwrap();
+    fake.change(|view| view.seq = 3);
+    // Who names no entry gets what there is.
+    let mut events = fake.client.events(Since::Beginning, None, false).await.unwrap();
+    assert_eq!(soon(events.next()).await.unwrap().unwrap().0.seq, 2);
+    let mut events = fake.client.events(Since::Seq(1), None, false).await.unwrap();
+    assert_eq!(soon(events.next()).await.unwrap().unwrap().0.seq, 2);
+    std::fs::remove_file(fake.dir.path().join("journal/00000000000000000002.jsonl")).unwrap();
+    let error = fake.client.events(Since::Seq(1), None, false).await.map(drop).unwrap_err().to_string();
+    assert!(error.contains("events before 3 are no longer kept"), "{error}");
+}

@@ -118,3 +118,21 @@ fn a_checkpoint_is_made_beside_the_writing_and_files_nobody_needs_go() {
         assert!(std::time::Instant::now() < end);
     }
 }
+
+#[test]
+fn a_start_that_met_damage_makes_a_checkpoint_at_once() {
+    let mut rig = super::rig::bare_sample(7, 12);
+    let (path, mut bytes) = super::rig::log_files(&rig.fs).remove(0);
+    bytes[300] ^= 1;
+    rig.fs = rig.fs.copy();
+    rig.fs.put(&path, &bytes);
+    let writer = start(&rig.fs);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while rig.read().unwrap().report.checkpoint.is_none() {
+        assert!(std::time::Instant::now() < end, "no checkpoint");
+        std::thread::yield_now();
+    }
+    assert!(writer.close().is_some());
+    let read = rig.read().unwrap();
+    assert!(!read.report.is_damaged() && read.state == *rig.states.last().unwrap(), "{}", read.report);
+}
