@@ -2,7 +2,7 @@
 //! paperwork about started runs (any thread's) when nothing does: a thousand programs that were asked for
 //! at once should run before a thousand links are made.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -45,6 +45,8 @@ enum Work {
 struct Waiting {
     orders: VecDeque<Order>,
     started: VecDeque<(Box<Launch>, Started)>,
+    /// Processes of runs that are started, until the loop knows the run.
+    pids: BTreeSet<i32>,
 }
 
 impl Waiting {
@@ -127,6 +129,16 @@ impl Launcher {
         self.queue.more.notify_one();
     }
 
+    /// Processes of runs that the loop has not taken over yet.
+    pub(super) fn started(&self) -> Vec<i32> {
+        self.queue.lock().pids.iter().copied().collect()
+    }
+
+    /// The loop has taken over the run of this process.
+    pub(super) fn taken_over(&self, pid: i32) {
+        self.queue.lock().pids.remove(&pid);
+    }
+
     /// What has happened; the bell is silenced first, so that nothing is missed.
     pub(super) fn news(&self) -> Vec<News> {
         let mut counter = [0; 8];
@@ -155,7 +167,10 @@ impl Worker {
                     let socket = init.as_ref().map(|socket| socket.as_fd());
                     match self.site.launch(spawner, &launch, socket) {
                         Ok(run) => {
-                            self.queue.lock().started.push_back((launch, run));
+                            let mut waiting = self.queue.lock();
+                            waiting.pids.insert(run.child.pid);
+                            waiting.started.push_back((launch, run));
+                            drop(waiting);
                             self.queue.more.notify_one();
                         }
                         Err(error) => self.tell(Some((launch, Err(error)))),

@@ -62,6 +62,11 @@ impl Launching {
         Ok(Self { launcher, begun: BTreeMap::new(), inventories: Vec::new() })
     }
 
+    /// Processes of runs that were started and are not known to the loop yet.
+    pub(super) fn started(&self) -> Vec<i32> {
+        self.launcher.started()
+    }
+
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
         self.launcher.bell()
     }
@@ -173,6 +178,7 @@ impl Keeper {
             slot: Some(slot),
             killed_for_supervisor: false,
         };
+        self.launching.launcher.taken_over(identity.pid);
         self.runs.insert(launch.run, run);
         if let Some((step, errno)) = child.failed {
             self.not_started(launch.run, step, errno);

@@ -298,6 +298,7 @@ impl Keeper {
             .filter(|run| run.is_pinned())
             .map(Run::pid)
             .chain(roles)
+            .chain(self.launching.started())
             .chain([rustix::process::getpid().as_raw_nonzero().get()])
             .collect()
     }

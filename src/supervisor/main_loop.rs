@@ -383,6 +383,8 @@ impl Supervisor {
     fn say_ready(&mut self) {
         if !self.ready_said && self.keeper.is_some() && self.state.is_settled() {
             self.ready_said = true;
+            // The start needed more than what comes now.
+            crate::sys::memory::give_back();
             self.init.send(&crate::wire::init::Message::new(crate::wire::init::Kind::Ready), None);
             tracing::info!(generation = self.generation.0, "ready");
             self.startup.ready();

@@ -50,6 +50,7 @@ const EXIT_UNUSABLE: u8 = 74;
 /// Runs until the instance is over. The exit code.
 #[must_use]
 pub fn run(options: &Options) -> u8 {
+    crate::sys::memory::share_one_heap();
     let (init, held) = super::init_link::inherit();
     let [held_config, held_listener] = held;
     crate::sys::exec::close_on_exec_from(3);

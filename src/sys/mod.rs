@@ -8,6 +8,7 @@ pub mod exec;
 pub mod fifo;
 pub mod flock;
 pub mod identity;
+pub mod memory;
 pub mod pidfd;
 pub mod proc;
 pub mod reap;
