@@ -28,6 +28,9 @@ use crate::sys::spawn::{Spawner, Step};
 use crate::wire::init::Message;
 use crate::wire::keeper::{Answer, FromKeeper, Launch, Notice, Numbered, Refusal, Request};
 
+/// Starts at once that leave memory worth giving back.
+const CROWD: usize = 100;
+
 /// How long starts may hold up the end of a keeper, in microseconds.
 const STARTS_US: u64 = 1_000_000;
 
@@ -54,12 +57,14 @@ pub(super) struct Launching {
     begun: BTreeMap<RunId, Begun>,
     /// Requests for the inventory, which has to name every run.
     inventories: Vec<(u64, Numbered)>,
+    /// How many there were at once since the last time there were none.
+    most: usize,
 }
 
 impl Launching {
     pub(super) fn new(site: Site, spawners: Vec<Spawner>) -> io::Result<Self> {
         let launcher = Launcher::new(site, spawners)?;
-        Ok(Self { launcher, begun: BTreeMap::new(), inventories: Vec::new() })
+        Ok(Self { launcher, begun: BTreeMap::new(), inventories: Vec::new(), most: 0 })
     }
 
     /// Processes of runs that were started and are not known to the loop yet.
@@ -79,6 +84,7 @@ impl Keeper {
             return false;
         }
         self.launching.begun.insert(launch.run, Begun { asked_by, later: Vec::new() });
+        self.launching.most = self.launching.most.max(self.launching.begun.len());
         self.launching.launcher.put(Order { launch, init: self.init.share() });
         true
     }
@@ -149,6 +155,9 @@ impl Keeper {
             self.look_at(launch.run);
         }
         if self.launching.begun.is_empty() {
+            if std::mem::take(&mut self.launching.most) >= CROWD {
+                crate::sys::memory::give_back();
+            }
             for (number, request) in std::mem::take(&mut self.launching.inventories) {
                 self.answer(number, request);
             }

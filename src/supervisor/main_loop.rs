@@ -38,6 +38,9 @@ use crate::journal::Entry;
 use crate::state_dir::layout::StateDir;
 use crate::sys::clock;
 
+/// Requests to the keeper at once that leave memory worth giving back.
+const CROWD: usize = 100;
+
 /// Inputs taken in one turn: enough for a storm to share syncs, few enough to answer in between.
 const TURN_MAX: usize = 512;
 
@@ -109,6 +112,8 @@ pub(super) struct Supervisor {
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
     pub(super) tell_strays: mpsc::Sender<Result<Strays, String>>,
     pub(super) ready_said: bool,
+    /// Whether there were many requests to the keeper at once since the last time there were none.
+    pub(super) crowded: bool,
     pub(super) seq: u64,
     /// Set when the instance is over for us.
     pub(super) exit: Option<u8>,
@@ -215,6 +220,7 @@ impl Supervisor {
             self.retry_log(&mut turn).await;
             self.tick_if_due(&mut turn);
             self.complete(turn).await;
+            self.give_back_after_a_crowd();
             if let Some(code) = self.exit {
                 self.startup.called_off();
                 self.farewell(&mut sources.keeper).await;
@@ -378,6 +384,15 @@ impl Supervisor {
             }
         }
         turn.changed = true;
+    }
+
+    /// Many requests at once leave much free memory behind.
+    fn give_back_after_a_crowd(&mut self) {
+        self.crowded |= self.pending.len() >= CROWD;
+        if self.crowded && self.pending.is_empty() {
+            self.crowded = false;
+            crate::sys::memory::give_back();
+        }
     }
 
     fn say_ready(&mut self) {

@@ -226,6 +226,7 @@ fn assemble(
         tell_stop_command,
         tell_strays,
         ready_said: false,
+        crowded: false,
         seq,
         exit: None,
     };
