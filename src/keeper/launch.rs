@@ -1,5 +1,5 @@
 //! Starting a run: its directories, its FIFOs, the child, its sentinel. All of this happens in one of the
-//! threads of [`super::launching`], and touches nothing that the keeper's loop owns.
+//! threads of [`super::launcher`], and touches nothing that the keeper's loop owns.
 //!
 //! The directories are made first, and only if they are not there: that is how a run id that was ever seen
 //! is refused, also by a keeper that has seen nothing yet. Whatever fails before the child exists leaves

@@ -1,4 +1,4 @@
-//! Starts on their way. Threads of their own make them, so that the file work of one start is done while
+//! Starts on their way. Threads of their own ([`super::launcher`]) make them, so that the file work of one start is done while
 //! the child of another is on its way to its program, which its spawner has to wait for; and so that the
 //! loop hears of ends, and signals, while many starts are asked for at once.
 //!

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::main_loop::now;
 use super::survey::from_disk;
 use crate::config;
+use crate::core::decide;
 use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::{Fact, Input, Survey, Surveyed};
@@ -17,7 +18,6 @@ use crate::core::reconcile::plan;
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::spec::JobSpec;
 use crate::core::state::State;
-use crate::core::{Fresh, decide};
 use crate::journal;
 use crate::state_dir::layout::StateDir;
 use crate::sys::{identity, pidfd, proc};
@@ -41,7 +41,7 @@ pub fn plan(state_dir: &Path, config: Option<&Path>) -> Result<RunsReport, Strin
         born_us: at.boot_us,
     };
     for input in [started, Input::Configured { specs, by: Asked::Nobody }] {
-        let decision = decide(&state, &input, at, &mut Nobody);
+        let decision = decide(&state, &input, at, &mut plan::Nobody);
         state.commit(&decision, at);
     }
     let live: BTreeMap<RunId, JobName> = state.live_runs().map(|(run, job)| (run, job.clone())).collect();
@@ -87,17 +87,4 @@ fn is_alive(identity: &Identity) -> bool {
         proc::stat(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks)
     };
     same && !pidfd::has_ended(&handle)
-}
-
-/// No run of a plan ever comes to be.
-struct Nobody;
-
-impl Fresh for Nobody {
-    fn run_id(&mut self) -> RunId {
-        RunId::from_bytes([0; 16])
-    }
-
-    fn chance(&mut self) -> f64 {
-        0.0
-    }
 }

@@ -187,12 +187,12 @@ impl Startup {
         }
     }
 
-    /// Why this start is in recovery mode, if it is.
     /// Nobody knows what was running: everything is watched and nothing is started.
     pub(super) fn nothing_is_known(&mut self, why: &str) {
         self.report.recovery_mode.get_or_insert_with(|| why.to_owned());
     }
 
+    /// Why this start is in recovery mode, if it is.
     pub(super) fn recovery_mode(&self) -> Option<&str> {
         self.report.recovery_mode.as_deref()
     }

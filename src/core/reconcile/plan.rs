@@ -70,8 +70,9 @@ pub fn plan(state: &State, survey: &Survey, now: Stamp) -> RunsReport {
     RunsReport::of(items)
 }
 
-/// No run of a plan ever comes to be.
-struct Nobody;
+/// For plans: no run of one ever comes to be.
+#[derive(Debug)]
+pub struct Nobody;
 
 impl Fresh for Nobody {
     fn run_id(&mut self) -> RunId {
