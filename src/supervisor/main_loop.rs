@@ -278,6 +278,12 @@ impl Supervisor {
     pub(super) fn decide(&mut self, input: &Input, turn: &mut Turn) -> Decision {
         let at = now();
         let mut decision = crate::core::decide(&self.state, input, at, &mut Entropy);
+        // A job that wakes up, or is forgotten, may have directories.
+        for job in decision.events.iter().filter_map(|event| event.job()) {
+            if self.state.rest().contains(job) {
+                self.known_runs.insert(job.clone(), self.state.runs(job).map(|past| past.run).collect());
+            }
+        }
         self.state.commit(&decision, at);
         self.dirty.extend(decision.events.iter().filter_map(|event| event.job().cloned()));
         self.dirty.extend(decision.answers.iter().map(|answer| answer.job.clone()));

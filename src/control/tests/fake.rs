@@ -14,6 +14,7 @@ use super::super::output::{Chunk, OutputReader, Record, Series};
 use super::super::serve::{Limits, serve_with};
 use super::super::{Sources, bind};
 use crate::client::Client;
+use crate::core::rest::Rest;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
 use crate::core::spec::Kind;
@@ -189,6 +190,7 @@ fn first_view() -> View {
         }),
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
+        rest: Rest::default(),
         seq: 0,
         ready: true,
         known: true,
