@@ -197,10 +197,12 @@ impl<'a> Draft<'a> {
         let newly = self.jobs.iter().filter(|(name, job)| over(job.as_ref()) && !over(self.base.job(name)));
         let (newly, known) = (newly.count(), self.base.finished.len());
         if newly > 0 && known + newly > FINISHED_MAX {
-            let again = self.jobs.iter().filter(|(name, job)| over(self.base.job(name)) && !over(job.as_ref()));
+            let again =
+                self.jobs.iter().filter(|(name, job)| over(self.base.job(name)) && !over(job.as_ref()));
             let surplus = (known + newly).saturating_sub(again.count() + FINISHED_MAX).min(FORGOTTEN_AT_ONCE);
             let still = |name: &&JobName| over(self.job(name));
-            let old: Vec<JobName> = self.base.finished.values().filter(still).take(surplus).cloned().collect();
+            let old: Vec<JobName> =
+                self.base.finished.values().filter(still).take(surplus).cloned().collect();
             for job in old {
                 self.record(Event::JobRemoved { job });
             }

@@ -148,7 +148,8 @@ impl Rest {
     #[must_use]
     pub fn look(&self, name: &JobName) -> Option<Rested> {
         let item = self.find(name)?;
-        let mut rested = item.read.get().map_or_else(|| self.read(item, snapshot::job), |read| (**read).clone());
+        let mut rested =
+            item.read.get().map_or_else(|| self.read(item, snapshot::job), |read| (**read).clone());
         if self.other_epoch {
             rested.entry.job.window.clear();
         }

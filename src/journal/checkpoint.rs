@@ -205,7 +205,8 @@ fn quick(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable> {
         }
         if n == 0 {
             let rest = if done == filled { None } else { Some("its last line has no end") };
-            return rest.map_or_else(|| filling.done(Vec::new()), |why| Err(Unusable::Damaged(why.to_owned())));
+            return rest
+                .map_or_else(|| filling.done(Vec::new()), |why| Err(Unusable::Damaged(why.to_owned())));
         }
         buffer.copy_within(done..filled, 0);
         filled -= done;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::ids::{JobName, RunId};
-use crate::core::rest::Rest;
 use crate::core::report::{RunsReport, StartReport};
+use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, StdinReply,

@@ -313,10 +313,12 @@ impl Supervisor {
 
     /// Durable, performed, answered, published.
     async fn complete(&mut self, turn: Turn) {
-        let Turn { entries, effects, replies, changed } = turn;
+        let Turn { entries, effects, replies, mut changed } = turn;
         let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
-            match self.log.append(entries).await {
+            let (appended, stalled) = self.append(entries).await;
+            changed |= stalled;
+            match appended {
                 Ok(seq) => self.seq = seq,
                 Err(error) => failed = Some(error.to_string()),
             }

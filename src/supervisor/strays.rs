@@ -28,7 +28,8 @@ impl Supervisor {
         }
         self.startup.begin("strays");
         let jobs = self.state.awake().map(|(name, _)| name);
-        let mut known: BTreeSet<RunId> = jobs.flat_map(|job| self.state.runs(job)).map(|past| past.run).collect();
+        let mut known: BTreeSet<RunId> =
+            jobs.flat_map(|job| self.state.runs(job)).map(|past| past.run).collect();
         let rest = self.state.rest().clone();
         // Whatever is started from here on is none.
         let next = Entropy.run_id();

@@ -14,9 +14,9 @@ use super::super::output::{Chunk, OutputReader, Record, Series};
 use super::super::serve::{Limits, serve_with};
 use super::super::{Sources, bind};
 use crate::client::Client;
-use crate::core::rest::Rest;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
+use crate::core::rest::Rest;
 use crate::core::spec::Kind;
 use crate::supervisor::handle::{Ask, AskError, Handle, View};
 use crate::wire::control::{
