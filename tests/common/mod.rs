@@ -35,6 +35,8 @@ pub struct Daemon {
     pub wrapper: Vec<String>,
     /// File systems to unmount when everything has ended.
     pub unmount: Vec<PathBuf>,
+    /// The state directory, relative to the instance's own.
+    pub state: &'static str,
     /// Whether the directory stays when the test fails.
     pub keep_when_failed: bool,
 }
@@ -60,6 +62,7 @@ impl Daemon {
             env: Vec::new(),
             wrapper: Vec::new(),
             unmount: Vec::new(),
+            state: "state",
             keep_when_failed: false,
         };
         daemon.write_config(config);
@@ -78,7 +81,7 @@ impl Daemon {
 
     /// The state directory.
     pub fn state_dir(&self) -> PathBuf {
-        self.path("state")
+        self.path(self.state)
     }
 
     /// The runtime directory.

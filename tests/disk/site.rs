@@ -1,0 +1,214 @@
+//! One instance on a disk of its own, with jobs that show whether anything is lost, and the memory of what
+//! it has acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::common::{Daemon, Gate, job, procs, until};
+
+/// Where the state is, relative to the instance's directory.
+pub const STATE: &str = "disk/state";
+
+/// Names of jobs that do nothing but run, and are started and stopped.
+pub const IDLE: [&str; 3] = ["a", "b", "c"];
+
+/// The code that the job at the door ends with.
+pub const CODE: i64 = 7;
+
+/// An instance whose state is on the disk under test, and whose jobs write elsewhere.
+pub struct Site {
+    pub daemon: Daemon,
+    pub door: Gate,
+    /// What was promised.
+    pub promised: Promised,
+}
+
+/// What was answered with success.
+#[derive(Debug, Default)]
+pub struct Promised {
+    /// Whether a job is wanted.
+    pub wants: BTreeMap<String, bool>,
+    /// Jobs of which it is not known: the answer said so, or did not come.
+    pub unsure: BTreeSet<String>,
+}
+
+/// A ticker, a job at a door, one that is restarted whenever it ends, and some to play with. Their output is
+/// not on the disk with the state.
+fn jobs() -> String {
+    let out = "output = { dir = \"@dir@/out\" }";
+    let again = "restart = \"always\"\nbackoff = { initial = \"0s\" }\nstart_limit = { count = 0 }";
+    let one = |name: &str, script: &str, more: &str| {
+        let script = format!("lock @dir@/{name}.lock mark @dir@/marks {script}");
+        job(name, &script, &format!("{more}\n{out}"))
+    };
+    let mut jobs = vec![
+        one("ticker", "lines 0 2ms", ""),
+        one("door", &format!("gate @dir@/door exit {CODE}"), "kind = \"task\""),
+        one("again", "hang", again),
+    ];
+    jobs.extend(IDLE.map(|name| one(name, "hang", again)));
+    jobs.concat()
+}
+
+impl Site {
+    /// Directories and configuration; the disk is still to be mounted at `disk`.
+    pub fn prepare() -> Self {
+        let mut daemon = Daemon::prepare(&jobs());
+        daemon.state = STATE;
+        daemon.env.push(("OUTLIVE_RECOVERY_AFTER".to_owned(), "0".to_owned()));
+        std::fs::create_dir(daemon.path("out")).unwrap();
+        let door = daemon.gate("door");
+        Self { daemon, door, promised: Promised::default() }
+    }
+
+    /// Starts it and waits until everything runs.
+    #[track_caller]
+    pub fn up(&mut self) {
+        self.daemon.up();
+        for name in ["ticker", "door", "again"].into_iter().chain(IDLE) {
+            self.daemon.wait_running(name);
+        }
+        until("all marks", || (self.starts().len() == 6).then_some(()));
+        self.promised.wants.extend(IDLE.map(|name| (name.to_owned(), true)));
+    }
+
+    /// Asks for a job to be started or stopped, and keeps what was answered. The code and the body.
+    #[track_caller]
+    pub fn want(&mut self, name: &str, up: bool) -> (u16, Value) {
+        let verb = if up { "start" } else { "stop" };
+        let reply = self.daemon.post(&format!("/v1/jobs/{name}/{verb}"), &Value::Null);
+        if reply.code == 200 {
+            self.promised.wants.insert(name.to_owned(), up);
+            self.promised.unsure.remove(name);
+        } else if reply.text().contains("not known whether") {
+            self.promised.unsure.insert(name.to_owned());
+        }
+        (reply.code, reply.json())
+    }
+
+    /// Changes things until the disk refuses one; what it answered then.
+    #[track_caller]
+    pub fn until_refused(&mut self) -> Value {
+        for n in 0..2000 {
+            let name = IDLE[n % IDLE.len()];
+            let up = !self.promised.wants[name];
+            let (code, body) = self.want(name, up);
+            match code {
+                200 => {}
+                503 => return body,
+                _ => panic!("{code}: {body:#}"),
+            }
+        }
+        panic!("a full disk takes everything");
+    }
+
+    /// Every verb that changes something is refused with a reason that has this in it.
+    #[track_caller]
+    pub fn assert_all_refused(&self, reason: &str) {
+        let run = json!({"command": ["/bin/true"]});
+        for (path, body) in [
+            ("/v1/jobs/a/start", &Value::Null),
+            ("/v1/jobs/a/stop", &Value::Null),
+            ("/v1/jobs/a/restart", &Value::Null),
+            ("/v1/run", &run),
+            ("/v1/reload", &Value::Null),
+        ] {
+            let reply = self.daemon.post(path, body);
+            assert_eq!(reply.code, 503, "{path}: {}", reply.text());
+            let said = reply.json();
+            assert_eq!(said["code"], "read_only", "{path}: {said:#}");
+            assert!(said["error"].as_str().unwrap().contains(reason), "{path}: {said:#}");
+        }
+        let status = self.daemon.status();
+        assert_eq!(status["instance"]["state"], "read_only", "{status:#}");
+        let marks = status["instance"]["degraded_resources"].as_array().unwrap();
+        let mark = marks.iter().find(|mark| mark["resource"] == "journal");
+        assert!(mark.is_some_and(|mark| mark.to_string().contains(reason)), "{status:#}");
+    }
+
+    /// Lines of the ticker that were captured.
+    pub fn ticks(&self) -> usize {
+        self.daemon.log("ticker").lines().count()
+    }
+
+    /// Capture goes on.
+    #[track_caller]
+    pub fn assert_ticking(&self) {
+        let before = self.ticks();
+        until("more lines of the ticker", || (self.ticks() > before + 20).then_some(()));
+    }
+
+    /// How often each run marked its start.
+    pub fn starts(&self) -> BTreeMap<String, u32> {
+        let mut starts = BTreeMap::new();
+        for line in self.daemon.read("marks").lines() {
+            *starts.entry(line.split(' ').nth(2).unwrap_or_default().to_owned()).or_insert(0) += 1;
+        }
+        starts
+    }
+
+    /// Waits until the event log is written again.
+    #[track_caller]
+    pub fn wait_healed(&self) {
+        until("an event log that can be written", || {
+            let status = self.daemon.try_status()?;
+            (status["instance"]["state"] == "running").then_some(())
+        });
+    }
+
+    /// What was promised holds, nothing was started twice, and the log and the processes say the same.
+    #[track_caller]
+    pub fn assert_kept(&self) {
+        for (name, up) in &self.promised.wants {
+            if self.promised.unsure.contains(name) {
+                continue;
+            }
+            let state = if *up { "running" } else { "stopped" };
+            let job = self.daemon.wait_state(name, state);
+            assert_eq!(job["want"], if *up { "up" } else { "down" }, "{job:#}");
+        }
+        let mut seen = BTreeSet::new();
+        let mut expected = None;
+        for line in self.daemon.event_lines() {
+            let seq = line["seq"].as_u64().unwrap();
+            assert!(expected.is_none_or(|expected| seq == expected), "{expected:?} is missing: {line}");
+            expected = Some(seq + 1);
+        }
+        for event in self.daemon.events() {
+            if event["k"] == "run.requested" {
+                assert!(seen.insert(event["run"].as_str().unwrap().to_owned()), "asked for twice: {event}");
+            }
+        }
+        for (run, count) in self.starts() {
+            assert_eq!(count, 1, "{run} was started {count} times");
+            assert!(seen.contains(&run), "{run} was started and is not in the event log");
+        }
+        for name in ["ticker", "door", "again"].into_iter().chain(IDLE) {
+            assert_eq!(self.daemon.read(&format!("{name}.lock.overlap")), "", "two runs of {name} at once");
+        }
+        let alive: BTreeSet<String> = self
+            .daemon
+            .processes()
+            .into_iter()
+            .filter_map(|process| match process.part {
+                procs::Part::Run(run) => Some(run),
+                _ => None,
+            })
+            .collect();
+        let status = self.daemon.status();
+        let known = status["jobs"].as_array().unwrap().iter();
+        let known: BTreeSet<String> = known
+            .filter(|job| job["pid"].is_i64())
+            .filter_map(|j| Some(j["run"].as_str()?.to_owned()))
+            .collect();
+        assert_eq!(alive, known, "processes, and what the status knows");
+    }
+
+    /// The job at the door has ended once, as it was told to.
+    #[track_caller]
+    pub fn assert_door_told(&self) {
+        assert_eq!(self.daemon.wait_ended("door")["code"], CODE);
+        assert_eq!(self.daemon.events_of("run.ended", "door").len(), 1);
+    }
+}
