@@ -22,7 +22,7 @@ mod common;
 
 mod account;
 mod plan;
-mod random;
+
 mod table;
 mod world;
 
@@ -39,7 +39,7 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 fn settings(seconds: u64) -> Settings {
-    let seed = from_environment("CHAOS_SEED").unwrap_or_else(random::any_seed);
+    let seed = from_environment("CHAOS_SEED").unwrap_or_else(common::random::any_seed);
     let kills = from_environment("CHAOS_KILLS");
     let time = from_environment("CHAOS_SECONDS").or_else(|| kills.is_none().then_some(seconds));
     Settings {

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod procs;
+pub mod random;
 mod tools;
 
 use std::ffi::OsStr;

@@ -60,7 +60,7 @@ fn a_full_disk_in_memory_refuses_changes_and_loses_nothing() {
 fn a_full_ext4_refuses_changes_and_loses_nothing() {
     in_own_mounts(|| {
         let mut site = Site::prepare();
-        let Some(disk) = Disk::ext4(&mut site.daemon, "disk", 16 << 20, 64 << 20) else { return };
+        let Some(disk) = Disk::ext4(&mut site.daemon, "disk", 16 << 20) else { return };
         filled(&mut site, &disk);
     });
 }

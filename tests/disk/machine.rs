@@ -5,7 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -78,9 +78,31 @@ impl Disk {
         Some(Self { at, image: None })
     }
 
-    /// ext4 on a loop device of so many bytes, whose image lies in memory, in a file system of so many
-    /// bytes. Where those are fewer, the device is thin: it fails when too much of it is written.
-    pub fn ext4(daemon: &mut Daemon, name: &str, bytes: u64, backing: u64) -> Option<Self> {
+    /// ext4 on a loop device of so many bytes, whose image lies in memory.
+    pub fn ext4(daemon: &mut Daemon, name: &str, bytes: u64) -> Option<Self> {
+        Self::on_loop(daemon, name, (bytes, 2 * bytes), "1024")
+    }
+
+    /// ext4 on a thin device: what the file system has in use is there for sure, all else is taken, when it
+    /// is written, from what the image lies in.
+    pub fn thin(daemon: &mut Daemon, name: &str) -> Option<Self> {
+        let disk = Self::on_loop(daemon, name, (24 << 20, 40 << 20), "4096")?;
+        disk.unmount();
+        let image = disk.image.as_ref()?;
+        let bytes = fs::read(image).unwrap();
+        // Also what the maker of the file system has left out because it is zero.
+        OpenOptions::new().write(true).open(image).unwrap().write_all_at(&bytes, 0).unwrap();
+        if !disk.mount() || !call("fstrim", &[disk.at.to_str().unwrap()]) {
+            skip("the free part of a loop device cannot be given back here");
+            return None;
+        }
+        // The driver takes a write of which a part fitted for done. A page fits or does not.
+        let largest = format!("/sys/block/{}/queue/max_sectors_kb", disk.device());
+        OpenOptions::new().write(true).open(largest).unwrap().write_all(b"4").unwrap();
+        Some(disk)
+    }
+
+    fn on_loop(daemon: &mut Daemon, name: &str, (bytes, backing): (u64, u64), block: &str) -> Option<Self> {
         let below = Self::tmpfs(daemon, &format!("{name}.below"), &backing.to_string())?;
         let image = below.at.join("image");
         File::create(&image).unwrap().set_len(bytes).unwrap();
@@ -93,7 +115,7 @@ impl Disk {
                 "-q",
                 "-F",
                 "-b",
-                "1024",
+                block,
                 "-m",
                 "0",
                 "-E",

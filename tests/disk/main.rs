@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod broken;
 mod full;
+mod hang;
 mod machine;
 mod site;
