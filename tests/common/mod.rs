@@ -4,6 +4,7 @@
 //! looked at often, or an event that wakes it.
 
 pub mod http;
+pub mod ledger;
 pub mod procs;
 pub mod random;
 mod tools;
@@ -254,6 +255,11 @@ impl Daemon {
         self.status()["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).cloned()
     }
 
+    /// One job of the status, if a supervisor answers at once.
+    pub fn try_job_now(&self, name: &str) -> Option<Value> {
+        self.try_status()?["jobs"].as_array()?.iter().find(|job| job["name"] == name).cloned()
+    }
+
     /// Waits until a job meets a condition.
     #[track_caller]
     pub fn wait_job(&self, name: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
@@ -378,6 +384,11 @@ impl Daemon {
     /// Every line of the event log that counts, oldest first: a newer segment replaces what older ones
     /// hold from its first number on.
     pub fn event_lines(&self) -> Vec<Value> {
+        self.event_lines_after(0)
+    }
+
+    /// Those with a higher number than this.
+    pub fn event_lines_after(&self, after: u64) -> Vec<Value> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
             .map(|entries| entries.flatten().map(|e| e.path()).collect())
             .unwrap_or_default();
@@ -387,10 +398,13 @@ impl Daemon {
         let mut lines = Vec::new();
         for (i, file) in files.iter().enumerate() {
             let limit = files.get(i + 1).and_then(first).unwrap_or(u64::MAX);
+            if limit <= after {
+                continue;
+            }
             for line in fs::read_to_string(file).unwrap_or_default().lines() {
                 // The last line may be in the making; the first is the header.
                 let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-                if entry["seq"].as_u64().is_some_and(|seq| seq < limit) {
+                if entry["seq"].as_u64().is_some_and(|seq| seq > after && seq < limit) {
                     lines.push(entry);
                 }
             }
@@ -400,8 +414,13 @@ impl Daemon {
 
     /// Every recorded event, oldest first, each with the sequence number and time of its entry.
     pub fn events(&self) -> Vec<Value> {
+        self.events_after(0)
+    }
+
+    /// Those in entries with a higher number than this.
+    pub fn events_after(&self, after: u64) -> Vec<Value> {
         let mut events = Vec::new();
-        for entry in self.event_lines() {
+        for entry in self.event_lines_after(after) {
             for event in entry["ev"].as_array().unwrap_or(&Vec::new()) {
                 let mut event = event.clone();
                 event["seq"] = entry["seq"].clone();

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::common::{procs, skip, until};
 use super::machine::{Disk, call, in_own_mounts};
-use super::site::Site;
+use super::site::{IDLE, Site};
 
 const READ_ONLY: &str = "Read-only file system";
 
@@ -76,33 +76,59 @@ fn assert_second_sync_lies(disk: &Disk) {
     assert!(first.is_err() && second.is_ok(), "{first:?}, {second:?}");
 }
 
+/// A device without space, then with it again, then read anew: what does not hold at the end, and the number
+/// of segments that were begun to write again.
+fn out_of_space_below(fault: Option<&str>) -> Option<(Vec<String>, usize)> {
+    let mut site = Site::with_fault(fault);
+    let disk = Disk::thin(&mut site.daemon, "disk")?;
+    site.up();
+    let below = disk.below();
+    below.fill();
+    assert_second_sync_lies(&disk);
+    let first = site.until_refused();
+    let why = first["error"].as_str().unwrap();
+    assert!(why.contains("cannot sync"), "{why}");
+    let writable = disk.options().split(',').all(|option| option != "ro" && option != "emergency_ro");
+    assert!(writable, "the file system itself gave up: {}", disk.options());
+    let reason = if why.contains("No space") { "No space left on device" } else { "Input/output error" };
+    site.assert_all_refused(reason);
+    site.assert_ticking();
+    let segments = || std::fs::read_dir(site.daemon.state_dir().join("journal")).unwrap().count();
+    let before = segments();
+    below.free();
+    site.wait_healed();
+    let begun = segments() - before;
+    if fault.is_none() {
+        site.assert_kept();
+    }
+    for name in IDLE {
+        assert_eq!(site.want(name, false).0, 200);
+    }
+    // What the kernel still shows may not be on the disk: read it again from there.
+    put_right(&mut site, &disk);
+    let faults = site.faults();
+    if faults.is_empty() {
+        site.assert_kept();
+        assert_eq!(site.want("a", true).0, 200);
+        site.assert_kept();
+    }
+    Some((faults, begun))
+}
+
 #[test]
 fn a_sync_that_failed_is_not_believed_the_next_time() {
     in_own_mounts(|| {
-        let mut site = Site::prepare();
-        let Some(disk) = Disk::thin(&mut site.daemon, "disk") else { return };
-        site.up();
-        let below = disk.below();
-        below.fill();
-        assert_second_sync_lies(&disk);
-        let first = site.until_refused();
-        let why = first["error"].as_str().unwrap();
-        assert!(why.contains("cannot sync"), "{why}");
-        let writable = disk.options().split(',').all(|option| option != "ro" && option != "emergency_ro");
-        assert!(writable, "the file system itself gave up: {}", disk.options());
-        let reason = if why.contains("No space") { "No space left on device" } else { "Input/output error" };
-        site.assert_all_refused(reason);
-        site.assert_ticking();
-        let segments = || std::fs::read_dir(site.daemon.state_dir().join("journal")).unwrap().count();
-        let before = segments();
-        below.free();
-        site.wait_healed();
-        assert!(segments() > before, "it is written in a new segment");
-        site.assert_kept();
-        // What the kernel still shows may not be on the disk: read it again from there.
-        put_right(&mut site, &disk);
-        site.assert_kept();
-        assert_eq!(site.want("a", false).0, 200);
-        site.assert_kept();
+        let Some((faults, begun)) = out_of_space_below(None) else { return };
+        assert!(faults.is_empty(), "{faults:#?}");
+        assert!(begun > 0, "it is written in a new segment");
+    });
+}
+
+/// What this is worth: with a mistake built in, it does not pass.
+#[test]
+fn a_sync_tried_again_is_found_out() {
+    in_own_mounts(|| {
+        let Some((faults, begun)) = out_of_space_below(Some("SyncRetried")) else { return };
+        assert!(!faults.is_empty() && begun == 0, "nobody notices: {begun} segments");
     });
 }

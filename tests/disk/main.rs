@@ -10,4 +10,11 @@ mod broken;
 mod full;
 mod hang;
 mod machine;
+mod power;
 mod site;
+
+/// A number that the environment gives.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}

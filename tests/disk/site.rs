@@ -54,9 +54,15 @@ fn jobs() -> String {
 impl Site {
     /// Directories and configuration; the disk is still to be mounted at `disk`.
     pub fn prepare() -> Self {
+        Self::with_fault(None)
+    }
+
+    /// The same, with a mistake built in.
+    pub fn with_fault(fault: Option<&str>) -> Self {
         let mut daemon = Daemon::prepare(&jobs());
         daemon.state = STATE;
         daemon.env.push(("OUTLIVE_RECOVERY_AFTER".to_owned(), "0".to_owned()));
+        daemon.env.extend(fault.map(|fault| ("OUTLIVE_TEST_FAULT".to_owned(), fault.to_owned())));
         std::fs::create_dir(daemon.path("out")).unwrap();
         let door = daemon.gate("door");
         Self { daemon, door, promised: Promised::default() }
@@ -161,31 +167,49 @@ impl Site {
     #[track_caller]
     pub fn assert_kept(&self) {
         for (name, up) in &self.promised.wants {
-            if self.promised.unsure.contains(name) {
-                continue;
+            if !self.promised.unsure.contains(name) {
+                self.daemon.wait_state(name, if *up { "running" } else { "stopped" });
             }
-            let state = if *up { "running" } else { "stopped" };
-            let job = self.daemon.wait_state(name, state);
-            assert_eq!(job["want"], if *up { "up" } else { "down" }, "{job:#}");
         }
-        let mut seen = BTreeSet::new();
-        let mut expected = None;
+        let faults = self.faults();
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+
+    /// What does not hold of that by now.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let status = self.daemon.status();
+        let jobs = status["jobs"].as_array().unwrap();
+        for (name, up) in &self.promised.wants {
+            let job = jobs.iter().find(|job| job["name"] == name.as_str()).unwrap_or(&Value::Null);
+            let want = if *up { "up" } else { "down" };
+            if job["want"] != want && !self.promised.unsure.contains(name) {
+                faults.push(format!("{name} is to be {want}: {job}"));
+            }
+        }
+        let mut expected = Some(1);
         for line in self.daemon.event_lines() {
             let seq = line["seq"].as_u64().unwrap();
-            assert!(expected.is_none_or(|expected| seq == expected), "{expected:?} is missing: {line}");
+            if expected.is_some_and(|expected| seq != expected) {
+                faults.push(format!("{expected:?} is missing before {seq}"));
+            }
             expected = Some(seq + 1);
         }
+        let mut seen = BTreeSet::new();
         for event in self.daemon.events() {
-            if event["k"] == "run.requested" {
-                assert!(seen.insert(event["run"].as_str().unwrap().to_owned()), "asked for twice: {event}");
+            if event["k"] == "run.requested" && !seen.insert(event["run"].as_str().unwrap().to_owned()) {
+                faults.push(format!("asked for twice: {event}"));
             }
         }
         for (run, count) in self.starts() {
-            assert_eq!(count, 1, "{run} was started {count} times");
-            assert!(seen.contains(&run), "{run} was started and is not in the event log");
+            if count != 1 || !seen.contains(&run) {
+                faults.push(format!("{run} was started {count} times; in the log: {}", seen.contains(&run)));
+            }
         }
         for name in ["ticker", "door", "again"].into_iter().chain(IDLE) {
-            assert_eq!(self.daemon.read(&format!("{name}.lock.overlap")), "", "two runs of {name} at once");
+            if !self.daemon.read(&format!("{name}.lock.overlap")).is_empty() {
+                faults.push(format!("two runs of {name} at once"));
+            }
         }
         let alive: BTreeSet<String> = self
             .daemon
@@ -196,13 +220,12 @@ impl Site {
                 _ => None,
             })
             .collect();
-        let status = self.daemon.status();
-        let known = status["jobs"].as_array().unwrap().iter();
-        let known: BTreeSet<String> = known
-            .filter(|job| job["pid"].is_i64())
-            .filter_map(|j| Some(j["run"].as_str()?.to_owned()))
-            .collect();
-        assert_eq!(alive, known, "processes, and what the status knows");
+        let known = jobs.iter().filter(|job| job["pid"].is_i64());
+        let known: BTreeSet<String> = known.filter_map(|job| Some(job["run"].as_str()?.to_owned())).collect();
+        if alive != known {
+            faults.push(format!("{alive:?} live, {known:?} are known"));
+        }
+        faults
     }
 
     /// The job at the door has ended once, as it was told to.
