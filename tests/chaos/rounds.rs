@@ -55,6 +55,7 @@ impl Rounds {
             }
             faults.iter_mut().for_each(|fault| *fault = format!("round {n}, {case:?}: {fault}"));
         }
+        self.daemon.failed = !faults.is_empty();
         let Ledger { answers, unanswered, .. } = self.ledger;
         let kills = self.kills;
         (faults, format!("{kills} kills, {answers} answers kept, {unanswered} requests unanswered"))

@@ -191,6 +191,11 @@ impl Ledger {
                 let marks = daemon.read("tasks");
                 let events = daemon.events_after(self.settled);
                 task_faults(&self.tasks, &marks[self.marked..], &events, excuse, &mut faults);
+                for name in JOBS.iter().chain(&COMING) {
+                    if !daemon.read(&format!("{name}.lock.overlap")).is_empty() {
+                        faults.push(format!("two runs of {name} at once"));
+                    }
+                }
                 break faults;
             }
             if Instant::now() > end {
@@ -292,11 +297,6 @@ impl Ledger {
             }
             if !requested.contains(run) {
                 faults.push(format!("{run} was started and is not in the event log"));
-            }
-        }
-        for name in JOBS.iter().chain(&COMING) {
-            if !daemon.read(&format!("{name}.lock.overlap")).is_empty() {
-                faults.push(format!("two runs of {name} at once"));
             }
         }
         faults

@@ -41,6 +41,8 @@ pub struct Daemon {
     pub state: &'static str,
     /// Whether the directory stays when the test fails.
     pub keep_when_failed: bool,
+    /// Whether something is wrong, for a test that says so later.
+    pub failed: bool,
 }
 
 impl Daemon {
@@ -66,6 +68,7 @@ impl Daemon {
             unmount: Vec::new(),
             state: "state",
             keep_when_failed: false,
+            failed: false,
         };
         daemon.write_config(config);
         daemon
@@ -488,7 +491,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        self.failed |= std::thread::panicking();
+        if self.failed {
             self.explain();
         }
         procs::end_instance(self.home());
@@ -499,8 +503,7 @@ impl Drop for Daemon {
         for path in &self.unmount {
             let _ = Command::new("umount").arg("-l").arg(path).status();
         }
-        let failed = self.keep_when_failed && std::thread::panicking();
-        if failed || std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
+        if (self.failed && self.keep_when_failed) || std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
             eprintln!("kept: {}", self.home().display());
             self.dir.disable_cleanup(true);
         }

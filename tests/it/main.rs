@@ -27,4 +27,5 @@ mod stdin;
 mod stop;
 mod strategy;
 mod tidy;
+mod writers;
 mod wrong_config;
