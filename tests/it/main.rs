@@ -22,6 +22,7 @@ mod outcome;
 mod output;
 mod recovery;
 mod reload;
+mod repeat;
 mod restart;
 mod stdin;
 mod stop;
