@@ -9,6 +9,7 @@ mod common;
 mod broken;
 mod full;
 mod hang;
+mod inject;
 mod machine;
 mod power;
 mod site;

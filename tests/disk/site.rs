@@ -93,6 +93,26 @@ impl Site {
         (reply.code, reply.json())
     }
 
+    /// Asks again for what nobody promised and nobody refused, and waits until all of it is so.
+    #[track_caller]
+    pub fn make_sure(&mut self) {
+        for name in std::mem::take(&mut self.promised.unsure) {
+            let up = self.promised.wants[&name];
+            assert_eq!(self.want(&name, up).0, 200, "{name}");
+        }
+        for (name, up) in &self.promised.wants {
+            let name = name.as_str();
+            self.daemon.wait_state(name, if *up { "running" } else { "stopped" });
+        }
+        until("a mark of every run", || {
+            let (starts, status) = (self.starts(), self.daemon.try_status()?);
+            let jobs = status["jobs"].as_array()?.iter().filter(|job| job["pid"].is_i64());
+            jobs.map(|job| starts.contains_key(job["run"].as_str().unwrap_or_default()))
+                .all(|marked| marked)
+                .then_some(())
+        });
+    }
+
     /// Changes things until the disk refuses one; what it answered then.
     #[track_caller]
     pub fn until_refused(&mut self) -> Value {
