@@ -206,6 +206,16 @@ impl Daemon {
         command
     }
 
+    /// Ends every process of the instance with SIGKILL, and the fixture's hold of `up`.
+    #[track_caller]
+    pub fn end_now(&mut self) {
+        procs::end_instance(self.home());
+        self.wait_nothing_left();
+        if let Some(mut up) = self.up.take() {
+            wait_child(&mut up, PATIENCE);
+        }
+    }
+
     /// Runs a command to its end.
     #[track_caller]
     pub fn cli<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Said {
@@ -501,7 +511,8 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         for path in &self.unmount {
-            let _ = Command::new("umount").arg("-l").arg(path).status();
+            // Some may be gone already.
+            let _ = Command::new("umount").arg("-l").arg(path).stderr(Stdio::null()).status();
         }
         if (self.failed && self.keep_when_failed) || std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
             eprintln!("kept: {}", self.home().display());

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -40,18 +40,17 @@ pub fn in_own_mounts(test: impl FnOnce() + Send) {
 
 /// Whether a command ends well.
 pub fn call(program: &str, arguments: &[&str]) -> bool {
-    match Command::new(program).arg("--version").output() {
-        Ok(_) => {}
+    match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
         Err(error) => {
             skip(&format!("{program}: {error}"));
-            return false;
+            false
         }
+        Ok(said) if !said.status.success() => {
+            eprintln!("{program} {arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+            false
+        }
+        Ok(_) => true,
     }
-    let said = run(Command::new(program).args(arguments));
-    if said.code != 0 {
-        eprintln!("{program} {arguments:?}: {said:?}");
-    }
-    said.code == 0
 }
 
 /// A file system with little room, in the instance's directory.
@@ -103,34 +102,63 @@ impl Disk {
     }
 
     fn on_loop(daemon: &mut Daemon, name: &str, (bytes, backing): (u64, u64), block: &str) -> Option<Self> {
-        let below = Self::tmpfs(daemon, &format!("{name}.below"), &backing.to_string())?;
+        let mut disk = Self::empty(daemon, name, backing)?;
+        disk.make(bytes, block)?;
+        disk.begin(daemon)?;
+        Some(disk)
+    }
+
+    /// An image in a file system of its own in memory, and nothing in it.
+    pub fn empty(daemon: &mut Daemon, name: &str, backing: u64) -> Option<Self> {
+        let below = Self::tmpfs(daemon, &format!("{name}.below"), &(backing + (1 << 20)).to_string())?;
         let image = below.at.join("image");
-        File::create(&image).unwrap().set_len(bytes).unwrap();
+        File::create(&image).unwrap();
         let at = daemon.path(name);
         fs::create_dir(&at).unwrap();
+        Some(Self { at, image: Some(image) })
+    }
+
+    /// Makes an ext4 of it.
+    fn make(&self, bytes: u64, block: &str) -> Option<()> {
+        let image = self.image.as_ref()?;
+        OpenOptions::new().write(true).open(image).unwrap().set_len(bytes).unwrap();
         // All of it usable by root, and nothing written behind the test's back later on.
-        let made = call(
-            "mkfs.ext4",
-            &[
-                "-q",
-                "-F",
-                "-b",
-                block,
-                "-m",
-                "0",
-                "-E",
-                "lazy_itable_init=0,lazy_journal_init=0",
-                image.to_str().unwrap(),
-            ],
-        );
-        let disk = Self { at, image: Some(image) };
-        if !made || !disk.mount() {
+        let settings = "lazy_itable_init=0,lazy_journal_init=0";
+        let made = ["-q", "-F", "-b", block, "-m", "0", "-E", settings, image.to_str().unwrap()];
+        call("mkfs.ext4", &made).then_some(())
+    }
+
+    /// Mounts it for the first time.
+    fn begin(&mut self, daemon: &mut Daemon) -> Option<()> {
+        if !self.mount() {
             skip("a loop device with ext4 cannot be had here");
             return None;
         }
-        daemon.unmount.insert(0, disk.at.clone());
-        fs::remove_dir(disk.at.join("lost+found")).unwrap();
+        daemon.unmount.insert(0, self.at.clone());
+        fs::remove_dir(self.at.join("lost+found")).unwrap();
+        Some(())
+    }
+
+    /// The bytes of an ext4 with nothing in it.
+    pub fn image_of_ext4(daemon: &mut Daemon, bytes: u64) -> Option<Vec<u8>> {
+        let disk = Self::empty(daemon, "template", bytes)?;
+        disk.make(bytes, "1024")?;
+        fs::read(disk.image.as_ref()?).ok()
+    }
+
+    /// The ext4 that is in this file.
+    pub fn on_file(daemon: &mut Daemon, name: &str, image: &Path) -> Option<Self> {
+        let at = daemon.path(name);
+        fs::create_dir(&at).unwrap();
+        let mut disk = Self { at, image: Some(image.to_owned()) };
+        disk.begin(daemon)?;
         Some(disk)
+    }
+
+    /// Puts another content into the image, which is not mounted.
+    pub fn write_image(&self, bytes: &[u8]) {
+        let image = self.image.as_ref().expect("a disk with an image");
+        OpenOptions::new().write(true).open(image).unwrap().write_all_at(bytes, 0).unwrap();
     }
 
     /// Mounts the image.
