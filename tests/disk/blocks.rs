@@ -81,7 +81,7 @@ fn look_at(image: &Disk, answers: &[(String, bool)], given: usize) -> Option<Vec
             // The one that was under way may have been decided.
             let under_way = answers.get(given).map(|(name, _)| name.as_str());
             for (name, up) in wants.iter().filter(|(name, _)| under_way != Some(**name)) {
-                let job = recovered.state.job(&JobName::new((*name).to_owned()).unwrap());
+                let job = recovered.state.job(&JobName::new(*name).unwrap());
                 if job.map(|job| job.want) != Some(if *up { Want::Up } else { Want::Down }) {
                     faults.push(format!("{name}: answered {up}, found {:?}", job.map(|job| job.want)));
                 }

@@ -106,10 +106,8 @@ impl Site {
         }
         until("a mark of every run", || {
             let (starts, status) = (self.starts(), self.daemon.try_status()?);
-            let jobs = status["jobs"].as_array()?.iter().filter(|job| job["pid"].is_i64());
-            jobs.map(|job| starts.contains_key(job["run"].as_str().unwrap_or_default()))
-                .all(|marked| marked)
-                .then_some(())
+            let mut jobs = status["jobs"].as_array()?.iter().filter(|job| job["pid"].is_i64());
+            jobs.all(|job| starts.contains_key(job["run"].as_str().unwrap_or_default())).then_some(())
         });
     }
 
