@@ -61,3 +61,55 @@ fn a_disk_that_hangs_stops_neither_status_nor_capture_and_is_caught_up_with() {
         site.assert_ticking();
     });
 }
+
+/// Bytes captured of all jobs, without asking anybody.
+fn captured(site: &Site) -> u64 {
+    fn below(dir: &std::path::Path) -> u64 {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let sizes = entries.map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => below(&entry.path()),
+            _ => entry.metadata().map_or(0, |meta| meta.len()),
+        });
+        sizes.sum()
+    }
+    below(&site.daemon.path("out"))
+}
+
+/// A process that waits for the disk cannot die: it is killed and there, and nobody may take its place yet.
+#[test]
+fn a_supervisor_killed_while_the_disk_hangs_is_followed_by_another_when_it_is_gone() {
+    in_own_mounts(|| {
+        let mut site = Site::prepare();
+        let Some(disk) = Disk::ext4(&mut site.daemon, "disk", 24 << 20) else { return };
+        site.up();
+        let ticker = site.daemon.wait_running("ticker");
+        let Some(frozen) = Frozen::new(&disk) else { return };
+        let socket = site.daemon.socket();
+        let changing =
+            std::thread::spawn(move || http::request(&socket, "POST", "/v1/jobs/a/stop", Some(b"")).is_ok());
+        let old = site.daemon.role("supervisor");
+        let waits = || {
+            let tasks = std::fs::read_dir(format!("/proc/{old}/task")).ok()?;
+            let state = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat"));
+            tasks.flatten().any(|t| state(t).is_ok_and(|s| s.contains(") D "))).then_some(())
+        };
+        until("the supervisor to wait for the disk", waits);
+        let handle = procs::handle(old).unwrap();
+        procs::send(&handle, rustix::process::Signal::KILL);
+        let before = captured(&site);
+        until("more output", || (captured(&site) > before + 200).then_some(()));
+        assert!(!procs::wait_dead(&handle, Duration::ZERO), "it did not wait for the disk");
+        let others = procs::roles(site.daemon.home(), "supervisor").into_iter().filter(|pid| *pid != old);
+        assert_eq!(others.count(), 0, "two at once");
+
+        drop(frozen);
+        assert!(procs::wait_dead(&handle, super::common::PATIENCE));
+        site.daemon.wait_role_back("supervisor", old);
+        changing.join().unwrap();
+        site.promised.unsure.insert("a".to_owned());
+        site.make_sure();
+        site.assert_kept();
+        assert_eq!(site.daemon.wait_running("ticker"), ticker);
+        site.assert_ticking();
+    });
+}
