@@ -6,14 +6,37 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
 use super::common::random::{Random, any_seed};
-use super::common::{Daemon, PATIENCE, procs, skip, until, wait_child};
+use super::common::{Daemon, Innocent, PATIENCE, procs, skip, until, wait_child};
 use super::number;
 use super::site::Site;
+
+/// Whether there is one, and it may trace a process that is none of its own: a container may forbid it.
+fn strace_works() -> Result<(), String> {
+    let somebody = Innocent::start();
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-o", "/dev/null", "-p", &somebody.pid().to_string()]);
+    let child =
+        command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+    let mut strace = Strace { child };
+    until("strace to take hold, or to end", || {
+        if strace.child.try_wait().unwrap().is_some() {
+            return Some(Err("it may not trace another process".to_owned()));
+        }
+        is_traced(Path::new("/proc").join(somebody.pid().to_string()).as_path()).then_some(Ok(()))
+    })
+}
+
+/// Whether somebody traces the thread behind a directory in /proc.
+fn is_traced(thread: &Path) -> bool {
+    let status = fs::read_to_string(thread.join("status")).unwrap_or_default();
+    !status.lines().any(|line| line == "TracerPid:\t0")
+}
 
 /// More calls than any of these takes.
 const POINTS_MAX: u64 = 60;
@@ -80,11 +103,7 @@ impl Strace {
         let this = Self { child };
         until("strace to take hold", || {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-            let traced = |task: fs::DirEntry| {
-                let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-                !status.lines().any(|line| line == "TracerPid:\t0")
-            };
-            tasks.flatten().all(traced).then_some(())
+            tasks.flatten().all(|task| is_traced(&task.path())).then_some(())
         });
         this
     }
@@ -107,7 +126,7 @@ impl Drop for Strace {
 }
 
 /// The event log's open segment, and those that may follow, under both names that each has.
-fn segments(daemon: &Daemon) -> Vec<std::path::PathBuf> {
+fn segments(daemon: &Daemon) -> Vec<PathBuf> {
     let dir = daemon.state_dir().join("journal");
     let last = daemon.event_lines().last().map_or(0, |line| line["seq"].as_u64().unwrap());
     // A new one may repeat the last write.
@@ -200,9 +219,8 @@ fn sweep(phase: Phase, calls: Calls, error: &str) -> u64 {
 
 #[test]
 fn whichever_call_fails_nothing_that_was_answered_is_lost() {
-    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !there.is_ok_and(|status| status.success()) {
-        return skip("there is no strace to let system calls fail");
+    if let Err(why) = strace_works() {
+        return skip(&format!("strace cannot let system calls fail here: {why}"));
     }
     let seed = number("INJECT_SEED").unwrap_or_else(any_seed);
     let full = number("INJECT_FULL").is_some_and(|n| n != 0);
