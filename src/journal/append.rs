@@ -285,7 +285,7 @@ impl Journal {
     }
 }
 
-const BALLAST: &str = "ballast";
+pub(super) const BALLAST: &str = "ballast";
 
 fn put(file: &mut dyn Appending, bytes: &[u8], path: &std::path::Path) -> Result<(), JournalError> {
     file.append(bytes).map_err(JournalError::io("write", path))?;

@@ -48,6 +48,7 @@ mod append;
 mod checkpoint;
 mod fold;
 mod fs;
+pub mod inspect;
 mod line;
 mod mend;
 mod old;

@@ -125,8 +125,9 @@ impl Reading {
         Ok(())
     }
 
-    fn go_on_behind(&mut self, loaded: Loaded) {
-        let Loaded { state, behind, bytes, mended } = loaded;
+    /// Goes on from a checkpoint.
+    pub(super) fn go_on_behind(&mut self, loaded: Loaded) {
+        let Loaded { state, behind, bytes, mended, .. } = loaded;
         self.state = state;
         self.covered = behind.seq;
         self.applied = behind.seq;
@@ -445,7 +446,7 @@ impl Reading {
 }
 
 /// The places of all pieces, with lines that something has moved about put in the order of their numbers.
-fn in_order(raws: &[Option<Raw<'_>>]) -> Vec<usize> {
+pub(super) fn in_order(raws: &[Option<Raw<'_>>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..raws.len()).collect();
     let lines: Vec<usize> = order.iter().copied().filter(|at| raws[*at].is_some()).collect();
     let seq = |at: &usize| raws[*at].as_ref().map(|raw| raw.seq);
@@ -479,5 +480,22 @@ pub(super) fn read(
     let mut reading = Reading::new(state, until);
     reading.checkpoint(fs, &dirs)?;
     reading.segments(fs, &dirs, on_line)?;
+    Ok(reading)
+}
+
+/// Reads every segment there is, whatever checkpoints cover: what is found in the history. The memory that it
+/// gives means nothing unless the first line ever written is still there.
+pub(super) fn read_all(
+    fs: &dyn Fs,
+    dirs: &Dirs,
+    on_line: &mut dyn FnMut(&State, &Line),
+) -> Result<Reading, JournalError> {
+    let mut reading = Reading::new(State::new(), None);
+    let first = list(fs, &dirs.journal)?.0.first().map_or(1, |segment| segment.number);
+    if first > 1 {
+        reading.applied = first - 1;
+        reading.crc = None;
+    }
+    reading.segments(fs, dirs, on_line)?;
     Ok(reading)
 }
