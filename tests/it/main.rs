@@ -17,6 +17,7 @@ mod forged;
 mod graph;
 mod init;
 mod instance;
+mod journal;
 mod leftovers;
 mod outcome;
 mod output;

@@ -67,6 +67,8 @@ pub(in crate::journal) fn repair_on(
             checked.odd.iter().map(|(file, offset, bytes)| Odd { file, offset: *offset, bytes }).collect();
         fs.make_dir(&dirs.quarantine).map_err(JournalError::io("make the directory", &dirs.quarantine))?;
         keep_aside(&**fs, &dirs, &odd)?;
+        // Before the checkpoint is made: it may get the name of one of them.
+        remove_spoilt(&**fs, &checked.spoilt)?;
         let generation = recovered.state.instance.generation;
         let last = recovered.last_seq();
         let (mut journal, ..) = recovered.open(at, generation);
@@ -77,7 +79,6 @@ pub(in crate::journal) fn repair_on(
         if last > 0 {
             journal.folding().run(last)?;
         }
-        remove_spoilt(&**fs, &checked.spoilt)?;
     }
     Ok(Repaired { steps, lost, unreadable, done })
 }

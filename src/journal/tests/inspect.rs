@@ -121,6 +121,8 @@ fn repaired_for_good(fs: &SimFs, what: &str) {
     assert_eq!((again.steps, again.done), (Vec::new(), false), "{what}: twice is once");
     let found = verify(fs).verified;
     assert_eq!(found.verdict, Verdict::Clean, "{what}: {found:#?}");
+    let newest = found.files.iter().rfind(|file| file.what == What::Checkpoint);
+    assert_eq!(newest.map(|file| file.last), Some(found.start.last_seq), "{what}: {found:#?}");
 }
 
 /// Files of which another copy of the same is at hand, cut in two or emptied.

@@ -1,0 +1,214 @@
+//! The files of the event log, looked at from outside: while an instance writes them, and when there is none.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::common::{Daemon, job, run, until};
+
+const CLEAN: i32 = 0;
+const DAMAGED: i32 = 5;
+const LOSS: i32 = 6;
+
+fn started() -> Daemon {
+    let jobs = [job("one", "hang", "restart = \"always\""), job("task", "exit 3", "kind = \"task\"")];
+    let daemon = Daemon::start(&jobs.concat());
+    daemon.wait_running("one");
+    daemon.wait_ended("task");
+    daemon
+}
+
+/// The files of the log and their content.
+fn log_files(daemon: &Daemon) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for dir in ["state/journal", "state/checkpoints"] {
+        for entry in fs::read_dir(daemon.path(dir)).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            files.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+/// The files of the log, and of everything beside it that a repair might touch.
+fn all_files(daemon: &Daemon) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = log_files(daemon);
+    for dir in ["state", "state/quarantine"] {
+        for entry in fs::read_dir(daemon.path(dir)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                files.insert(path.clone(), fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// The segments, the oldest first.
+fn segments(daemon: &Daemon) -> Vec<PathBuf> {
+    log_files(daemon).into_keys().filter(|path| path.parent().unwrap().ends_with("journal")).collect()
+}
+
+fn overwrite(path: &PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::File::create(path).and_then(|mut file| std::io::Write::write_all(&mut file, &bytes)).unwrap();
+}
+
+#[test]
+fn every_line_is_json_also_for_jq() {
+    let daemon = started();
+    daemon.cli(["shutdown"]).expect(0);
+    let mut lines = 0;
+    for (path, bytes) in log_files(&daemon) {
+        assert!(bytes.ends_with(b"\n"), "{}", path.display());
+        for line in bytes.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n') {
+            let value: Value = serde_json::from_slice(line).unwrap();
+            assert!(value.is_object(), "{}", path.display());
+            lines += 1;
+        }
+    }
+    assert!(lines > 8, "{lines}");
+    if Command::new("jq").arg("--version").stdout(Stdio::null()).status().is_ok() {
+        let said = run(Command::new("jq").args(["-e", "-c", "."]).args(log_files(&daemon).keys()));
+        assert_eq!((said.code, said.text().lines().count()), (0, lines));
+    }
+    let shown = daemon.cli(["journal", "show", "--json"]).expect(0).text();
+    let kinds: Vec<String> = shown
+        .lines()
+        .flat_map(|line| serde_json::from_str::<Value>(line).unwrap()["ev"].as_array().unwrap().clone())
+        .map(|event| event["k"].as_str().unwrap().to_owned())
+        .collect();
+    let known: Vec<String> =
+        daemon.events().iter().map(|event| event["k"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, known);
+}
+
+#[test]
+fn what_is_shown_can_be_narrowed() {
+    let daemon = started();
+    let show = |args: &[&str]| -> Vec<String> {
+        let said = daemon.cli(["journal", "show"].iter().chain(args)).expect(0);
+        said.text().lines().map(str::to_owned).collect()
+    };
+    let ended = show(&["--kind", "run.ended"]);
+    assert!(ended.len() == 1 && ended[0].contains("task") && ended[0].contains("code=3"), "{ended:?}");
+    assert!(show(&["--job", "one"]).iter().all(|line| line.contains(" one ")));
+    assert!(show(&["--job", "one", "--kind", "run.ended"]).is_empty());
+    assert!(show(&["--since", "0s"]).is_empty() && !show(&["--since", "1h"]).is_empty());
+    let first: Value = serde_json::from_str(&show(&["--json", "--from", "2", "--to", "2"])[0]).unwrap();
+    assert_eq!(first["seq"], 2);
+}
+
+#[test]
+fn a_running_instance_is_in_nobodys_way() {
+    let daemon = started();
+    for _ in 0..3 {
+        let verified = daemon.cli(["journal", "verify", "--json"]).expect(CLEAN).json();
+        assert_eq!(verified["verdict"], "clean");
+        daemon.cli(["restart", "--wait", "one"]).expect(0);
+    }
+    let replayed = daemon.cli(["journal", "replay", "--json"]).expect(0).text();
+    let entities: Vec<Value> = replayed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = entities.iter().filter_map(|entity| entity["job"].as_str()).collect();
+    assert_eq!(names, ["one", "task"]);
+    let stats = daemon.cli(["journal", "stats", "--json"]).expect(0).json();
+    assert_eq!((&stats["jobs"], &stats["live_runs"]), (&json!(2), &json!(1)), "{stats:#}");
+    assert_eq!(stats["events"]["run.ended"], json!(4), "{stats:#}");
+}
+
+#[test]
+fn a_replay_tells_what_was_known_at_that_moment() {
+    let daemon = started();
+    let requested = &daemon.events_of("run.requested", "task")[0];
+    let ended = &daemon.events_of("run.ended", "task")[0];
+    let seq = |event: &Value| event["seq"].as_u64().unwrap();
+    let state_at = |seq: u64| -> String {
+        let text = daemon.cli(["journal", "replay", "--until", &seq.to_string()]).expect(0).text();
+        let line = text.lines().find(|line| line.starts_with("task ")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{text}")).split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(state_at(seq(requested)), "starting");
+    assert_eq!(state_at(seq(ended)), "exited");
+    daemon.cli(["journal", "replay", "--until", "999999"]).expect(1);
+}
+
+#[test]
+fn a_repair_keeps_its_hands_off_a_living_instance() {
+    let mut daemon = started();
+    let before = segments(&daemon);
+    let said = daemon.cli(["journal", "repair"]).expect(1);
+    assert!(said.stderr.contains("an instance lives there"), "{said:?}");
+    // Nor does it where a supervisor lives on without its init.
+    daemon.kill_role("init");
+    let mut up = daemon.take_up();
+    up.wait().unwrap();
+    let said = daemon.cli(["journal", "repair"]).expect(1);
+    assert!(said.stderr.contains("supervisor.lock"), "{said:?}");
+    assert_eq!(segments(&daemon), before);
+    daemon.up();
+    daemon.cli(["journal", "verify"]).expect(CLEAN);
+}
+
+#[test]
+fn damage_is_found_told_for_what_it_costs_and_put_in_order() {
+    let mut daemon = started();
+    daemon.cli(["shutdown"]).expect(0);
+    until("the end of the instance", || daemon.processes().is_empty().then_some(()));
+    daemon.cli(["journal", "verify"]).expect(CLEAN);
+    let sealed = segments(&daemon)[0].clone();
+    overwrite(&sealed, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 40].fill(b'?');
+    });
+    let before = all_files(&daemon);
+    let said = daemon.cli(["journal", "verify"]).expect(DAMAGED).text();
+    assert!(said.contains("1 flaw") && said.contains("nothing is missing"), "{said}");
+    let planned = daemon.cli(["journal", "repair", "--dry-run"]).expect(0).text();
+    assert_eq!(all_files(&daemon), before, "a dry run changes no byte");
+    let done = daemon.cli(["journal", "repair"]).expect(0).text();
+    assert_eq!(planned.replace("planned only", "done"), done);
+    assert_eq!(daemon.cli(["journal", "repair"]).expect(0).text(), "nothing to do\n");
+    let said = daemon.cli(["journal", "verify"]).expect(CLEAN).text();
+    assert!(said.contains("set aside before"), "{said}");
+    assert!(fs::read_dir(daemon.path("state/quarantine")).unwrap().count() > 0);
+    daemon.take_up().wait().unwrap();
+    daemon.up();
+    let report = until("the end of the start", || {
+        let report = daemon.get("/v1/recovery")?.json();
+        report["ended"].is_string().then_some(report)
+    });
+    assert_eq!((&report["entries"]["lost"], &report["damage"]), (&json!(0), &json!([])), "{report:#}");
+    daemon.wait_running("one");
+}
+
+#[test]
+fn a_loss_is_never_repaired_without_a_word() {
+    let daemon = started();
+    daemon.cli(["shutdown", "--keep-jobs"]).expect(0);
+    let no_checkpoint = |path: &PathBuf| path.parent().unwrap().ends_with("checkpoints");
+    for path in log_files(&daemon).keys().filter(|path| no_checkpoint(path)) {
+        fs::remove_file(path).unwrap();
+    }
+    overwrite(&segments(&daemon)[0], |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 40].fill(b'?');
+    });
+    let before = all_files(&daemon);
+    daemon.cli(["journal", "verify"]).expect(LOSS);
+    until("the end of the roles", || {
+        let said = daemon.cli(["journal", "repair"]);
+        (said.code == LOSS).then_some(())
+    });
+    let changed = |(path, bytes): (&PathBuf, &Vec<u8>)| {
+        let lock = path.extension().is_some_and(|e| e == "lock") || path.ends_with("lock");
+        !lock && all_files(&daemon).get(path) != Some(bytes)
+    };
+    assert!(!before.iter().any(changed));
+    daemon.cli(["journal", "repair", "--accept-loss"]).expect(0);
+    assert_eq!(daemon.cli(["journal", "repair"]).expect(0).text(), "nothing to do\n");
+    assert_ne!(daemon.cli(["journal", "verify"]).code, LOSS);
+}
