@@ -85,7 +85,14 @@ pub fn recover_on(
     state: State,
     on_line: &mut dyn FnMut(&State, &Line),
 ) -> Result<Recovered, JournalError> {
-    let reading = recover::read(&*fs, state_dir, state, None, on_line)?;
+    let mut reading = recover::read(&*fs, state_dir, state, None, on_line)?;
+    let dirs = Dirs::of(state_dir);
+    if reading.report.unreadable {
+        // No number is used twice, also where nobody can read which ones were.
+        reading.applied = reading.applied.max(segment::highest_number(&*fs, &dirs)?);
+        reading.report.last_seq = reading.applied;
+        (reading.tail, reading.crc) = (None, None);
+    }
     let Reading { state, report, applied, crc, at, generation, tail, aside, unsynced, spoilt, .. } = reading;
     let aside = aside.into_iter().map(|aside| {
         let damage = &report.damage[aside.damage];
@@ -93,7 +100,7 @@ pub fn recover_on(
     });
     let work = Opening {
         fs,
-        dirs: Dirs::of(state_dir),
+        dirs,
         aside: aside.map(|(file, offset, aside)| (aside, file, offset)).collect(),
         spoilt,
         unsynced,

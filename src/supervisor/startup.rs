@@ -357,6 +357,13 @@ impl Startup {
         }
     }
 
+    /// The configuration says not to start like this. No marker stays: it is no accident.
+    pub(super) fn refuse(self) {
+        let state_dir = self.state_dir.clone();
+        self.give_up();
+        let _ = state_dir.remove_marker();
+    }
+
     /// The instance ends on purpose before its start is over: that is no aborted start.
     pub(super) fn called_off(&mut self) {
         if let Some((files, thread)) = self.files.take() {

@@ -28,4 +28,5 @@ mod stdin;
 mod stop;
 mod strategy;
 mod tidy;
+mod unreadable;
 mod wrong_config;
