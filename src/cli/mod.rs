@@ -60,7 +60,7 @@ pub mod code {
     pub const NO_SUCH_JOB: u8 = 4;
     /// `journal`: files are damaged, nothing is missing.
     pub const DAMAGED: u8 = 5;
-    /// `journal`: entries are missing.
+    /// `journal`, `up`: entries are missing.
     pub const LOSS: u8 = 6;
     /// `--timeout` is over.
     pub const TIMEOUT: u8 = 124;
@@ -73,7 +73,7 @@ pub mod code {
         (NOT_RUNNING, "status: no instance runs, or a job that should run does not"),
         (NO_SUCH_JOB, "status: there is no such job"),
         (DAMAGED, "journal: files are damaged, and no entry is missing"),
-        (LOSS, "journal: entries are missing that nothing brings back"),
+        (LOSS, "journal, up: entries are missing that nothing brings back"),
         (TIMEOUT, "the time given with --timeout is over"),
     ];
 }
@@ -87,7 +87,7 @@ Exit codes:
     3  status: no instance runs, or a job that should run does not
     4  status: there is no such job
     5  journal: files are damaged, and no entry is missing
-    6  journal: entries are missing that nothing brings back
+    6  journal, up: entries are missing that nothing brings back
   124  the time given with --timeout is over
   wait JOB and run --wait exit with the job's own code: 128 + N after signal N,
   127 or 126 if the program was not found or could not be executed, 125 if it
