@@ -61,6 +61,8 @@ pub(super) struct Reading {
     /// Checkpoints that are of no use, to be removed once they are kept aside.
     pub(super) spoilt: Vec<PathBuf>,
     until: u64,
+    /// Whether what the lines say matters.
+    remembers: bool,
     covered: u64,
     /// Whether anything could be read at all.
     understood: bool,
@@ -99,6 +101,7 @@ impl Reading {
             checkpoint_bytes: 0,
             spoilt: Vec::new(),
             until: until.unwrap_or(u64::MAX),
+            remembers: true,
             covered: 0,
             understood: false,
         }
@@ -343,7 +346,7 @@ impl Reading {
     fn apply(&mut self, line: &Line, on_line: &mut dyn FnMut(&State, &Line)) {
         let Line { seq, entry } = line;
         on_line(&self.state, line);
-        for event in &entry.events {
+        for event in entry.events.iter().filter(|_| self.remembers) {
             self.state.apply(event, entry.at);
         }
         if entry.generation < self.generation {
@@ -483,19 +486,15 @@ pub(super) fn read(
     Ok(reading)
 }
 
-/// Reads every segment there is, whatever checkpoints cover: what is found in the history. The memory that it
-/// gives means nothing unless the first line ever written is still there.
-pub(super) fn read_all(
-    fs: &dyn Fs,
-    dirs: &Dirs,
-    on_line: &mut dyn FnMut(&State, &Line),
-) -> Result<Reading, JournalError> {
+/// Reads every segment there is, whatever checkpoints cover: what is wrong in the history. Remembers nothing.
+pub(super) fn read_all(fs: &dyn Fs, dirs: &Dirs) -> Result<Reading, JournalError> {
     let mut reading = Reading::new(State::new(), None);
+    reading.remembers = false;
     let first = list(fs, &dirs.journal)?.0.first().map_or(1, |segment| segment.number);
     if first > 1 {
         reading.applied = first - 1;
         reading.crc = None;
     }
-    reading.segments(fs, dirs, on_line)?;
+    reading.segments(fs, dirs, &mut |_, _| {})?;
     Ok(reading)
 }

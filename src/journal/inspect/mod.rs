@@ -3,6 +3,7 @@
 
 pub(super) mod lines;
 pub(super) mod repair;
+pub(super) mod scrub;
 pub(super) mod stats;
 pub(super) mod verify;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 
 pub use lines::{Item, Text, lines};
 pub use repair::{Mode, Repaired, repair};
+pub use scrub::{Scrubbed, fingerprint, scrub};
 pub use stats::{CheckpointStats, Stats, stats};
 pub use verify::{FileReport, Flaw, Verdict, Verified, What, verify};
 

@@ -11,7 +11,7 @@ use super::super::open::{Odd, keep_aside, remove_spoilt};
 use super::super::report::{Damage, Kind, Report};
 use super::super::segment::{Dirs, list};
 use super::super::{JournalError, recover_on};
-use super::verify::{Checked, check, short};
+use super::verify::{Checked, OddBytes, check, short};
 use crate::core::state::State;
 use crate::core::time::Stamp;
 
@@ -63,10 +63,7 @@ pub(in crate::journal) fn repair_on(
     let done = mode != Mode::DryRun && !refused && !steps.is_empty();
     if done {
         // The copies first: what follows may take the originals away.
-        let odd: Vec<Odd<'_>> =
-            checked.odd.iter().map(|(file, offset, bytes)| Odd { file, offset: *offset, bytes }).collect();
-        fs.make_dir(&dirs.quarantine).map_err(JournalError::io("make the directory", &dirs.quarantine))?;
-        keep_aside(&**fs, &dirs, &odd)?;
+        copy(&**fs, &dirs, &checked.odd)?;
         // Before the checkpoint is made: it may get the name of one of them.
         remove_spoilt(&**fs, &checked.spoilt)?;
         let generation = recovered.state.instance.generation;
@@ -83,10 +80,18 @@ pub(in crate::journal) fn repair_on(
     Ok(Repaired { steps, lost, unreadable, done })
 }
 
+/// Keeps copies of what is not what was written.
+pub(super) fn copy(fs: &dyn Fs, dirs: &Dirs, odd: &[OddBytes]) -> Result<usize, JournalError> {
+    fs.make_dir(&dirs.quarantine).map_err(JournalError::io("make the directory", &dirs.quarantine))?;
+    let odd: Vec<Odd<'_>> =
+        odd.iter().map(|odd| Odd { file: &odd.file, offset: odd.offset, bytes: &odd.bytes }).collect();
+    Ok(keep_aside(fs, dirs, &odd)?.len())
+}
+
 /// In words, what is to be done. Nothing if all is as it should be.
 fn steps(fs: &dyn Fs, dirs: &Dirs, found: &Report, checked: &Checked) -> Result<Vec<String>, JournalError> {
     let mut steps = Vec::new();
-    for (file, offset, bytes) in &checked.odd {
+    for OddBytes { file, offset, bytes, .. } in &checked.odd {
         steps.push(format!("keep {} bytes of {} at {offset} aside", bytes.len(), short(file)));
     }
     let newest = list(fs, &dirs.journal)?.0.pop().map(|segment| segment.path);

@@ -104,10 +104,21 @@ pub fn verify(state_dir: &Path, on_file: &mut dyn FnMut(&Path)) -> Result<Verifi
 /// What was found, and the bytes that nobody has kept aside yet.
 pub(in crate::journal) struct Checked {
     pub(in crate::journal) verified: Verified,
-    /// File, offset and bytes.
-    pub(in crate::journal) odd: Vec<(PathBuf, u64, Vec<u8>)>,
+    pub(in crate::journal) odd: Vec<OddBytes>,
     /// Checkpoints that are of no use.
     pub(in crate::journal) spoilt: Vec<PathBuf>,
+}
+
+/// Bytes that are not what was written.
+#[derive(Debug)]
+pub(in crate::journal) struct OddBytes {
+    pub(in crate::journal) file: PathBuf,
+    pub(in crate::journal) offset: u64,
+    pub(in crate::journal) bytes: Vec<u8>,
+    /// Which of the files, and which of its flaws.
+    at: (usize, usize),
+    /// There is a copy of them.
+    copied: bool,
 }
 
 pub(in crate::journal) fn check(
@@ -116,19 +127,11 @@ pub(in crate::journal) fn check(
     on_file: &mut dyn FnMut(&Path),
 ) -> Result<Checked, JournalError> {
     let start = recover::read(fs, &dirs.state, State::new(), None, &mut |_, _| {})?;
-    let history = recover::read_all(fs, dirs, &mut |_, _| {})?;
-    let copies = fs.list(&dirs.quarantine).unwrap_or_default();
-    let mut check = Check {
-        fs,
-        dirs,
-        covered: start.report.checkpoint.unwrap_or(0),
-        copies,
-        files: Vec::new(),
-        odd: Vec::new(),
-        spoilt: Vec::new(),
-    };
+    let history = recover::read_all(fs, dirs)?;
+    let mut check = Check::new(fs, dirs, true);
     check.segments(&history, on_file)?;
     check.checkpoints(on_file)?;
+    check.settle(start.report.checkpoint.unwrap_or(0));
     let older = check.usable().nth(1).map_or(0, |file| file.first);
     let history_lost: Vec<(u64, u64)> =
         history.report.lost.iter().copied().filter(|range| !start.report.lost.contains(range)).collect();
@@ -147,31 +150,93 @@ pub(in crate::journal) fn check(
     Ok(Checked { verified, odd, spoilt })
 }
 
+/// What is wrong in which file, and no more: one memory at a time, and nothing is made again.
+pub(super) struct Skimmed {
+    /// Each flaw that nobody has dealt with, in words.
+    pub(super) words: Vec<String>,
+    pub(super) odd: Vec<OddBytes>,
+    pub(super) spoilt: Vec<PathBuf>,
+}
+
+pub(super) fn skim(fs: &dyn Fs, dirs: &Dirs) -> Result<Skimmed, JournalError> {
+    let mut check = Check::new(fs, dirs, false);
+    // First, because a checkpoint that is made meanwhile covers more than this says.
+    check.checkpoints(&mut |_| {})?;
+    let covered = check.usable().next().map_or(0, |file| file.last);
+    let history = recover::read_all(fs, dirs)?;
+    check.segments(&history, &mut |_| {})?;
+    check.settle(covered);
+    let mut words = Vec::new();
+    for file in &check.files {
+        for flaw in file.flaws.iter().filter(|flaw| !flaw.kept) {
+            words.push(format!("{} at {}, {} bytes: {}", file.short(), flaw.offset, flaw.bytes, flaw.why));
+        }
+    }
+    for (from, to) in history.report.lost.iter().filter(|(_, to)| *to > covered) {
+        words.push(format!("lines {from} to {to} are missing"));
+    }
+    let Check { odd, spoilt, .. } = check;
+    Ok(Skimmed { words, odd, spoilt })
+}
+
 struct Check<'a> {
     fs: &'a dyn Fs,
     dirs: &'a Dirs,
-    /// The last line that the newest usable checkpoint covers.
-    covered: u64,
+    /// Whether checkpoints are made again and compared.
+    refolds: bool,
     /// Names in `quarantine/`.
     copies: Vec<String>,
     files: Vec<FileReport>,
-    odd: Vec<(PathBuf, u64, Vec<u8>)>,
+    odd: Vec<OddBytes>,
     spoilt: Vec<PathBuf>,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(fs: &'a dyn Fs, dirs: &'a Dirs, refolds: bool) -> Self {
+        let copies = fs.list(&dirs.quarantine).unwrap_or_default();
+        Self { fs, dirs, refolds, copies, files: Vec::new(), odd: Vec::new(), spoilt: Vec::new() }
+    }
+
+    /// Says of each flaw whether it is dealt with: there is a copy, and a checkpoint covers it.
+    fn settle(&mut self, covered: u64) {
+        let files = &mut self.files;
+        self.odd.retain(|odd| {
+            let file = &mut files[odd.at.0];
+            let needless = match file.what {
+                What::Segment => file.last <= covered,
+                What::Checkpoint => file.last < covered,
+            };
+            let kept = odd.copied && needless && !self.spoilt.contains(&odd.file);
+            file.flaws[odd.at.1].kept = kept;
+            !kept
+        });
+    }
+
+    /// Notes a flaw of a file whose report is in the making, with the bytes it is about.
+    fn odd(&mut self, file: &mut FileReport, damage: &Damage, bytes: &[u8]) {
+        let Damage { offset, bytes: len, kind, why, .. } = damage.clone();
+        let copied = {
+            let odd = Odd { file: &damage.file, offset, bytes };
+            self.copies.contains(&odd.copy_name(self.dirs))
+        };
+        let at = (self.files.len(), file.flaws.len());
+        file.flaws.push(Flaw { offset, bytes: len, kind, why, kept: false });
+        let (file, bytes) = (damage.file.clone(), bytes.to_vec());
+        self.odd.push(OddBytes { file, offset, bytes, at, copied });
+    }
+
     fn segments(&mut self, history: &Reading, on_file: &mut dyn FnMut(&Path)) -> Result<(), JournalError> {
         let (segments, _) = list(self.fs, &self.dirs.journal)?;
-        let mut before: Option<(u64, String)> = None;
+        let mut before: Option<(FileReport, Vec<u8>)> = None;
         for (i, segment) in segments.iter().enumerate() {
             on_file(&segment.path);
             let data = self.fs.read(&segment.path).map_err(JournalError::io("read", &segment.path))?;
             let next = segments.get(i + 1).map(|next| next.number);
             let header = header(&data);
-            if let Some((len, sum)) = before.take() {
-                self.compare_with_successor(header.as_ref(), len, &sum);
+            if let Some((mut file, data)) = before.take() {
+                self.compare_with_successor(&mut file, &data, header.as_ref());
+                self.files.push(file);
             }
-            before = Some((data.len() as u64, hex(&Sha256::digest(&data))));
             let mut file = FileReport {
                 file: segment.path.clone(),
                 what: What::Segment,
@@ -187,68 +252,39 @@ impl Check<'_> {
             if header.is_none() && old::is_old(&data) {
                 file.remarks.push("in the layout of an earlier version".to_owned());
             }
-            let covered = file.last <= self.covered;
             for (at, damage) in history.report.damage.iter().enumerate() {
-                if damage.file == segment.path {
-                    self.flaw(&mut file, damage, bytes_of(&history.aside, at), (covered, next.is_none()));
+                if damage.file != segment.path {
+                    continue;
+                }
+                if damage.kind != Kind::Torn {
+                    self.odd(&mut file, damage, bytes_of(&history.aside, at));
+                } else if next.is_none() {
+                    file.remarks.push(format!("an unfinished write at its end, {} bytes", damage.bytes));
                 }
             }
-            self.files.push(file);
+            before = Some((file, data));
         }
+        self.files.extend(before.map(|(file, _)| file));
         Ok(())
     }
 
-    /// Notes damage of a segment, unless it is the unfinished end of a write.
-    fn flaw(
-        &mut self,
-        file: &mut FileReport,
-        damage: &Damage,
-        bytes: &[u8],
-        (covered, newest): (bool, bool),
-    ) {
-        if damage.kind == Kind::Torn {
-            if newest {
-                let remark = format!("an unfinished write at its end, {} bytes", damage.bytes);
-                file.remarks.push(remark);
-            }
-            return;
-        }
-        let kept = covered && self.is_copied(damage, bytes);
-        file.flaws.push(Flaw {
-            offset: damage.offset,
-            bytes: damage.bytes,
-            kind: damage.kind,
-            why: damage.why.clone(),
-            kept,
-        });
-        if !kept {
-            self.odd.push((damage.file.clone(), damage.offset, bytes.to_vec()));
-        }
-    }
-
-    fn is_copied(&self, damage: &Damage, bytes: &[u8]) -> bool {
-        let odd = Odd { file: &damage.file, offset: damage.offset, bytes };
-        self.copies.contains(&odd.copy_name(self.dirs))
-    }
-
     /// The header of the next segment says what this one was when it was ended.
-    fn compare_with_successor(&mut self, next: Option<&Header>, len: u64, sum: &str) {
-        let Some(file) = self.files.last_mut() else { return };
-        let Some((was_len, was_sum)) =
-            next.and_then(|next| Some((next.prev_len?, next.prev_sha256.as_deref()?)))
-        else {
-            return;
-        };
+    fn compare_with_successor(&mut self, file: &mut FileReport, data: &[u8], next: Option<&Header>) {
+        let said = next.and_then(|next| Some((next.prev_len?, next.prev_sha256.as_deref()?)));
+        let Some((len, sum)) = said else { return };
         // What is wrong line by line is said already.
-        if (was_len, was_sum) != (len, sum) && file.flaws.is_empty() {
-            file.flaws.push(Flaw {
-                offset: 0,
-                bytes: len,
-                kind: Kind::Useless,
-                why: format!("it is not the one that was ended: {was_len} bytes with SHA-256 {was_sum}"),
-                kept: false,
-            });
+        if !file.flaws.is_empty() || (len, sum) == (file.bytes, hex(&Sha256::digest(data)).as_str()) {
+            return;
         }
+        let damage = Damage {
+            file: file.file.clone(),
+            offset: 0,
+            bytes: file.bytes,
+            kind: Kind::Useless,
+            why: format!("it is not the one that was ended: {len} bytes with SHA-256 {sum}"),
+            copy: None,
+        };
+        self.odd(file, &damage, data);
     }
 
     fn checkpoints(&mut self, on_file: &mut dyn FnMut(&Path)) -> Result<(), JournalError> {
@@ -270,17 +306,11 @@ impl Check<'_> {
             match checkpoint::load(self.fs, named, &State::new()) {
                 Ok(loaded) => {
                     file.lines = loaded.entities;
-                    self.mended(&mut file, &loaded);
-                    self.sum(&mut file, &loaded)?;
-                    match self.refold(older.take(), &loaded)? {
-                        Refolded::Same => {}
-                        Refolded::Unknown(why) => file.remarks.push(why),
-                        Refolded::Other => {
-                            let why = "it is not what the events before it give".to_owned();
-                            file.flaws.push(useless(bytes, why));
-                        }
+                    for (damage, bytes) in &loaded.mended {
+                        self.odd(&mut file, damage, bytes);
                     }
-                    older = Some(loaded);
+                    self.sum(&mut file, &loaded)?;
+                    older = self.made_again(&mut file, older.take(), loaded)?;
                 }
                 Err(Unusable::Damaged(why)) => self.unusable(&mut file, why),
                 Err(Unusable::Fatal(JournalError::Io { source, .. })) => {
@@ -294,22 +324,20 @@ impl Check<'_> {
     }
 
     fn unusable(&mut self, file: &mut FileReport, why: String) {
-        file.flaws.push(useless(file.bytes, why));
-        if let Ok(data) = self.fs.read(&file.file) {
-            self.odd.push((file.file.clone(), 0, data));
-            self.spoilt.push(file.file.clone());
-        }
-    }
-
-    fn mended(&mut self, file: &mut FileReport, loaded: &Loaded) {
-        for (damage, bytes) in &loaded.mended {
-            let kept = loaded.behind.seq < self.covered && self.is_copied(damage, bytes);
-            let Damage { offset, bytes: len, kind, why, .. } = damage.clone();
-            file.flaws.push(Flaw { offset, bytes: len, kind, why, kept });
-            if !kept {
-                self.odd.push((damage.file.clone(), offset, bytes.clone()));
-            }
-        }
+        let Ok(data) = self.fs.read(&file.file) else {
+            file.flaws.push(useless(file.bytes, why));
+            return;
+        };
+        let damage = Damage {
+            file: file.file.clone(),
+            offset: 0,
+            bytes: data.len() as u64,
+            kind: Kind::Useless,
+            why,
+            copy: None,
+        };
+        self.odd(file, &damage, &data);
+        self.spoilt.push(file.file.clone());
     }
 
     /// The footer has the SHA-256 of all before it.
@@ -320,6 +348,27 @@ impl Check<'_> {
             file.flaws.push(useless(file.bytes, "its SHA-256 is not the one in its last line".to_owned()));
         }
         Ok(())
+    }
+
+    /// Compares a checkpoint with what it was made of; gives it back for the next one.
+    fn made_again(
+        &self,
+        file: &mut FileReport,
+        older: Option<Loaded>,
+        loaded: Loaded,
+    ) -> Result<Option<Loaded>, JournalError> {
+        if !self.refolds {
+            return Ok(None);
+        }
+        match self.refold(older, &loaded)? {
+            Refolded::Same => {}
+            Refolded::Unknown(why) => file.remarks.push(why),
+            Refolded::Other => {
+                let why = "it is not what the events before it give".to_owned();
+                file.flaws.push(useless(file.bytes, why));
+            }
+        }
+        Ok(Some(loaded))
     }
 
     /// Makes a checkpoint once more, out of the one before it and the segments in between.

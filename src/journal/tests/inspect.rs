@@ -10,6 +10,7 @@ use super::sim::SimFs;
 use crate::journal::fs::Fs;
 use crate::journal::inspect::lines::lines_on;
 use crate::journal::inspect::repair::repair_on;
+use crate::journal::inspect::scrub::scrub_on;
 use crate::journal::inspect::stats::stats_on;
 use crate::journal::inspect::verify::{Checked, check};
 use crate::journal::inspect::{Item, Mode, Repaired, ReplayError, Verdict, What, replay_on};
@@ -203,6 +204,46 @@ fn a_loss_is_a_loss_until_somebody_accepts_it() {
         assert!(missing, "seed {seed}: the history has a hole and says so");
     }
     assert!(tried > 10, "{tried}");
+}
+
+/// A flaw is told until a checkpoint covers it and a copy is kept, and never again.
+#[test]
+fn a_scrub_sees_every_flaw_until_it_is_dealt_with() {
+    let rig = log(5);
+    let sound = scrub_on(&rig.fs, &dirs()).unwrap();
+    assert_eq!(sound.flaws, Vec::<String>::new());
+    let (whole, last) = (rig.states.last().unwrap(), rig.decided.len() as u64);
+    let behind = crate::journal::checkpoint::Behind {
+        seq: last,
+        crc: rig.journal.as_ref().unwrap().last_crc(),
+        at: stamp(1),
+        generation: crate::core::ids::Generation(3),
+    };
+    for (path, bytes) in log_files(&rig.fs) {
+        for at in (0..bytes.len()).step_by(37) {
+            let fs = rig.fs.copy();
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 0xff;
+            fs.put(&path, &wrong);
+            let what = format!("{} byte {at}", path.display());
+            let found = scrub_on(&fs, &dirs()).unwrap();
+            let tail = found.flaws.is_empty()
+                && path
+                    == log_files(&rig.fs).iter().rfind(|(path, _)| path.starts_with("/s/journal")).unwrap().0;
+            assert!(tail || !found.flaws.is_empty(), "{what}: {:?}", found.flaws);
+            // What the supervisor does: its memory first.
+            crate::journal::checkpoint::write(&fs, &dirs(), whole, &behind).unwrap();
+            found.set_aside_on(&fs, &dirs(), last).unwrap();
+            assert_eq!(scrub_on(&fs, &dirs()).unwrap().flaws, Vec::<String>::new(), "{what}");
+            let read = Rig::new(fs, 1).read().unwrap();
+            assert_eq!(
+                (read.state == *whole, read.report.is_lossy()),
+                (true, false),
+                "{what}: {}",
+                read.report
+            );
+        }
+    }
 }
 
 #[test]
