@@ -9,7 +9,8 @@ use super::args::{JournalArgs, JournalWhat, ShowArgs};
 use super::error::Fail;
 use super::table::table;
 use super::when::{local, now_ms, parse_duration, parse_ms};
-use super::{Ctx, code, events};
+use super::{Ctx, block_on, code, events};
+use crate::client::Error;
 use crate::core::event::Want;
 use crate::core::state::State;
 use crate::journal::inspect::{self, Item, JournalError, Mode, Stats, Text, Verdict, Verified, What};
@@ -28,7 +29,8 @@ pub(crate) fn journal(args: &JournalArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail>
                 (false, true) => Mode::AcceptLoss,
                 (false, false) => Mode::Careful,
             };
-            repair(mode, *json, &dir, ctx)
+            let online = if *dry_run { None } else { block_on(online_repair(*json, ctx))?? };
+            online.map_or_else(|| repair(mode, *json, &dir, ctx), Ok)
         }
         JournalWhat::Replay { until, json } => replay(*until, *json, &dir, ctx),
         JournalWhat::Stats { json } => stats(*json, &dir, ctx),
@@ -159,7 +161,10 @@ fn verify(json: bool, dir: &Path, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
         ctx.out.line(match verdict {
             Verdict::Clean => "all is sound",
             Verdict::Covered => "damaged, and nothing is missing: `outlive journal repair` sets it aside",
-            Verdict::Loss => "LOSS: something that was recorded cannot be read",
+            Verdict::Loss => {
+                "LOSS: something that was recorded cannot be read; an instance that runs still knows it, and \
+                 `outlive journal repair` has it write it down"
+            }
         })?;
     }
     Ok(match verdict {
@@ -199,6 +204,33 @@ fn verified_lines(verified: &Verified) -> Vec<String> {
         lines.push("nothing of it can be read".to_owned());
     }
     lines
+}
+
+/// An instance that runs still knows what its files may have lost: it writes that down, and sets the damage
+/// aside. Nothing if there is none.
+async fn online_repair(json: bool, ctx: &mut Ctx<'_>) -> Result<Option<u8>, Fail> {
+    let reply = match ctx.client.scrub().await {
+        Err(Error::NotRunning { .. }) => return Ok(None),
+        other => other?,
+    };
+    if json {
+        ctx.out.json(&reply)?;
+    } else {
+        for flaw in &reply.flaws {
+            ctx.out.line(flaw)?;
+        }
+        if let Some(seq) = reply.checkpoint {
+            ctx.out.line(&format!("a checkpoint of everything up to line {seq} was made"))?;
+            ctx.out.line(&format!("{} stretches of bytes were set aside", reply.kept))?;
+        }
+        if reply.sound {
+            ctx.out.line(if reply.flaws.is_empty() { "nothing to do" } else { "done" })?;
+        }
+    }
+    if let Some(why) = &reply.why {
+        ctx.out.note(&format!("outlive: {why}"));
+    }
+    Ok(Some(if reply.sound { code::OK } else { code::DAMAGED }))
 }
 
 fn repair(mode: Mode, json: bool, dir: &Path, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {

@@ -23,6 +23,7 @@ mod prune;
 mod read_only;
 mod rebuild;
 mod recover;
+mod scrub;
 mod start;
 mod startup;
 mod stop_command;

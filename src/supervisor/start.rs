@@ -14,6 +14,7 @@ use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
 use super::init_link::InitLink;
 use super::main_loop::{Sources, Supervisor, now};
 use super::memory::Memory;
+use super::scrub::Scrubbing;
 use super::startup::Startup;
 use crate::config::{self, Config, LogLevel};
 use crate::control;
@@ -194,6 +195,7 @@ fn assemble(
     let degraded = put_in_force(&init, &mut state, &config, problem, inherited);
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
+    let (scrubbing, scrub) = Scrubbing::new();
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
@@ -228,6 +230,7 @@ fn assemble(
         stalled: BTreeMap::new(),
         refused: Vec::new(),
         recoveries: Vec::new(),
+        scrubbing,
         pace: Pace::new(0),
         known_runs: BTreeMap::new(),
         tell_stop_command,
@@ -242,7 +245,7 @@ fn assemble(
     }
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays }))
+    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub }))
 }
 
 /// The configuration to go on with is kept for our successor, and what is wrong with it is said.

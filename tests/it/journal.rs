@@ -140,16 +140,89 @@ fn a_replay_tells_what_was_known_at_that_moment() {
 fn a_repair_keeps_its_hands_off_a_living_instance() {
     let mut daemon = started();
     let before = segments(&daemon);
-    let said = daemon.cli(["journal", "repair"]).expect(1);
+    assert_eq!(daemon.cli(["journal", "repair"]).expect(0).text(), "nothing to do\n");
+    // Whoever does not find the socket finds the locks.
+    let lost = ["--socket", "/nowhere/at/all", "journal", "repair"];
+    let said = daemon.cli(lost).expect(1);
     assert!(said.stderr.contains("an instance lives there"), "{said:?}");
-    // Nor does it where a supervisor lives on without its init.
+    // So it is where a supervisor lives on without its init.
     daemon.kill_role("init");
     let mut up = daemon.take_up();
     up.wait().unwrap();
-    let said = daemon.cli(["journal", "repair"]).expect(1);
+    let said = daemon.cli(lost).expect(1);
     assert!(said.stderr.contains("supervisor.lock"), "{said:?}");
     assert_eq!(segments(&daemon), before);
     daemon.up();
+    daemon.cli(["journal", "verify"]).expect(CLEAN);
+}
+
+/// The end of a segment, so that it is sealed, and a checkpoint of everything before.
+fn checkpoint(daemon: &mut Daemon) {
+    daemon.cli(["shutdown", "--keep-jobs"]).expect(0);
+    daemon.restart();
+    daemon.wait_running("one");
+}
+
+#[test]
+fn what_rots_under_a_living_instance_is_found_and_healed() {
+    let mut daemon = started();
+    let running = daemon.wait_running("one");
+    checkpoint(&mut daemon);
+    daemon.cli(["restart", "--wait", "one"]).expect(0);
+    // The segment that is about to be sealed holds what no checkpoint covers.
+    let uncovered = segments(&daemon).pop().unwrap();
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    let (pid, run) = daemon.wait_running("one");
+    assert_ne!(run, running.1);
+    let files = log_files(&daemon);
+    let a_checkpoint = files.keys().find(|path| path.parent().unwrap().ends_with("checkpoints")).unwrap();
+    for path in [&uncovered, a_checkpoint, &segments(&daemon)[0]] {
+        overwrite(path, |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+        });
+    }
+    daemon.cli(["journal", "verify"]).expect(LOSS);
+    let reply = daemon.post("/v1/journal/scrub", &Value::Null).json();
+    assert_eq!((&reply["sound"], &reply["why"]), (&json!(true), &Value::Null), "{reply:#}");
+    assert!(reply["flaws"].as_array().unwrap().len() >= 3 && reply["kept"].as_u64() >= Some(3), "{reply:#}");
+    let log = daemon.read("up.log");
+    assert!(log.contains("damaged") && log.contains("whole again"), "{log}");
+    let noted = daemon.events().into_iter().filter(|event| event["verb"] == "scrub").count();
+    assert_eq!(noted, 1);
+    assert_eq!(daemon.status()["instance"]["degraded"], json!([]));
+    // Everything is whole: for a look from outside, for the next scrub, for the next supervisor.
+    daemon.cli(["journal", "verify"]).expect(CLEAN);
+    assert_eq!(daemon.cli(["journal", "repair"]).expect(0).text(), "nothing to do\n");
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    let report = until("the end of the start", || {
+        let report = daemon.get("/v1/recovery")?.json();
+        report["ended"].is_string().then_some(report)
+    });
+    assert_eq!((&report["entries"]["lost"], &report["damage"]), (&json!(0), &json!([])), "{report:#}");
+    assert_eq!(daemon.wait_running("one"), (pid, run));
+}
+
+#[test]
+fn damage_that_cannot_be_healed_is_a_mark_until_it_can() {
+    let mut daemon = started();
+    checkpoint(&mut daemon);
+    let a_checkpoint = |path: &PathBuf| path.parent().unwrap().ends_with("checkpoints");
+    let path = log_files(&daemon).into_keys().find(a_checkpoint).unwrap();
+    overwrite(&path, |bytes| bytes.truncate(bytes.len() / 2));
+    // Nothing can be kept aside in a directory that is a file.
+    let quarantine = daemon.path("state/quarantine");
+    fs::remove_dir_all(&quarantine).unwrap();
+    fs::File::create(&quarantine).unwrap();
+    let said = daemon.cli(["journal", "repair"]).expect(DAMAGED);
+    assert!(said.stderr.contains("quarantine"), "{said:?}");
+    let marks = daemon.status()["instance"]["degraded_resources"].clone();
+    assert_eq!(marks[0]["resource"], "journal-files", "{marks:#}");
+    fs::remove_file(&quarantine).unwrap();
+    daemon.cli(["journal", "repair"]).expect(0);
+    assert_eq!(daemon.status()["instance"]["degraded_resources"], json!([]));
     daemon.cli(["journal", "verify"]).expect(CLEAN);
 }
 

@@ -71,10 +71,25 @@ pub fn is_there(state_dir: &Path) -> bool {
 /// # Errors
 /// If the log cannot be read, or does not reach there.
 pub fn replay(state_dir: &Path, until: Option<u64>) -> Result<Replayed, ReplayError> {
-    replay_on(&RealFs, state_dir, until)
+    replay_on(&RealFs, state_dir, until, State::new())
 }
 
-pub(super) fn replay_on(fs: &dyn Fs, state_dir: &Path, until: Option<u64>) -> Result<Replayed, ReplayError> {
+/// The same for one who remembers so many ended runs of each job.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_keeping(state_dir: &Path, until: u64, keep_runs: usize) -> Result<Replayed, ReplayError> {
+    let mut state = State::new();
+    state.keep_runs = keep_runs;
+    replay_on(&RealFs, state_dir, Some(until), state)
+}
+
+pub(super) fn replay_on(
+    fs: &dyn Fs,
+    state_dir: &Path,
+    until: Option<u64>,
+    state: State,
+) -> Result<Replayed, ReplayError> {
     let dirs = Dirs::of(state_dir);
     if let Some(wanted) = until {
         let oldest = oldest(fs, &dirs)?;
@@ -82,7 +97,7 @@ pub(super) fn replay_on(fs: &dyn Fs, state_dir: &Path, until: Option<u64>) -> Re
             return Err(ReplayError::TooOld { wanted, oldest });
         }
     }
-    let reading = settled(fs, &dirs, || recover::read(fs, state_dir, State::new(), until, &mut |_, _| {}))?;
+    let reading = settled(fs, &dirs, || recover::read(fs, state_dir, state.clone(), until, &mut |_, _| {}))?;
     // A lost line leaves nothing to tell it from one that never was, but for what follows it.
     match until {
         Some(wanted) if wanted > reading.applied => {

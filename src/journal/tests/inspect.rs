@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use super::rig::{Rig, Rng, bare_sample, log_files, sample, stamp, state_dir};
 use super::sim::SimFs;
+use crate::core::state::State;
 use crate::journal::fs::Fs;
 use crate::journal::inspect::lines::lines_on;
 use crate::journal::inspect::repair::repair_on;
 use crate::journal::inspect::scrub::scrub_on;
 use crate::journal::inspect::stats::stats_on;
 use crate::journal::inspect::verify::{Checked, check};
-use crate::journal::inspect::{Item, Mode, Repaired, ReplayError, Verdict, What, replay_on};
+use crate::journal::inspect::{Item, Mode, Repaired, ReplayError, Verdict, What, fingerprint, replay_on};
 use crate::journal::segment::Dirs;
 
 fn dirs() -> Dirs {
@@ -253,10 +254,15 @@ fn a_replay_is_what_was_known_then() {
         let newest = rig.decided.len() as u64;
         let mut told = 0;
         for seq in 1..=newest {
-            match replay_on(&rig.fs, &state_dir(), Some(seq)) {
+            match replay_on(&rig.fs, &state_dir(), Some(seq), State::new()) {
                 Ok(replayed) => {
                     assert_eq!(replayed.state, rig.states[seq as usize], "seed {seed}, line {seq}");
                     assert_eq!((replayed.seq, replayed.lost.len()), (seq, 0));
+                    let print = |state: &State| fingerprint(state).unwrap();
+                    assert_eq!(print(&replayed.state), print(&rig.states[seq as usize]));
+                    let mut other = replayed.state.clone();
+                    other.instance.generation.0 += 1;
+                    assert_ne!(print(&replayed.state), print(&other));
                     told += 1;
                 }
                 Err(ReplayError::TooOld { wanted, oldest }) => {
@@ -267,10 +273,10 @@ fn a_replay_is_what_was_known_then() {
         }
         assert!(told > 3, "seed {seed}: {told} of {newest}");
         assert!(matches!(
-            replay_on(&rig.fs, &state_dir(), Some(newest + 1)),
+            replay_on(&rig.fs, &state_dir(), Some(newest + 1), State::new()),
             Err(ReplayError::TooNew { newest: known, .. }) if known == newest
         ));
-        let whole = replay_on(&rig.fs, &state_dir(), None).unwrap();
+        let whole = replay_on(&rig.fs, &state_dir(), None, State::new()).unwrap();
         assert_eq!((whole.seq, &whole.state), (newest, &rig.states[newest as usize]));
     }
 }
