@@ -270,7 +270,7 @@ fn recovery_schemas() -> Value {
             ("result", words(&["running", "done", "degraded", "failed", "aborted"])),
             ("recovery_mode", some_text.clone()), ("aborted_before", number.clone()),
             ("phases", list(of("Phase"))), ("runs", json!({ "oneOf": [of("RunsReport"), { "type": "null" }] })),
-            ("damage", list(text.clone())),
+            ("damage", list(text.clone())), ("notes", list(text.clone())),
             ("entries", object(&[("read", number.clone()), ("lost", number.clone())])),
         ]),
         "ScrubReply": object(&[

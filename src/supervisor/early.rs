@@ -107,13 +107,7 @@ pub(super) async fn run(
         if startup.due().iter().any(|name| EARLY.contains(name)) {
             continue;
         }
-        let pause = startup.progress().next_try().map(|at| at.boot_us.saturating_sub(clock::boot_us()));
-        let pause = async {
-            match pause {
-                Some(us) => tokio::time::sleep(std::time::Duration::from_micros(us)).await,
-                None => std::future::pending().await,
-            }
-        };
+        let next_try = startup.progress().next_try().map(|at| at.boot_us);
         tokio::select! {
             Some(made) = work.join_next() => match made {
                 Ok((name, Ok(Made::Lock(held)))) => {
@@ -137,7 +131,7 @@ pub(super) async fn run(
                 }
                 Err(error) => return Err(NoStart::failed(format!("a phase ended on its own: {error}"))),
             },
-            () = pause => {}
+            () = pause(next_try) => {}
             Some(skip) = skips.recv() => skip_one(startup, skip),
         }
     }
@@ -145,6 +139,14 @@ pub(super) async fn run(
         return Err(NoStart::failed("a phase is missing".to_owned()));
     };
     Ok(Early { lock, memory: *memory })
+}
+
+/// Waits until a moment of the boot clock, or for ever.
+async fn pause(until_us: Option<u64>) {
+    match until_us.map(|until| until.saturating_sub(clock::boot_us())) {
+        Some(us) => tokio::time::sleep(std::time::Duration::from_micros(us)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Leaves a phase out, if it may be.

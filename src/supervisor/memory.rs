@@ -41,6 +41,8 @@ pub(super) struct Memory {
     nothing_is_known: Option<&'static str>,
     entries: Entries,
     damage: Vec<String>,
+    /// What is doubtful about the ground it stands on.
+    ground: Option<String>,
 }
 
 impl Memory {
@@ -51,6 +53,7 @@ impl Memory {
         }
         startup.entries(self.entries);
         startup.damage(self.damage.iter().cloned());
+        startup.note(self.ground.clone());
     }
 }
 
@@ -114,7 +117,20 @@ impl Reader {
         }
         let lost = report.lost.iter().map(|(first, last)| last.saturating_sub(*first) + 1).sum();
         let entries = Entries { read: report.lines, lost };
-        Ok(Memory { journal, state, generation, lost: report.lost, nothing_is_known, entries, damage })
+        let ground = super::ground::look(&self.state_dir.0);
+        if let Some(doubt) = &ground {
+            tracing::warn!("{doubt}");
+        }
+        Ok(Memory {
+            journal,
+            state,
+            generation,
+            lost: report.lost,
+            nothing_is_known,
+            entries,
+            damage,
+            ground,
+        })
     }
 
     /// Whether there was a log, and nothing of it can be read.

@@ -9,6 +9,7 @@ mod accepted;
 mod asks;
 mod early;
 mod event_log;
+mod ground;
 pub mod handle;
 mod init_link;
 mod keeper_link;

@@ -97,6 +97,7 @@ impl Startup {
             phases: Vec::new(),
             runs: None,
             damage: Vec::new(),
+            notes: Vec::new(),
             entries: Entries::default(),
         };
         let progress = Progress::new(&PHASES)?;
@@ -305,6 +306,10 @@ impl Startup {
 
     pub(super) fn damage(&mut self, what: impl IntoIterator<Item = String>) {
         self.report.damage.extend(what);
+    }
+
+    pub(super) fn note(&mut self, what: impl IntoIterator<Item = String>) {
+        self.report.notes.extend(what);
     }
 
     /// What was found of runs. Later surveys of the same start (the keeper died) add to the first.

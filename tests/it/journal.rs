@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, job, run, until};
+use crate::common::{Daemon, job, run, skip, until};
 
 const CLEAN: i32 = 0;
 const DAMAGED: i32 = 5;
@@ -284,4 +284,22 @@ fn a_loss_is_never_repaired_without_a_word() {
     daemon.cli(["journal", "repair", "--accept-loss"]).expect(0);
     assert_eq!(daemon.cli(["journal", "repair"]).expect(0).text(), "nothing to do\n");
     assert_ne!(daemon.cli(["journal", "verify"]).code, LOSS);
+}
+
+#[test]
+fn ground_that_does_not_hold_is_said_once() {
+    let Ok(memory) = tempfile::Builder::new().prefix("ol.").tempdir_in("/dev/shm") else {
+        return skip("there is no /dev/shm");
+    };
+    let kind = rustix::fs::statfs(memory.path()).unwrap().f_type;
+    let mut daemon = Daemon::prepare("");
+    daemon.env.push(("OUTLIVE_STATE_DIR".to_owned(), memory.path().join("state").display().to_string()));
+    daemon.up();
+    let said = daemon.cli(["recover", "report"]).expect(0).text();
+    let in_memory = kind == 0x0102_1994;
+    assert_eq!(said.contains("is in memory"), in_memory, "{said}");
+    assert_eq!(daemon.read("up.log").matches("is in memory").count(), usize::from(in_memory));
+    let degraded = daemon.status()["instance"]["degraded"].clone();
+    assert_eq!(degraded, json!([]), "it is no mark");
+    daemon.cli(["shutdown"]).expect(0);
 }

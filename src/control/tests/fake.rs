@@ -209,6 +209,7 @@ fn start_report() -> StartReport {
         phases: Vec::new(),
         runs: None,
         damage: Vec::new(),
+        notes: Vec::new(),
         entries: Entries::default(),
     }
 }
