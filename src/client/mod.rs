@@ -25,7 +25,7 @@ use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
-    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ShutdownRequest,
+    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ScrubReply, ShutdownRequest,
     SignalRequest, Status, StdinReply, Version,
 };
 
@@ -273,6 +273,11 @@ impl Client {
     /// Looks again at what there is, and does what follows from it.
     pub async fn recover(&self) -> Result<RunsReport, Error> {
         self.post("/v1/recovery/run", &[], Bytes::new()).await
+    }
+
+    /// Reads all files of the event log, and puts in order what can be.
+    pub async fn scrub(&self) -> Result<ScrubReply, Error> {
+        self.post("/v1/journal/scrub", &[], Bytes::new()).await
     }
 
     /// Leaves out a phase of the start.

@@ -9,7 +9,7 @@
 //! A sealed line for each entity, in one chain with header and footer. The footer says how much there
 //! must be, and the checksum of the line of the event log that follows on.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +45,16 @@ struct Header {
     g: Generation,
     sw: String,
     min_reader: u32,
+    /// Ended runs that were remembered for each job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keep_runs: Option<usize>,
+}
+
+impl Header {
+    fn behind(&self, seq: u64, crc: u32) -> Behind {
+        let at = Stamp { boot_us: self.m, wall_us: self.t };
+        Behind { seq, crc, at, generation: self.g }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,6 +86,12 @@ pub(super) struct Loaded {
     pub(super) state: State,
     pub(super) behind: Behind,
     pub(super) bytes: u64,
+    /// Lines between header and footer.
+    pub(super) entities: u64,
+    /// What the header says of who made it: the build, and how many ended runs it remembered.
+    pub(super) by: (String, Option<usize>),
+    /// What the footer says of the bytes before it: how many, and their SHA-256.
+    pub(super) sum: (u64, String),
     /// Lines that were put right, with the bytes that were in the file.
     pub(super) mended: Vec<(Damage, Vec<u8>)>,
 }
@@ -110,6 +126,7 @@ fn fill(fs: &dyn Fs, temp: &Path, state: &State, behind: &Behind) -> Result<u64,
         g: behind.generation,
         sw: env!("CARGO_PKG_VERSION").to_owned(),
         min_reader: VERSION,
+        keep_runs: Some(state.keep_runs),
     };
     let mut crc = segment::seal_value(&mut chunk, &header, 0)?;
     state.entities(|entity| {
@@ -154,8 +171,14 @@ fn fill(fs: &dyn Fs, temp: &Path, state: &State, behind: &Behind) -> Result<u64,
 
 /// Length and SHA-256 of a file.
 fn summed(fs: &dyn Fs, path: &Path) -> Result<(u64, [u8; 32]), JournalError> {
+    summed_up_to(fs, path, u64::MAX)
+}
+
+/// The same of its first bytes.
+pub(super) fn summed_up_to(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<(u64, [u8; 32]), JournalError> {
     let read = || JournalError::io("read", path);
-    let mut reader = BufReader::with_capacity(CHUNK / 4, fs.reader(path).map_err(read())?);
+    let file = fs.reader(path).map_err(read())?.take(bytes);
+    let mut reader = BufReader::with_capacity(CHUNK / 4, file);
     let (mut sum, mut len) = (Sha256::new(), 0);
     loop {
         let bytes = reader.fill_buf().map_err(read())?;
@@ -282,14 +305,16 @@ struct Filling {
     crc: u32,
     len: u64,
     n: u64,
-    header: Option<(Stamp, Generation)>,
+    header: Option<Header>,
     behind: Option<Behind>,
+    sum: (u64, String),
 }
 
 impl Filling {
     fn new(file: &Named, state: State) -> Self {
         let (number, path) = (file.number, file.path.clone());
-        Self { number, path, state, crc: 0, len: 0, n: 0, header: None, behind: None }
+        let sum = (0, String::new());
+        Self { number, path, state, crc: 0, len: 0, n: 0, header: None, behind: None, sum }
     }
 
     /// Takes a line. `kept` says where in the file it stays.
@@ -304,14 +329,15 @@ impl Filling {
             return Err(damaged("a line is missing or in the wrong place".to_owned()));
         }
         self.crc = sealed.crc;
-        if let Some((at, generation)) = self.header {
+        if let Some(header) = &self.header {
             if sealed.body.starts_with(b"{\"end\":") {
                 let footer: Footer =
                     serde_json::from_slice(&closed(sealed.body)).map_err(|e| damaged(e.to_string()))?;
                 let same = (footer.seq, footer.n, footer.bytes) == (self.number, self.n, self.len);
                 let crc = u32::from_str_radix(&footer.journal_crc, 16).ok().filter(|_| same);
                 let crc = crc.ok_or_else(|| damaged("its end does not fit".to_owned()))?;
-                self.behind = Some(Behind { seq: footer.seq, crc, at, generation });
+                self.behind = Some(header.behind(footer.seq, crc));
+                self.sum = (footer.bytes, footer.sha256);
             } else {
                 self.state.restore(whole, kept).map_err(|e| damaged(e.to_string()))?;
                 self.n += 1;
@@ -325,22 +351,20 @@ impl Filling {
             if header.ckpt != self.number {
                 return Err(damaged("it is another one under this name".to_owned()));
             }
-            self.header = Some((Stamp { boot_us: header.m, wall_us: header.t }, header.g));
+            self.header = Some(header);
         }
         self.len += whole.len() as u64 + 1;
         Ok(())
     }
 
     fn done(self, mended: Vec<(Damage, Vec<u8>)>) -> Result<Loaded, Unusable> {
-        let unended = self.header.filter(|_| planted(Fault::EndNotChecked)).map(|(at, generation)| Behind {
-            seq: self.number,
-            crc: 0,
-            at,
-            generation,
-        });
-        let behind = self.behind.or(unended).ok_or_else(|| Unusable::Damaged("it has no end".to_owned()))?;
-        let mut state = self.state;
+        let no_end = || Unusable::Damaged("it has no end".to_owned());
+        let header = self.header.ok_or_else(no_end)?;
+        let unended = planted(Fault::EndNotChecked).then(|| header.behind(self.number, 0));
+        let behind = self.behind.or(unended).ok_or_else(no_end)?;
+        let Self { mut state, len, n, sum, .. } = self;
         state.restored();
-        Ok(Loaded { state, behind, bytes: self.len, mended })
+        let by = (header.sw, header.keep_runs);
+        Ok(Loaded { state, behind, bytes: len, entities: n, by, sum, mended })
     }
 }

@@ -12,7 +12,7 @@ use crate::core::report::{RunsReport, StartReport};
 use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
 use crate::wire::control::{
-    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, StdinReply,
+    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ScrubReply, StdinReply,
 };
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
@@ -173,6 +173,11 @@ pub enum Ask {
         peer: Peer,
         /// Answer.
         reply: Answer<ActReply>,
+    },
+    /// Read all files of the event log, and put in order what can be.
+    Scrub {
+        /// Answer.
+        reply: Answer<ScrubReply>,
     },
     /// End the instance. Answered when the shutdown has begun.
     Shutdown {

@@ -22,6 +22,7 @@ use super::keeper_link::{News, Requests};
 use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
+use super::scrub::{FromScrub, Scrubbing};
 use super::startup::Startup;
 use super::strays::Strays;
 use crate::config::Config;
@@ -53,6 +54,7 @@ pub(super) enum Happening {
     StopCommandEnded { run: RunId, ok: bool },
     Skip(Skip),
     Strays(Result<Strays, String>),
+    Scrub(FromScrub),
     Deadline,
 }
 
@@ -64,6 +66,7 @@ pub(super) struct Sources {
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
+    pub(super) scrub: mpsc::Receiver<FromScrub>,
 }
 
 /// The supervisor.
@@ -105,6 +108,8 @@ pub(super) struct Supervisor {
     pub(super) refused: Vec<(RunId, Outcome)>,
     /// Recoveries that were asked for in this turn.
     pub(super) recoveries: Vec<super::recover::Asked>,
+    /// Watching over the files of the event log.
+    pub(super) scrubbing: Scrubbing,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
@@ -173,6 +178,7 @@ impl Sources {
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
+            Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -256,14 +262,12 @@ impl Supervisor {
         }
     }
 
-    /// When something is due: in the core, or the turn of a start.
+    /// When something is due: in the core, the turn of a start, or a look at the files of the event log.
     fn next_deadline(&self) -> Option<Stamp> {
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| self.state.is_settled());
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        match (self.state.next_deadline(), turn) {
-            (Some(a), Some(b)) => Some(if b.boot_us < a.boot_us { b } else { a }),
-            (a, b) => a.or(b),
-        }
+        let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        [self.state.next_deadline(), turn, scrub].into_iter().flatten().min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -353,6 +357,8 @@ impl Supervisor {
         }
         self.make_starts();
         self.ask_for_recoveries();
+        self.answer_scrub();
+        self.scrub_if_due();
         self.say_ready();
     }
 
@@ -366,6 +372,7 @@ impl Supervisor {
             }
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
+            Happening::Scrub(asked) => self.scrub_asked(asked, turn),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }

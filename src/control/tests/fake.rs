@@ -21,7 +21,7 @@ use crate::core::spec::Kind;
 use crate::supervisor::handle::{Ask, AskError, Handle, View};
 use crate::wire::control::{
     ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, ReloadReply, Role,
-    Roles, RunReply, RunView, StateWord, StdinReply, WantWord,
+    Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
 };
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -211,6 +211,7 @@ fn start_report() -> StartReport {
         phases: Vec::new(),
         runs: None,
         damage: Vec::new(),
+        notes: Vec::new(),
         entries: Entries::default(),
     }
 }
@@ -289,6 +290,7 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                 note(format!("recover {dry_run}"));
                 drop(reply.send(Ok(RunsReport::default())));
             }
+            Ask::Scrub { reply } => drop(reply.send(Ok(ScrubReply::default()))),
             Ask::LeaveRecovery { reply, .. } => drop(reply.send(act("leave", Vec::new()))),
             Ask::Shutdown { keep_jobs, reply, .. } => {
                 note(format!("shutdown {keep_jobs}"));
