@@ -303,6 +303,10 @@ impl Job {
             | Event::KeeperLost
             | Event::Acted { .. }
             | Event::RecoveryLeft { .. }
+            | Event::SagaBegun { .. }
+            | Event::SagaStepDone { .. }
+            | Event::SagaUndoing { .. }
+            | Event::SagaEnded { .. }
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
+use super::saga::Sagas;
 use super::spec::JobSpec;
 use super::state::{Entry, Instance, State};
 
@@ -31,6 +32,8 @@ struct JobOut<'a> {
 struct InstanceOut<'a> {
     instance: &'a Instance,
     finished: &'a VecDeque<JobName>,
+    #[serde(skip_serializing_if = "Sagas::is_empty")]
+    sagas: &'a Sagas,
 }
 
 #[derive(Serialize)]
@@ -50,6 +53,8 @@ struct In {
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     finished: Option<VecDeque<JobName>>,
+    #[serde(default)]
+    sagas: Sagas,
     orphan: Option<RunId>,
 }
 
@@ -81,7 +86,7 @@ impl State {
         };
         serde_json::to_writer(
             &mut bytes,
-            &InstanceOut { instance: &self.instance, finished: &self.finished },
+            &InstanceOut { instance: &self.instance, finished: &self.finished, sagas: &self.sagas },
         )?;
         put(&mut bytes)?;
         for (job, entry) in &self.jobs {
@@ -107,7 +112,7 @@ impl State {
     /// # Errors
     /// If the line is none. The state is as it was then.
     pub fn restore(&mut self, line: &[u8]) -> Result<(), BadEntity> {
-        let In { job, s, earlier, mut past, spec, instance, finished, orphan } =
+        let In { job, s, earlier, mut past, spec, instance, finished, sagas, orphan } =
             serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(mut job), None, None) => {
@@ -131,6 +136,7 @@ impl State {
             (None, None, Some(instance), None) => {
                 self.instance = instance;
                 self.finished = finished.unwrap_or_default();
+                self.sagas = sagas;
             }
             (None, None, None, Some(orphan)) => {
                 self.orphans.insert(orphan);

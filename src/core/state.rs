@@ -1,8 +1,8 @@
 //! The memory of the whole supervisor, and how events change it.
 //!
 //! Everything in [`State`] follows from the events of the log, with two exceptions that are handed in:
-//! the settings of configured jobs (they may hold secrets, so they are never in the log), and
-//! [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
+//! the settings of configured jobs, those before a reload under way included (they may hold secrets, so they
+//! are never in the log), and [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
 //! a replay before the configuration is read gives the same memory as living through it did. How many
 //! ended runs are remembered ([`State::keep_runs`]) is handed in before the replay; it decides nothing.
 //!
@@ -20,6 +20,7 @@ use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
+use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
 use super::time::{Millis, Stamp};
 
@@ -105,6 +106,10 @@ pub struct State {
     pub keep_runs: usize,
     pub(super) jobs: BTreeMap<JobName, Entry>,
     pub(super) specs: Specs,
+    /// Operations of several steps.
+    pub sagas: Sagas,
+    /// The configured settings before the reload under way.
+    pub(super) before: Before,
     pub(super) dependents: Dependents,
     /// Runs that live or may live.
     pub(super) live: BTreeMap<RunId, JobName>,
@@ -125,6 +130,8 @@ impl Default for State {
             keep_runs: super::job::KEEP_RUNS,
             jobs: BTreeMap::new(),
             specs: BTreeMap::new(),
+            sagas: Sagas::default(),
+            before: None,
             dependents: BTreeMap::new(),
             live: BTreeMap::new(),
             earlier: BTreeSet::new(),
@@ -160,6 +167,10 @@ impl State {
                 self.instance.apply(event, at)
             }
             Event::Acted { .. } => {}
+            Event::SagaBegun { .. }
+            | Event::SagaStepDone { .. }
+            | Event::SagaUndoing { .. }
+            | Event::SagaEnded { .. } => self.sagas.apply(event, at),
             Event::JobSubmitted { spec, .. } => {
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
@@ -185,21 +196,48 @@ impl State {
     /// Remembers a decision: its events, and the settings it brought. The driver calls this once for
     /// each decision, with the stamp that goes into the log line.
     pub fn commit(&mut self, decision: &Decision, at: Stamp) {
+        let begun = |event: &Event| matches!(event, Event::SagaBegun { plan } if plan.verb == Verb::Reload);
+        if decision.events.iter().any(begun) {
+            self.before = Some(Arc::new(self.configured_specs()));
+        }
         for event in &decision.events {
             self.apply(event, at);
         }
         if let Some(specs) = &decision.specs {
             self.set_specs(specs);
         }
+        if self.sagas.open.is_none() {
+            self.before = None;
+        }
+    }
+
+    fn configured_specs(&self) -> Vec<JobSpec> {
+        let theirs = |name: &JobName| {
+            self.jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed)
+        };
+        self.specs.iter().filter(|(name, _)| !theirs(name)).map(|(_, spec)| (**spec).clone()).collect()
+    }
+
+    /// Hands in the settings before the reload under way, right after a replay and before
+    /// [`State::set_specs`].
+    pub fn set_before(&mut self, specs: Vec<JobSpec>) {
+        self.before = Some(Arc::new(specs));
     }
 
     /// Puts the configured settings in the place of the earlier ones. Submitted jobs keep theirs, and so
     /// does a removed job whose run still lives. Called by [`State::commit`]; by the driver itself only
     /// right after a replay, with the settings its predecessor had accepted, if they are known.
     pub fn set_specs(&mut self, specs: &[Arc<JobSpec>]) {
-        let jobs = &self.jobs;
-        self.specs
-            .retain(|name, _| jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed));
+        let (jobs, sagas) = (&self.jobs, &self.sagas);
+        self.specs.retain(|name, _| {
+            jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed)
+                || sagas.removes(name)
+        });
+        for spec in self.before.iter().flat_map(|before| &**before) {
+            if sagas.removes(&spec.name) {
+                self.specs.entry(spec.name.clone()).or_insert_with(|| Arc::new(spec.clone()));
+            }
+        }
         for spec in specs {
             let theirs = jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
             if !theirs {
@@ -217,11 +255,7 @@ impl State {
             return None;
         }
         let job = self.deadlines.first().map(|(at, _)| *at);
-        let forced = self.forced_at();
-        match (job, forced) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [job, self.forced_at(), self.saga_deadline()].into_iter().flatten().min()
     }
 
     /// When an orderly shutdown turns into killing, if one is under way and has not yet.
