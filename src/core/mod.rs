@@ -20,6 +20,7 @@ pub mod job;
 pub mod outcome;
 pub mod pace;
 pub mod phases;
+pub mod quick;
 pub mod reconcile;
 pub mod reload;
 pub mod report;

@@ -9,6 +9,7 @@ use super::sealed::{self, Sealed};
 use super::{JournalError, VERSION};
 use crate::core::event::Event;
 use crate::core::ids::Generation;
+use crate::core::quick::QuickList;
 use crate::core::time::Stamp;
 
 /// One decision, to be recorded.
@@ -134,13 +135,16 @@ fn slow(body: &[u8]) -> Option<Raw<'static>> {
 }
 
 /// The first value in proved bytes; fields of a later build may follow.
-fn first<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+fn first<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, serde_json::Error> {
     T::deserialize(&mut serde_json::Deserializer::from_slice(bytes))
 }
 
 impl Raw<'_> {
     /// The events; what this build does not know is left out where it says that it may be.
     pub(super) fn events(&self) -> Result<Vec<Event>, serde_json::Error> {
+        if let Ok(QuickList(events)) = first(&self.ev) {
+            return Ok(events);
+        }
         match first(&self.ev) {
             Ok(events) => Ok(events),
             Err(error) => {
