@@ -42,7 +42,7 @@ pub(crate) enum Verb {
     /// Print captured output
     Logs(LogsArgs),
     /// Start jobs
-    Start(StartArgs),
+    Start(StartOnlyArgs),
     /// Stop jobs, and wait until they are stopped
     Stop(StopArgs),
     /// Restart jobs
@@ -191,6 +191,18 @@ pub(crate) struct StartArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StartOnlyArgs {
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// Wait until they run, and stop all of them again if one does not come up
+    #[arg(long, conflicts_with_all = ["wait", "timeout"])]
+    pub(crate) or_rollback: bool,
+    /// With --or-rollback: how long they may take (30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
+    pub(crate) within: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// Return when the stop is decided (the default is to wait for it)
     #[arg(long, conflicts_with_all = ["wait", "timeout"])]
@@ -234,6 +246,12 @@ pub(crate) struct ReloadArgs {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Put the old configuration back if a job that the new one adds or changes does not come up
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) or_rollback: bool,
+    /// With --or-rollback: how long they may take (30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
+    pub(crate) within: Option<Duration>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -17,6 +17,7 @@ pub mod paths;
 mod recover;
 mod reload;
 mod run;
+mod saga;
 mod send;
 mod shutdown;
 mod status;
@@ -56,16 +57,19 @@ pub mod code {
     pub const NOT_RUNNING: u8 = 3;
     /// `status`: there is no such job.
     pub const NO_SUCH_JOB: u8 = 4;
+    /// `--or-rollback`: a job did not come up, and what was before is in force again.
+    pub const ROLLED_BACK: u8 = 5;
     /// `--timeout` is over.
     pub const TIMEOUT: u8 = 124;
 
     /// The table that `--help` prints.
-    pub const TABLE: [(u8, &str); 6] = [
+    pub const TABLE: [(u8, &str); 7] = [
         (OK, "done; status: everything named runs, or ended well"),
         (FAILED, "the request failed"),
         (USAGE, "wrong usage or wrong configuration"),
         (NOT_RUNNING, "status: no instance runs, or a job that should run does not"),
         (NO_SUCH_JOB, "status: there is no such job"),
+        (ROLLED_BACK, "--or-rollback: a job did not come up; what was before is in force again"),
         (TIMEOUT, "the time given with --timeout is over"),
     ];
 }
@@ -78,6 +82,7 @@ Exit codes:
     2  wrong usage or wrong configuration
     3  status: no instance runs, or a job that should run does not
     4  status: there is no such job
+    5  --or-rollback: a job did not come up; what was before is in force again
   124  the time given with --timeout is over
   wait JOB and run --wait exit with the job's own code: 128 + N after signal N,
   127 or 126 if the program was not found or could not be executed, 125 if it

@@ -25,7 +25,7 @@ use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
-    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ShutdownRequest,
+    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView, ShutdownRequest,
     SignalRequest, Status, StdinReply, Version,
 };
 
@@ -244,6 +244,26 @@ impl Client {
         self.post("/v1/reload", query, Bytes::new()).await
     }
 
+    /// Applies the configuration, and has the old one put back if a job does not come up in time. The answer
+    /// names the operation; see [`Self::saga`].
+    pub async fn reload_or_roll_back(&self, within: Duration) -> Result<ReloadReply, Error> {
+        self.post("/v1/reload", &or_rollback(within), Bytes::new()).await
+    }
+
+    /// Starts the jobs that all these selectors mean, and has them stopped again if one does not come up.
+    pub async fn start_or_roll_back(&self, jobs: &[String], within: Duration) -> Result<ActReply, Error> {
+        let mut query = or_rollback(within);
+        let (first, more) = jobs.split_first().map_or(("", &[][..]), |(first, more)| (first.as_str(), more));
+        query.extend(more.iter().map(|job| ("job", job.clone())));
+        self.post(&verb(first, "start"), &query, Bytes::new()).await
+    }
+
+    /// An operation of several steps. `wait`: answered at its end, or after a while.
+    pub async fn saga(&self, id: u64, wait: bool) -> Result<SagaView, Error> {
+        let query: &[_] = if wait { &[("wait", "true".to_owned())] } else { &[] };
+        self.get(&format!("/v1/sagas/{id}"), query).await
+    }
+
     /// Submits a job.
     pub async fn run(&self, request: &RunRequest) -> Result<RunReply, Error> {
         self.post_json("/v1/run", request).await
@@ -432,6 +452,10 @@ impl Client {
             }
         }
     }
+}
+
+fn or_rollback(within: Duration) -> Vec<(&'static str, String)> {
+    vec![("or_rollback", "true".to_owned()), ("within_ms", within.as_millis().to_string())]
 }
 
 fn verb(selector: &str, verb: &str) -> String {

@@ -297,11 +297,11 @@ fn well(job: &Job, spec: &JobSpec) -> bool {
 fn how_it_ended(job: &Job) -> String {
     let Some(last) = &job.last else { return "it ended".to_owned() };
     match last.started {
-        Some(_) => {
+        Some(_) if !matches!(last.outcome, Outcome::NotStarted { .. }) => {
             let lasted = in_words(lasted(last.started, last.ended));
             format!("it ended after {lasted}: {}", last.outcome.describe())
         }
-        None => last.outcome.describe(),
+        _ => last.outcome.describe(),
     }
 }
 

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::spec::KillScope;
+use crate::core::time::Millis;
 use crate::wire::control::{
-    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, StdinReply,
+    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView, StdinReply,
 };
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
@@ -29,6 +30,8 @@ pub struct View {
     pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
     /// Their runs, oldest first, the latest last.
     pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
+    /// Operations of several steps: the latest that are over, then the one under way.
+    pub sagas: Vec<Arc<SagaView>>,
     /// Sequence number of the last durable event.
     pub seq: u64,
     /// Whether the first survey is done and every wanted job has been asked for.
@@ -152,6 +155,26 @@ pub enum Ask {
         plan: bool,
         /// Who; `None`: a signal asked.
         peer: Option<Peer>,
+        /// Answer.
+        reply: Answer<ReloadReply>,
+    },
+    /// Start these jobs, and stop them again if one does not come up.
+    StartOrRollBack {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// How long it may take.
+        within: Millis,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Read the configuration again and apply it, and put the old one back if a job does not come up.
+    ReloadOrRollBack {
+        /// How long it may take.
+        within: Millis,
+        /// Who.
+        peer: Peer,
         /// Answer.
         reply: Answer<ReloadReply>,
     },

@@ -21,6 +21,7 @@ mod perform;
 mod prune;
 mod read_only;
 mod recover;
+mod saga;
 mod start;
 mod startup;
 mod stop_command;

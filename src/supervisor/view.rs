@@ -33,7 +33,7 @@ impl Supervisor {
             .collect();
         let instance = Arc::new(self.instance());
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
-        let seq = self.seq;
+        let (seq, sagas) = (self.seq, self.saga_views());
         self.view.send_modify(|view| {
             // A reader that still looks at the last view keeps it, and we change a copy.
             let view = Arc::make_mut(view);
@@ -50,6 +50,7 @@ impl Supervisor {
                 }
             }
             view.instance = instance;
+            view.sagas = sagas;
             view.seq = seq;
             view.ready = ready;
             view.known = true;
@@ -144,6 +145,7 @@ impl Supervisor {
             instance: Arc::new(instance),
             jobs: std::collections::BTreeMap::new(),
             runs: std::collections::BTreeMap::new(),
+            sagas: Vec::new(),
             seq: 0,
             ready: false,
             known: false,

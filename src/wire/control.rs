@@ -242,6 +242,52 @@ pub struct RunView {
 pub struct ActReply {
     /// One line a job, in the order of names.
     pub jobs: Vec<ActResult>,
+    /// The operation that may still be rolled back; its end is at `/v1/sagas/ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<u64>,
+}
+
+/// `GET /v1/sagas/ID`: an operation of several steps, which is done whole or undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SagaView {
+    /// Counted from 1.
+    pub id: u64,
+    /// `reload` or `start`.
+    pub verb: String,
+    /// Where it is.
+    pub state: SagaState,
+    /// Jobs that are not up yet.
+    pub pending: Vec<JobName>,
+    /// The job that broke it.
+    pub job: Option<JobName>,
+    /// Why it was rolled back or abandoned, in words.
+    pub why: Option<String>,
+    /// When it was over.
+    pub ended: Option<String>,
+}
+
+/// Where a [`SagaView`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SagaState {
+    /// It goes on.
+    Running,
+    /// It has failed and is being undone.
+    Undoing,
+    /// All of it is done.
+    Done,
+    /// What was before is in force again.
+    RolledBack,
+    /// Nobody could go on or back.
+    Abandoned,
+}
+
+impl SagaState {
+    /// Whether nothing more happens to it.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack | Self::Abandoned)
+    }
 }
 
 /// What a verb did to one job.
@@ -317,6 +363,9 @@ pub struct ReloadReply {
     pub blocked: Vec<JobName>,
     /// Jobs left as they are.
     pub unchanged: usize,
+    /// The operation that may still be rolled back; its end is at `/v1/sagas/ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<u64>,
 }
 
 /// `POST /v1/shutdown`.

@@ -23,6 +23,7 @@ mod output;
 mod recovery;
 mod reload;
 mod restart;
+mod rollback;
 mod stdin;
 mod stop;
 mod strategy;

@@ -189,6 +189,7 @@ fn first_view() -> View {
         }),
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
+        sagas: Vec::new(),
         seq: 0,
         ready: true,
         known: true,
@@ -255,7 +256,7 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
             return Err(AskError::Conflict("it refuses".to_owned()));
         }
         let result = |name| ActResult { name, changed: true, text: "done".to_owned(), ok: true };
-        Ok(ActReply { jobs: jobs.into_iter().map(result).collect() })
+        Ok(ActReply { jobs: jobs.into_iter().map(result).collect(), saga: None })
     };
     while let Some(ask) = asks.recv().await {
         // A client that has gone does not hear the answer.
@@ -282,6 +283,13 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                 let bad =
                     AskError::Bad { error: "2 mistakes".to_owned(), details: vec!["a".into(), "b".into()] };
                 drop(reply.send(if plan { Ok(ReloadReply::default()) } else { Err(bad) }));
+            }
+            Ask::StartOrRollBack { jobs, within, reply, .. } => {
+                drop(reply.send(act(&format!("start or roll back in {} ms", within.0), jobs)));
+            }
+            Ask::ReloadOrRollBack { within, reply, .. } => {
+                note(format!("reload or roll back in {} ms", within.0));
+                drop(reply.send(Ok(ReloadReply { saga: Some(3), ..ReloadReply::default() })));
             }
             Ask::Recover { dry_run, reply, .. } => {
                 note(format!("recover {dry_run}"));
