@@ -13,6 +13,7 @@ use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
 use super::saga::Sagas;
 use super::spec::JobSpec;
+use super::stats::Stats;
 use super::state::{Entry, Instance, State};
 
 /// Fields in the order of how often they are needed; the settings, the longest part, come last.
@@ -24,6 +25,8 @@ struct JobOut<'a> {
     earlier: bool,
     #[serde(skip_serializing_if = "VecDeque::is_empty")]
     past: &'a VecDeque<PastRun>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stats: Option<&'a Stats>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
@@ -50,6 +53,7 @@ struct In {
     earlier: bool,
     #[serde(default)]
     past: VecDeque<PastRun>,
+    stats: Option<Stats>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     finished: Option<VecDeque<JobName>>,
@@ -95,6 +99,7 @@ impl State {
                 s: &entry.job,
                 earlier: entry.job.run().is_some_and(|run| self.earlier.contains(&run)),
                 past: &entry.past,
+                stats: entry.stats.as_deref(),
                 spec: self.specs.get(job).filter(|_| entry.job.submitted).map(|spec| &**spec),
             };
             serde_json::to_writer(&mut bytes, &out)?;
@@ -112,7 +117,7 @@ impl State {
     /// # Errors
     /// If the line is none. The state is as it was then.
     pub fn restore(&mut self, line: &[u8]) -> Result<(), BadEntity> {
-        let In { job, s, earlier, mut past, spec, instance, finished, sagas, orphan } =
+        let In { job, s, earlier, mut past, stats, spec, instance, finished, sagas, orphan } =
             serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(mut job), None, None) => {
@@ -131,7 +136,7 @@ impl State {
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
-                self.jobs.insert(name, Entry { job, past });
+                self.jobs.insert(name, Entry { job, past, stats: stats.map(Arc::new) });
             }
             (None, None, Some(instance), None) => {
                 self.instance = instance;

@@ -22,6 +22,7 @@ use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
 use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
+use super::stats::{self, Stats};
 use super::time::{Millis, Stamp};
 
 /// Settings of jobs by name.
@@ -93,6 +94,8 @@ pub struct Instance {
 pub(super) struct Entry {
     pub(super) job: Job,
     pub(super) past: VecDeque<PastRun>,
+    /// What the runs before the latest came to; shared with readers.
+    pub(super) stats: Option<Arc<Stats>>,
 }
 
 /// The memory.
@@ -331,9 +334,10 @@ impl State {
             _ => None,
         };
         if let Some(job) = new {
-            self.jobs.entry(name.clone()).or_insert_with(|| Entry { job, past: VecDeque::new() });
+            self.jobs.entry(name.clone()).or_insert_with(|| Entry { job, past: VecDeque::new(), stats: None });
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
+        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();

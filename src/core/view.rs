@@ -1,10 +1,13 @@
 //! What readers see of the memory: words, reasons, times. Derived, never stored.
 
+use std::sync::Arc;
+
 use super::event::Want;
 use super::ids::{JobName, RunId};
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
 use super::spec::JobSpec;
+use super::stats::Stats;
 use super::state::{Link, State};
 use super::time::Stamp;
 
@@ -135,6 +138,12 @@ impl State {
     /// Its runs, the latest last; at most [`State::keep_runs`] that have ended.
     pub fn runs(&self, name: &JobName) -> impl Iterator<Item = &PastRun> {
         self.jobs.get(name).into_iter().flat_map(|entry| &entry.past)
+    }
+
+    /// What a job's runs before the latest came to; `None` if there is nothing to tell.
+    #[must_use]
+    pub fn stats(&self, name: &JobName) -> Option<&Arc<Stats>> {
+        self.jobs.get(name)?.stats.as_ref()
     }
 
     /// Every run that lives or may live, with its job: what a survey has to answer for.
