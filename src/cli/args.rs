@@ -39,6 +39,8 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Show the instance and its jobs
     Status(StatusArgs),
+    /// Show what the runs of jobs came to: starts, ends by cause, restart times, peaks
+    Stats(StatusArgs),
     /// Print captured output
     Logs(LogsArgs),
     /// Start jobs

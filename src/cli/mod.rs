@@ -20,6 +20,7 @@ mod run;
 mod saga;
 mod send;
 mod shutdown;
+mod stats;
 mod status;
 mod table;
 #[cfg(test)]
@@ -187,6 +188,7 @@ fn with_instance(
         Verb::Up(args) => Ok(up::up(args, ctx)),
         Verb::Run(args) => run::run(&args, ctx),
         Verb::Status(args) => block_on(status::status(&args, ctx))?,
+        Verb::Stats(args) => block_on(stats::stats(&args, ctx))?,
         Verb::Logs(args) => block_on(logs::logs(&args, ctx))?,
         Verb::Start(args) => block_on(act::start(&args, ctx))?,
         Verb::Stop(args) => block_on(act::stop(&args, ctx))?,

@@ -25,8 +25,8 @@ use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
-    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView, ShutdownRequest,
-    SignalRequest, Status, StdinReply, Version,
+    ActReply, ErrorReply, JobStats, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView,
+    ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
@@ -205,6 +205,12 @@ impl Client {
     /// One job.
     pub async fn job(&self, name: &JobName) -> Result<JobStatus, Error> {
         self.get(&format!("/v1/jobs/{}", escape(name.as_str())), &[]).await
+    }
+
+    /// What the runs of jobs came to; of all jobs without selectors.
+    pub async fn stats(&self, selectors: &[String]) -> Result<Vec<JobStats>, Error> {
+        let query: Vec<_> = selectors.iter().map(|s| ("job", s.clone())).collect();
+        self.get("/v1/stats", &query).await
     }
 
     /// A job's runs, oldest first.

@@ -19,7 +19,8 @@
 //! | `GET /v1/health` | 200 while the supervisor answers, with the resources that do not do all they should |
 //! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
 //! | `GET /v1/status` | the instance and its jobs; `job=SELECTOR` narrows |
-//! | `GET /v1/jobs/NAME` | one job |
+//! | `GET /v1/jobs/NAME` | one job, with `stats`: what its runs came to |
+//! | `GET /v1/stats` | the same of all jobs; `job=SELECTOR` narrows |
 //! | `GET /v1/jobs/NAME/runs` | its runs, oldest first |
 //! | `POST /v1/jobs/SELECTOR/start`, `stop`, `restart` | answered once the decision is durable, not when it is carried out |
 //! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
@@ -92,6 +93,7 @@ mod run_feed;
 mod sagas;
 mod serve;
 mod sources;
+mod stats;
 mod status;
 mod stream;
 #[cfg(test)]

@@ -69,7 +69,11 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("job", "string", "a selector; may be repeated")],
             ..entry("The instance and its jobs", "Status")
         },
-        "/v1/jobs/{name}" => entry("One job", "JobStatus"),
+        "/v1/jobs/{name}" => entry("One job", "JobDetail"),
+        "/v1/stats" => Entry {
+            query: &[("job", "string", "a selector; may be repeated")],
+            ..entry("What the runs of jobs came to", "StatsList")
+        },
         "/v1/jobs/{name}/runs" => entry("The job's runs, oldest first", "RunList"),
         "/v1/jobs/{name}/output" => Entry { query: OUTPUT_QUERY, ..entry("Captured output", bytes) },
         "/v1/jobs/{name}/start" => {
@@ -243,7 +247,8 @@ fn schemas() -> Value {
         "RunList": list(object(&[
             ("run", text.clone()), ("job", text.clone()), ("attempt", number.clone()),
             ("started", some_text.clone()), ("ended", some_text.clone()), ("pid", some_number.clone()),
-            ("outcome", maybe("Outcome")), ("rusage", json!({})), ("output_bytes", number.clone()),
+            ("outcome", maybe("Outcome")), ("cause", some_text.clone()), ("rusage", json!({})),
+            ("output_bytes", number.clone()),
         ])),
         "ActReply": object(&[("jobs", list(object(&[
             ("name", text.clone()), ("changed", flag.clone()), ("text", text.clone()), ("ok", flag.clone()),
@@ -264,7 +269,7 @@ fn schemas() -> Value {
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    for more in [requests, recovery_schemas(), saga_schemas()] {
+    for more in [requests, recovery_schemas(), saga_schemas(), stats_schemas()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -329,6 +334,26 @@ fn saga_schemas() -> Value {
             ("state", words(&["running", "undoing", "done", "rolled_back", "abandoned"])),
             ("pending", list(text)), ("job", some_text.clone()), ("why", some_text.clone()),
             ("ended", some_text),
+        ]),
+    })
+}
+
+fn stats_schemas() -> Value {
+    let number = json!({ "type": "integer" });
+    let numbers = |names: &[&str]| {
+        let fields: Vec<(&str, Value)> = names.iter().map(|name| (*name, number.clone())).collect();
+        object(&fields)
+    };
+    json!({
+        "JobDetail": { "allOf": [of("JobStatus"), object(&[("stats", of("Stats"))])] },
+        "StatsList": list(object(&[("name", json!({ "type": "string" })), ("stats", of("Stats"))])),
+        "Stats": object(&[
+            ("starts", number.clone()),
+            ("exits", numbers(&["ok", "failed", "signal", "oom", "asked", "lost", "refused"])),
+            ("uptime_ms", number.clone()), ("longest_uptime_ms", number.clone()),
+            ("max_rss_kib", number.clone()),
+            ("restart_time", json!({ "oneOf": [numbers(&["samples", "p50_ms", "p95_ms", "p99_ms"]),
+                { "type": "null" }] })),
         ]),
     })
 }

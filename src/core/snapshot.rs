@@ -13,8 +13,8 @@ use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
 use super::saga::Sagas;
 use super::spec::JobSpec;
-use super::stats::Stats;
 use super::state::{Entry, Instance, State};
+use super::stats::Stats;
 
 /// Fields in the order of how often they are needed; the settings, the longest part, come last.
 #[derive(Serialize)]

@@ -334,7 +334,11 @@ impl State {
             _ => None,
         };
         if let Some(job) = new {
-            self.jobs.entry(name.clone()).or_insert_with(|| Entry { job, past: VecDeque::new(), stats: None });
+            self.jobs.entry(name.clone()).or_insert_with(|| Entry {
+                job,
+                past: VecDeque::new(),
+                stats: None,
+            });
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
         stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);

@@ -278,7 +278,11 @@ mod tests {
         world.supervisor(2, false);
         world.configured(&[spec("a")]);
         world.surveyed(vec![(1, "a", Fact::Lost { why: "gone".to_owned() })]);
-        world.feed(Input::Launched { run: super::super::tests::run(2), identity: identity(9), at: world.now });
+        world.feed(Input::Launched {
+            run: super::super::tests::run(2),
+            identity: identity(9),
+            at: world.now,
+        });
         let now = stats(&world);
         assert_eq!((now.exits.lost, now.uptime_ms), (1, 0));
         // A refused start is none of the ends that were up.

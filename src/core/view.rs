@@ -7,8 +7,8 @@ use super::ids::{JobName, RunId};
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
 use super::spec::JobSpec;
-use super::stats::Stats;
 use super::state::{Link, State};
+use super::stats::Stats;
 use super::time::Stamp;
 
 /// Where a job is, in one word.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::spec::KillScope;
+use crate::core::stats::Stats;
 use crate::core::time::Millis;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView, StdinReply,
@@ -30,6 +31,8 @@ pub struct View {
     pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
     /// Their runs, oldest first, the latest last.
     pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
+    /// What the runs before the latest came to, of jobs that had more than one.
+    pub stats: BTreeMap<JobName, Arc<Stats>>,
     /// Operations of several steps: the latest that are over, then the one under way.
     pub sagas: Vec<Arc<SagaView>>,
     /// Sequence number of the last durable event.

@@ -26,7 +26,7 @@ impl Supervisor {
             .map(|name| {
                 let shown = self.job_status(&name).map(|status| {
                     let runs: Vec<_> = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
-                    (Arc::new(status), Arc::new(runs))
+                    (Arc::new(status), Arc::new(runs), self.state.stats(&name).cloned())
                 });
                 (name, shown)
             })
@@ -39,12 +39,17 @@ impl Supervisor {
             let view = Arc::make_mut(view);
             for (name, shown) in changed {
                 match shown {
-                    Some((status, runs)) => {
+                    Some((status, runs, stats)) => {
                         view.jobs.insert(name.clone(), status);
+                        match stats {
+                            Some(stats) => drop(view.stats.insert(name.clone(), stats)),
+                            None => drop(view.stats.remove(&name)),
+                        }
                         view.runs.insert(name, runs);
                     }
                     None => {
                         view.jobs.remove(&name);
+                        view.stats.remove(&name);
                         view.runs.remove(&name);
                     }
                 }
@@ -145,6 +150,7 @@ impl Supervisor {
             instance: Arc::new(instance),
             jobs: std::collections::BTreeMap::new(),
             runs: std::collections::BTreeMap::new(),
+            stats: std::collections::BTreeMap::new(),
             sagas: Vec::new(),
             seq: 0,
             ready: false,
@@ -188,6 +194,7 @@ fn run_view(job: &JobName, run: &PastRun) -> RunView {
         ended: end.map(|end| end.at.rfc3339()),
         pid: run.pid.filter(|_| end.is_none()),
         outcome: end.map(|end| outcome_view(&end.outcome, &end.asked, end.at)),
+        cause: end.and_then(|end| end.cause),
         rusage: end.and_then(|end| end.rusage),
         output_bytes: end.map_or(0, |end| end.output_bytes),
     }

@@ -24,6 +24,7 @@ mod recovery;
 mod reload;
 mod restart;
 mod rollback;
+mod stats;
 mod stdin;
 mod stop;
 mod strategy;

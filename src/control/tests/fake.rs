@@ -189,6 +189,7 @@ fn first_view() -> View {
         }),
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
+        stats: BTreeMap::new(),
         sagas: Vec::new(),
         seq: 0,
         ready: true,
@@ -242,6 +243,7 @@ fn run_view(job: &str, run: RunId) -> RunView {
         ended: None,
         pid: None,
         outcome: None::<OutcomeView>,
+        cause: None,
         rusage: None,
         output_bytes: 0,
     }
