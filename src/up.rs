@@ -181,12 +181,16 @@ fn detach(
     let other = output.try_clone().map_err(|e| failed(format!("cannot write {}: {e}", log.display())))?;
     command.stdin(std::process::Stdio::null()).stdout(output).stderr(other);
     exec::in_a_session_of_its_own(&mut command);
-    let child = command.spawn().map_err(|e| failed(format!("cannot start the instance: {e}")))?;
+    let mut child = command.spawn().map_err(|e| failed(format!("cannot start the instance: {e}")))?;
     let process = i32::try_from(child.id()).ok().and_then(|pid| pidfd::open(pid).ok());
     if wait_until_ready(&options.paths.socket, process.as_ref()) {
         Ok(code::OK)
     } else {
-        Err(failed(format!("the instance did not come up; its messages are in {}", log.display())))
+        // It may have ended with a code that says why.
+        let ended = child.try_wait().ok().flatten().and_then(|status| status.code());
+        let code = ended.filter(|code| *code == i32::from(code::LOSS)).map_or(code::FAILED, |_| code::LOSS);
+        let text = format!("the instance did not come up; its messages are in {}", log.display());
+        Err(Failure { code, text })
     }
 }
 

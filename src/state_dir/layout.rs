@@ -205,6 +205,15 @@ impl StateDir {
         }
     }
 
+    /// Checks the format of what is there, and changes nothing.
+    pub fn look_at_format(&self) -> Result<(), LayoutError> {
+        let path = self.format();
+        match std::fs::read(&path) {
+            Ok(bytes) => check_format(path, &bytes),
+            Err(source) => Err(LayoutError::Io { what: "read", path, source }),
+        }
+    }
+
     fn write_format(&self) -> Result<(), LayoutError> {
         let path = self.format();
         let text = format!("{{\"format\":{FORMAT},\"min_reader\":{FORMAT}}}\n");

@@ -123,13 +123,16 @@ impl Supervisor {
         }
         let decision = self.decide(&Input::LeaveRecovery { by: operator(peer, "recover exit") }, turn);
         self.recovery = false;
+        let state_dir = self.state_dir.clone();
+        // A file that stays makes the next start wait for an operator once more.
+        tokio::task::spawn_blocking(move || state_dir.forget_unreadable_log());
         turn.changed = true;
         let items = plan::told(&Before::of(&self.state), &Survey::default(), &decision.events);
         let done = |item: crate::core::report::Item| {
             let text = item.acts.iter().map(|act| act.as_str()).collect::<Vec<_>>().join(", ");
             Some(ActResult { name: item.job?, changed: true, text, ok: true })
         };
-        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect() };
+        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect(), saga: None };
         turn.replies.push(Reply::Act(reply, Ok(reply_with)));
     }
 }

@@ -97,6 +97,7 @@ impl Startup {
             phases: Vec::new(),
             runs: None,
             damage: Vec::new(),
+            notes: Vec::new(),
             entries: Entries::default(),
         };
         let progress = Progress::new(&PHASES)?;
@@ -307,6 +308,10 @@ impl Startup {
         self.report.damage.extend(what);
     }
 
+    pub(super) fn note(&mut self, what: impl IntoIterator<Item = String>) {
+        self.report.notes.extend(what);
+    }
+
     /// What was found of runs. Later surveys of the same start (the keeper died) add to the first.
     pub(super) fn found(&mut self, runs: RunsReport) {
         self.report.runs = Some(runs);
@@ -357,6 +362,13 @@ impl Startup {
         }
     }
 
+    /// The configuration says not to start like this. No marker stays: it is no accident.
+    pub(super) fn refuse(self) {
+        let state_dir = self.state_dir.clone();
+        self.give_up();
+        let _ = state_dir.remove_marker();
+    }
+
     /// The instance ends on purpose before its start is over: that is no aborted start.
     pub(super) fn called_off(&mut self) {
         if let Some((files, thread)) = self.files.take() {
@@ -373,12 +385,7 @@ impl Startup {
     /// takes the line away, so that the next start gets further.
     #[cfg(debug_assertions)]
     fn die_if_asked(&mut self, name: &str) {
-        let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
-            return;
-        };
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let Some((first, rest)) = text.split_once('\n') else { return };
-        if first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok() {
+        if take_death(name) {
             // The file has one writer.
             if let Some((files, thread)) = self.files.take() {
                 drop(files);
@@ -389,6 +396,17 @@ impl Startup {
             let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// For tests: whether the file that the environment names says that it is time to die.
+#[cfg(debug_assertions)]
+pub(super) fn take_death(name: &str) -> bool {
+    let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
+        return false;
+    };
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let Some((first, rest)) = text.split_once('\n') else { return false };
+    first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok()
 }
 
 fn phase_report(record: &Record, began: Stamp) -> PhaseReport {
