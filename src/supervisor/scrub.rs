@@ -82,7 +82,9 @@ impl Supervisor {
     }
 
     pub(super) fn scrub_if_due(&mut self) {
-        if self.scrubbing.next_us().is_some_and(|due| due <= clock::boot_us()) {
+        // A checkpoint that cannot be made out of files says that there is something to find.
+        if self.log.found_unreadable() || self.scrubbing.next_us().is_some_and(|due| due <= clock::boot_us())
+        {
             self.scrub();
         }
     }

@@ -205,6 +205,27 @@ fn what_rots_under_a_living_instance_is_found_and_healed() {
     assert_eq!(daemon.wait_running("one"), (pid, run));
 }
 
+/// The checkpoint at the end cannot be made out of files any more: the memory is still there.
+#[test]
+fn an_orderly_end_saves_what_has_rotted() {
+    let mut daemon = started();
+    let running = daemon.wait_running("one");
+    let uncovered = segments(&daemon).pop().unwrap();
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    overwrite(&uncovered, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 9].fill(b'?');
+    });
+    daemon.cli(["journal", "verify"]).expect(LOSS);
+    daemon.cli(["shutdown", "--keep-jobs"]).expect(0);
+    daemon.restart();
+    assert_eq!(daemon.wait_running("one"), running);
+    assert_eq!(daemon.get("/v1/recovery").unwrap().json()["entries"]["lost"], 0);
+    daemon.cli(["journal", "repair"]).expect(0);
+    daemon.cli(["journal", "verify"]).expect(CLEAN);
+}
+
 #[test]
 fn damage_that_cannot_be_healed_is_a_mark_until_it_can() {
     let mut daemon = started();
