@@ -24,6 +24,7 @@ pub mod quick;
 pub mod reconcile;
 pub mod reload;
 pub mod report;
+pub mod rest;
 pub mod select;
 pub mod signal;
 pub mod snapshot;

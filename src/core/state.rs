@@ -20,6 +20,7 @@ use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
+use super::rest::Rest;
 use super::spec::JobSpec;
 use super::time::{Millis, Stamp};
 
@@ -92,10 +93,12 @@ pub struct Instance {
 pub(super) struct Entry {
     pub(super) job: Job,
     pub(super) past: VecDeque<PastRun>,
+    /// Its place among the submitted jobs that are over, if it is one.
+    pub(super) over: Option<u64>,
 }
 
 /// The memory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct State {
     /// What there is besides the jobs.
     pub instance: Instance,
@@ -103,7 +106,10 @@ pub struct State {
     pub shutdown_timeout: Millis,
     /// Ended runs remembered for each job; handed in before the replay.
     pub keep_runs: usize,
-    pub(super) jobs: BTreeMap<JobName, Entry>,
+    /// Jobs, but for those at rest.
+    pub(super) jobs: BTreeMap<JobName, Box<Entry>>,
+    /// Jobs at rest.
+    pub(super) rest: Rest,
     pub(super) specs: Specs,
     pub(super) dependents: Dependents,
     /// Runs that live or may live.
@@ -111,8 +117,10 @@ pub struct State {
     /// Those of them that were asked for before the boot (or container start) the last supervisor met.
     pub(super) earlier: BTreeSet<RunId>,
     pub(super) deadlines: BTreeSet<(Stamp, JobName)>,
-    /// Submitted jobs that are over, the oldest first.
-    pub(super) finished: VecDeque<JobName>,
+    /// Submitted jobs that are over, in the order in which they came to their end.
+    pub(super) finished: BTreeMap<u64, JobName>,
+    /// How many have come to an end so far.
+    pub(super) overs: u64,
     /// Runs that were reported as orphans.
     pub(super) orphans: BTreeSet<RunId>,
 }
@@ -124,12 +132,14 @@ impl Default for State {
             shutdown_timeout: Millis::from_secs(60),
             keep_runs: super::job::KEEP_RUNS,
             jobs: BTreeMap::new(),
+            rest: Rest::default(),
             specs: BTreeMap::new(),
             dependents: BTreeMap::new(),
             live: BTreeMap::new(),
             earlier: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            finished: VecDeque::new(),
+            finished: BTreeMap::new(),
+            overs: 0,
             orphans: BTreeSet::new(),
         }
     }
@@ -161,6 +171,7 @@ impl State {
             }
             Event::Acted { .. } => {}
             Event::JobSubmitted { spec, .. } => {
+                self.wake(&spec.name);
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
             }
@@ -201,7 +212,8 @@ impl State {
         self.specs
             .retain(|name, _| jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed));
         for spec in specs {
-            let theirs = jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
+            let theirs = self.rest.contains(&spec.name)
+                || jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
             if !theirs {
                 self.specs.insert(spec.name.clone(), Arc::clone(spec));
             }
@@ -271,6 +283,9 @@ impl State {
             life,
             shutdown: if ending { old.shutdown.clone() } else { None },
         };
+        if !same_epoch {
+            self.rest.meet_epoch();
+        }
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
             entry.job.met_supervisor(same_epoch, recovery);
@@ -296,8 +311,10 @@ impl State {
             Event::JobSubmitted { .. } => Some(Job::new(Want::Up, true, at)),
             _ => None,
         };
+        self.wake(name);
         if let Some(job) = new {
-            self.jobs.entry(name.clone()).or_insert_with(|| Entry { job, past: VecDeque::new() });
+            let entry = || Box::new(Entry { job, past: VecDeque::new(), over: None });
+            self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
         let job = &mut entry.job;
@@ -319,15 +336,29 @@ impl State {
         let finished_now = !gone && job.submitted && job.is_finished();
         move_deadline(&mut self.deadlines, name, deadline, deadline_now);
         if finished && !finished_now {
-            self.finished.retain(|other| other != name);
-        } else if finished_now && !self.finished.contains(name) {
-            self.finished.push_back(name.clone());
+            if let Some(over) = entry.over.take() {
+                self.finished.remove(&over);
+            }
+        } else if finished_now && entry.over.is_none() {
+            self.overs += 1;
+            entry.over = Some(self.overs);
+            self.finished.insert(self.overs, name.clone());
         }
         if gone {
             self.jobs.remove(name);
             if let Some(spec) = self.specs.remove(name) {
                 self.unlink(&spec);
             }
+        }
+    }
+
+    /// Takes a job at rest into memory: something happens to it.
+    fn wake(&mut self, name: &JobName) {
+        if let Some(rested) = self.rest.wake(name) {
+            if let Some(spec) = rested.spec {
+                self.insert_spec(spec);
+            }
+            self.jobs.insert(name.clone(), Box::new(rested.entry));
         }
     }
 
@@ -353,6 +384,24 @@ impl State {
                 }
             }
         }
+    }
+}
+
+/// Two memories are equal that say the same, whatever of it is at rest.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        // The numbers of jobs that are over are an order, and nothing else.
+        let job = |state: &Self, name: &JobName| {
+            let known = state.entry(name).map(|entry| (entry.job.clone(), entry.past.clone()));
+            (known, state.spec(name).cloned())
+        };
+        self.instance == other.instance
+            && (self.shutdown_timeout, self.keep_runs) == (other.shutdown_timeout, other.keep_runs)
+            && (&self.live, &self.earlier) == (&other.live, &other.earlier)
+            && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
+            && self.finished.values().eq(other.finished.values())
+            && self.names().eq(other.names())
+            && self.names().all(|name| job(self, name) == job(other, name))
     }
 }
 

@@ -10,13 +10,14 @@
 //! must be, and the checksum of the line of the event log that follows on.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::append::hex;
-use super::fs::Fs;
+use super::fs::{Fs, ReadAt};
 use super::line::closed;
 use super::planted::{Fault, planted};
 use super::report::{Damage, Kind};
@@ -25,11 +26,15 @@ use super::sealed::{self, Sealed, unseal};
 use super::segment::{Dirs, Named};
 use super::{JournalError, VERSION, line, segment};
 use crate::core::ids::Generation;
+use crate::core::rest::{Place, Shelf};
 use crate::core::state::State;
 use crate::core::time::Stamp;
 
 /// Bytes written at a time.
 const CHUNK: usize = 1 << 20;
+
+/// No line of ours is so long.
+const LINE_MAX: usize = 1 << 28;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -207,20 +212,63 @@ pub(super) fn load(fs: &dyn Fs, file: &Named, empty: &State) -> Result<Loaded, U
 /// Line by line, as long as all is well.
 fn quick(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable> {
     let failed = |e| Unusable::Fatal(JournalError::io("read", &file.path)(e));
-    let mut reader = BufReader::with_capacity(CHUNK / 4, fs.reader(&file.path).map_err(failed)?);
+    let opened = Arc::new(Opened { file: fs.random(&file.path).map_err(failed)?, path: file.path.clone() });
+    let shelf: Arc<dyn Shelf> = Arc::clone(&opened) as _;
     let mut filling = Filling::new(file, state);
-    let mut bytes = Vec::new();
-    while filling.behind.is_none() {
-        bytes.clear();
-        reader.read_until(b'\n', &mut bytes).map_err(failed)?;
-        let sealed = bytes.strip_suffix(b"\n").and_then(unseal);
-        let sealed = sealed.ok_or_else(|| Unusable::Damaged("no whole line".to_owned()))?;
-        filling.line(&sealed, &bytes[..bytes.len() - 1])?;
+    let (mut buffer, mut filled, mut offset) = (vec![0; CHUNK / 4], 0, 0);
+    loop {
+        let n = opened.file.read_at(&mut buffer[filled..], offset + filled as u64).map_err(failed)?;
+        filled += n;
+        let mut done = 0;
+        for end in memchr::memchr_iter(b'\n', &buffer[..filled]) {
+            let line = &buffer[done..end];
+            let sealed = unseal(line).ok_or_else(|| Unusable::Damaged("no whole line".to_owned()))?;
+            filling.line(&sealed, line, Some((&shelf, offset + done as u64)))?;
+            done = end + 1;
+        }
+        if n == 0 {
+            let rest = if done == filled { None } else { Some("its last line has no end") };
+            return rest
+                .map_or_else(|| filling.done(Vec::new()), |why| Err(Unusable::Damaged(why.to_owned())));
+        }
+        buffer.copy_within(done..filled, 0);
+        filled -= done;
+        offset += done as u64;
+        if filled == buffer.len() {
+            if filled > LINE_MAX {
+                return Err(Unusable::Damaged("a line without an end".to_owned()));
+            }
+            buffer.resize(filled * 2, 0);
+        }
     }
-    if !reader.fill_buf().map_err(failed)?.is_empty() {
-        return Err(Unusable::Damaged("something follows its end".to_owned()));
+}
+
+/// A checkpoint that lines are read from, now and then.
+#[derive(Debug)]
+struct Opened {
+    file: Box<dyn ReadAt>,
+    path: PathBuf,
+}
+
+impl Shelf for Opened {
+    fn fetch(&self, place: Place) -> Result<Vec<u8>, String> {
+        let mut line = vec![0; usize::try_from(place.len()).unwrap_or(0)];
+        let mut filled = 0;
+        let read = loop {
+            match self.file.read_at(&mut line[filled..], place.offset() + filled as u64) {
+                Ok(0) => break Ok(()),
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e.to_string()),
+            }
+        };
+        let whole = unseal(&line).map(|sealed| closed(sealed.body));
+        read.and_then(|()| whole.ok_or_else(|| "its line is damaged".to_owned())).map_err(|why| {
+            let why = format!("{} at {}: {why}", self.path.display(), place.offset());
+            tracing::error!("a job that is over cannot be looked up: {why}");
+            why
+        })
     }
-    filling.done(Vec::new())
 }
 
 /// With the whole file at hand, to put single wrong bits right.
@@ -244,7 +292,7 @@ fn thorough(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable>
             };
             mended.push((damage, data[piece.offset..piece.offset + piece.len].to_vec()));
         }
-        filling.line(&good.sealed(), &good.bytes)?;
+        filling.line(&good.sealed(), &good.bytes, None)?;
     }
     filling.done(mended)
 }
@@ -252,7 +300,7 @@ fn thorough(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable>
 /// A checkpoint half read.
 struct Filling {
     number: u64,
-    path: std::path::PathBuf,
+    path: PathBuf,
     state: State,
     crc: u32,
     len: u64,
@@ -269,7 +317,13 @@ impl Filling {
         Self { number, path, state, crc: 0, len: 0, n: 0, header: None, behind: None, sum }
     }
 
-    fn line(&mut self, sealed: &Sealed<'_>, whole: &[u8]) -> Result<(), Unusable> {
+    /// Takes a line. `kept` says where in the file it stays.
+    fn line(
+        &mut self,
+        sealed: &Sealed<'_>,
+        whole: &[u8],
+        kept: Option<(&Arc<dyn Shelf>, u64)>,
+    ) -> Result<(), Unusable> {
         let damaged = |why: String| Unusable::Damaged(why);
         if sealed.prev != self.crc || self.behind.is_some() {
             return Err(damaged("a line is missing or in the wrong place".to_owned()));
@@ -285,7 +339,7 @@ impl Filling {
                 self.behind = Some(header.behind(footer.seq, crc));
                 self.sum = (footer.bytes, footer.sha256);
             } else {
-                self.state.restore(whole).map_err(|e| damaged(e.to_string()))?;
+                self.state.restore(whole, kept).map_err(|e| damaged(e.to_string()))?;
                 self.n += 1;
             }
         } else {
@@ -308,7 +362,8 @@ impl Filling {
         let header = self.header.ok_or_else(no_end)?;
         let unended = planted(Fault::EndNotChecked).then(|| header.behind(self.number, 0));
         let behind = self.behind.or(unended).ok_or_else(no_end)?;
-        let Self { state, len, n, sum, .. } = self;
+        let Self { mut state, len, n, sum, .. } = self;
+        state.restored();
         let by = (header.sw, header.keep_runs);
         Ok(Loaded { state, behind, bytes: len, entities: n, by, sum, mended })
     }

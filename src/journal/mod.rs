@@ -72,7 +72,7 @@ use std::path::{Path, PathBuf};
 
 pub use append::Journal;
 pub use fold::{Folded, Folding};
-pub use fs::{Appending, Fs, RealFs};
+pub use fs::{Appending, Fs, ReadAt, RealFs};
 pub use line::{Entry, Line};
 pub use open::{Recovered, recover, recover_on};
 pub use read::{Since, read_since};

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
+use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ScrubReply, StdinReply,
@@ -25,10 +26,12 @@ pub const SKIPS_MAX: usize = 16;
 pub struct View {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// Its jobs.
+    /// Its jobs, but for those at rest.
     pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
     /// Their runs, oldest first, the latest last.
     pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
+    /// Jobs at rest: looked up when somebody asks.
+    pub rest: Rest,
     /// Sequence number of the last durable event.
     pub seq: u64,
     /// Whether the first survey is done and every wanted job has been asked for.

@@ -282,6 +282,12 @@ impl Supervisor {
     pub(super) fn decide(&mut self, input: &Input, turn: &mut Turn) -> Decision {
         let at = now();
         let mut decision = crate::core::decide(&self.state, input, at, &mut Entropy);
+        // A job that wakes up, or is forgotten, may have directories.
+        for job in decision.events.iter().filter_map(|event| event.job()) {
+            if self.state.rest().contains(job) {
+                self.known_runs.insert(job.clone(), self.state.runs(job).map(|past| past.run).collect());
+            }
+        }
         self.state.commit(&decision, at);
         self.dirty.extend(decision.events.iter().filter_map(|event| event.job().cloned()));
         self.dirty.extend(decision.answers.iter().map(|answer| answer.job.clone()));
@@ -311,10 +317,12 @@ impl Supervisor {
 
     /// Durable, performed, answered, published.
     async fn complete(&mut self, turn: Turn) {
-        let Turn { entries, effects, replies, changed } = turn;
+        let Turn { entries, effects, replies, mut changed } = turn;
         let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
-            match self.log.append(entries).await {
+            let (appended, stalled) = self.append(entries).await;
+            changed |= stalled;
+            match appended {
                 Ok(seq) => self.seq = seq,
                 Err(error) => failed = Some(error.to_string()),
             }

@@ -25,6 +25,7 @@ mod read_only;
 mod rebuild;
 mod recover;
 mod scrub;
+mod stalled;
 mod start;
 mod startup;
 mod stop_command;

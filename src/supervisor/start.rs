@@ -199,7 +199,7 @@ fn assemble(
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
-    let dirty: BTreeSet<_> = state.jobs().map(|(name, _)| name.clone()).collect();
+    let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let recovery = startup.recovery_mode().is_some();
     let mut supervisor = Supervisor {
         state,
@@ -243,6 +243,7 @@ fn assemble(
     if inherited {
         supervisor.look_at_config();
     }
+    supervisor.show_rest();
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
     Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub }))
