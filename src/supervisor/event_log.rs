@@ -51,6 +51,11 @@ impl EventLog {
         tracing::warn!("no checkpoint at the end: {error}; {why}");
     }
 
+    /// Asks for a checkpoint made of files.
+    pub(super) fn checkpoint(&self, answer: Answer) {
+        self.writer.checkpoint(answer);
+    }
+
     /// Whether files have been found, since this was asked last, that read otherwise than they were written.
     pub(super) fn found_unreadable(&self) -> bool {
         self.writer.found_unreadable()
