@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::asks::Reply;
 use super::handle::{Answer, AskError};
 use super::main_loop::{Supervisor, Turn};
 use crate::core::input::Input;
@@ -99,9 +100,13 @@ impl Supervisor {
                 memory::give_back();
                 let _ = tell.blocking_send(FromScrub::Done(done));
             });
+        self.scrubbing.running = true;
         match thread {
-            Ok(_) => self.scrubbing.running = true,
-            Err(error) => self.scrubbed(Err(format!("no thread: {error}")), &mut Turn::default()),
+            Ok(_) => {}
+            Err(error) => {
+                let tell = self.scrubbing.tell.clone();
+                let _ = tell.try_send(FromScrub::Done(Err(format!("no thread: {error}"))));
+            }
         }
     }
 
@@ -176,7 +181,7 @@ impl Supervisor {
         };
         turn.changed = true;
         for waiting in std::mem::take(&mut self.scrubbing.waiting) {
-            let _ = waiting.send(done.clone().map_err(AskError::Internal));
+            turn.replies.push(Reply::Scrub(waiting, done.clone().map_err(AskError::Internal)));
         }
     }
 
