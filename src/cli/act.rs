@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::args::{ScopeArg, SignalArgs, StartArgs, StopArgs};
+use super::args::{ScopeArg, SignalArgs, StartArgs, StartOnlyArgs, StopArgs};
 use super::error::Fail;
-use super::{Ctx, code, watch};
+use super::{Ctx, code, saga, watch};
 use crate::client::Client;
 use crate::core::spec::KillScope;
 use crate::wire::control::{ActReply, JobStatus, SignalRequest, StateWord};
@@ -16,8 +16,17 @@ enum Verb {
     Restart,
 }
 
-pub(crate) async fn start(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    start_or_restart(Verb::Start, args, ctx).await
+pub(crate) async fn start(args: &StartOnlyArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    if !args.or_rollback {
+        return start_or_restart(Verb::Start, &args.start, ctx).await;
+    }
+    let within = args.within.unwrap_or(saga::WITHIN);
+    let reply = ctx.client.start_or_roll_back(&args.start.jobs, within).await?;
+    let told = report(&reply, ctx)?;
+    ctx.out.flush()?;
+    let Some(id) = reply.saga else { return Ok(told) };
+    let end = saga::wait(&ctx.client, id).await?;
+    Ok(told.max(saga::say(&end, ctx)))
 }
 
 pub(crate) async fn restart(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {

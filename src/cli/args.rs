@@ -39,10 +39,12 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Show the instance and its jobs
     Status(StatusArgs),
+    /// Show what the runs of jobs came to: starts, ends by cause, restart times, peaks
+    Stats(StatusArgs),
     /// Print captured output
     Logs(LogsArgs),
     /// Start jobs
-    Start(StartArgs),
+    Start(StartOnlyArgs),
     /// Stop jobs, and wait until they are stopped
     Stop(StopArgs),
     /// Restart jobs
@@ -193,6 +195,18 @@ pub(crate) struct StartArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StartOnlyArgs {
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// Wait until they run, and stop all of them again if one does not come up
+    #[arg(long, conflicts_with_all = ["wait", "timeout"])]
+    pub(crate) or_rollback: bool,
+    /// With --or-rollback: how long they may take (30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
+    pub(crate) within: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// Return when the stop is decided (the default is to wait for it)
     #[arg(long, conflicts_with_all = ["wait", "timeout"])]
@@ -236,6 +250,12 @@ pub(crate) struct ReloadArgs {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Put the old configuration back if a job that the new one adds or changes does not come up
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) or_rollback: bool,
+    /// With --or-rollback: how long they may take (30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
+    pub(crate) within: Option<Duration>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -18,8 +18,10 @@ pub mod paths;
 mod recover;
 mod reload;
 mod run;
+mod saga;
 mod send;
 mod shutdown;
+mod stats;
 mod status;
 mod table;
 #[cfg(test)]
@@ -62,11 +64,13 @@ pub mod code {
     pub const DAMAGED: u8 = 5;
     /// `journal`, `up`: entries are missing.
     pub const LOSS: u8 = 6;
+    /// `--or-rollback`: a job did not come up, and what was before is in force again.
+    pub const ROLLED_BACK: u8 = 7;
     /// `--timeout` is over.
     pub const TIMEOUT: u8 = 124;
 
     /// The table that `--help` prints.
-    pub const TABLE: [(u8, &str); 8] = [
+    pub const TABLE: [(u8, &str); 9] = [
         (OK, "done; status: everything named runs, or ended well"),
         (FAILED, "the request failed"),
         (USAGE, "wrong usage or wrong configuration"),
@@ -74,6 +78,7 @@ pub mod code {
         (NO_SUCH_JOB, "status: there is no such job"),
         (DAMAGED, "journal: files are damaged, and no entry is missing"),
         (LOSS, "journal, up: entries are missing that nothing brings back"),
+        (ROLLED_BACK, "--or-rollback: a job did not come up; what was before is in force again"),
         (TIMEOUT, "the time given with --timeout is over"),
     ];
 }
@@ -88,6 +93,7 @@ Exit codes:
     4  status: there is no such job
     5  journal: files are damaged, and no entry is missing
     6  journal, up: entries are missing that nothing brings back
+    7  --or-rollback: a job did not come up; what was before is in force again
   124  the time given with --timeout is over
   wait JOB and run --wait exit with the job's own code: 128 + N after signal N,
   127 or 126 if the program was not found or could not be executed, 125 if it
@@ -196,6 +202,7 @@ fn with_instance(
         Verb::Up(args) => Ok(up::up(args, ctx)),
         Verb::Run(args) => run::run(&args, ctx),
         Verb::Status(args) => block_on(status::status(&args, ctx))?,
+        Verb::Stats(args) => block_on(stats::stats(&args, ctx))?,
         Verb::Logs(args) => block_on(logs::logs(&args, ctx))?,
         Verb::Start(args) => block_on(act::start(&args, ctx))?,
         Verb::Stop(args) => block_on(act::stop(&args, ctx))?,

@@ -62,7 +62,8 @@ pub(crate) fn until(at: &str, now_ms: i64) -> Option<String> {
     Some(if left <= 0 { "now".to_owned() } else { format!("in {}", length(left + 999)) })
 }
 
-fn length(ms: i64) -> String {
+/// A length of time in two units at most.
+pub(crate) fn length(ms: i64) -> String {
     let seconds = (ms / 1000).max(0);
     let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     match (d, h, m) {

@@ -25,8 +25,8 @@ use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
-    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ScrubReply, ShutdownRequest,
-    SignalRequest, Status, StdinReply, Version,
+    ActReply, ErrorReply, JobStats, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView,
+    ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
@@ -207,6 +207,12 @@ impl Client {
         self.get(&format!("/v1/jobs/{}", escape(name.as_str())), &[]).await
     }
 
+    /// What the runs of jobs came to; of all jobs without selectors.
+    pub async fn stats(&self, selectors: &[String]) -> Result<Vec<JobStats>, Error> {
+        let query: Vec<_> = selectors.iter().map(|s| ("job", s.clone())).collect();
+        self.get("/v1/stats", &query).await
+    }
+
     /// A job's runs, oldest first.
     pub async fn runs(&self, name: &JobName) -> Result<Vec<RunView>, Error> {
         self.get(&format!("/v1/jobs/{}/runs", escape(name.as_str())), &[]).await
@@ -242,6 +248,26 @@ impl Client {
     pub async fn reload(&self, plan: bool) -> Result<ReloadReply, Error> {
         let query: &[_] = if plan { &[("plan", "true".to_owned())] } else { &[] };
         self.post("/v1/reload", query, Bytes::new()).await
+    }
+
+    /// Applies the configuration, and has the old one put back if a job does not come up in time. The answer
+    /// names the operation; see [`Self::saga`].
+    pub async fn reload_or_roll_back(&self, within: Duration) -> Result<ReloadReply, Error> {
+        self.post("/v1/reload", &or_rollback(within), Bytes::new()).await
+    }
+
+    /// Starts the jobs that all these selectors mean, and has them stopped again if one does not come up.
+    pub async fn start_or_roll_back(&self, jobs: &[String], within: Duration) -> Result<ActReply, Error> {
+        let mut query = or_rollback(within);
+        let (first, more) = jobs.split_first().map_or(("", &[][..]), |(first, more)| (first.as_str(), more));
+        query.extend(more.iter().map(|job| ("job", job.clone())));
+        self.post(&verb(first, "start"), &query, Bytes::new()).await
+    }
+
+    /// An operation of several steps. `wait`: answered at its end, or after a while.
+    pub async fn saga(&self, id: u64, wait: bool) -> Result<SagaView, Error> {
+        let query: &[_] = if wait { &[("wait", "true".to_owned())] } else { &[] };
+        self.get(&format!("/v1/sagas/{id}"), query).await
     }
 
     /// Submits a job.
@@ -437,6 +463,10 @@ impl Client {
             }
         }
     }
+}
+
+fn or_rollback(within: Duration) -> Vec<(&'static str, String)> {
+    vec![("or_rollback", "true".to_owned()), ("within_ms", within.as_millis().to_string())]
 }
 
 fn verb(selector: &str, verb: &str) -> String {

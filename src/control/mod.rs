@@ -19,7 +19,8 @@
 //! | `GET /v1/health` | 200 while the supervisor answers, with the resources that do not do all they should |
 //! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
 //! | `GET /v1/status` | the instance and its jobs; `job=SELECTOR` narrows |
-//! | `GET /v1/jobs/NAME` | one job |
+//! | `GET /v1/jobs/NAME` | one job, with `stats`: what its runs came to |
+//! | `GET /v1/stats` | the same of all jobs; `job=SELECTOR` narrows |
 //! | `GET /v1/jobs/NAME/runs` | its runs, oldest first |
 //! | `POST /v1/jobs/SELECTOR/start`, `stop`, `restart` | answered once the decision is durable, not when it is carried out |
 //! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
@@ -27,7 +28,9 @@
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
 //! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `GET /v1/audit` | who did what to which job, and what it changed: operators and recovery; `limit=N`, the latest |
-//! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
+//! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done; `or_rollback=true&within_ms=N` puts the old one back if a job it adds or changes does not come up in time |
+//! | `POST /v1/jobs/SELECTOR/start?or_rollback=true` | starts them (and those of `job=SELECTOR`, repeated), and stops them again if one does not come up |
+//! | `GET /v1/sagas`, `/v1/sagas/ID` | what may still be rolled back, and the last that were; `wait=true` answers at the end, or after 20 s |
 //! | `GET /v1/recovery` | the start of this supervisor, while it goes on and afterwards: phases, what was found, what was done |
 //! | `GET /v1/recovery/starts` | the last starts, oldest first, in short |
 //! | `GET /v1/recovery/plan` | what `POST /v1/recovery/run` would do; changes nothing |
@@ -88,8 +91,10 @@ mod recovery;
 mod render;
 mod routes;
 mod run_feed;
+mod sagas;
 mod serve;
 mod sources;
+mod stats;
 mod status;
 mod stream;
 #[cfg(test)]

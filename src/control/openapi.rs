@@ -47,6 +47,18 @@ const EVENTS_QUERY: &[(&str, &str, &str)] = &[
     ("follow", "boolean", "go on with what comes"),
 ];
 
+const START_QUERY: &[(&str, &str, &str)] = &[
+    ("or_rollback", "boolean", "stop them again if one does not come up"),
+    ("within_ms", "integer", "with or_rollback: in so many milliseconds (30000)"),
+    ("job", "string", "with or_rollback: one more selector; may be repeated"),
+];
+
+const RELOAD_QUERY: &[(&str, &str, &str)] = &[
+    ("plan", "boolean", "only say what would be done"),
+    ("or_rollback", "boolean", "put the old one back if a job it adds or changes does not come up"),
+    ("within_ms", "integer", "with or_rollback: in so many milliseconds (30000)"),
+];
+
 fn describe(path: &str) -> Option<Entry> {
     let bytes = "application/octet-stream";
     Some(match path {
@@ -57,10 +69,16 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("job", "string", "a selector; may be repeated")],
             ..entry("The instance and its jobs", "Status")
         },
-        "/v1/jobs/{name}" => entry("One job", "JobStatus"),
+        "/v1/jobs/{name}" => entry("One job", "JobDetail"),
+        "/v1/stats" => Entry {
+            query: &[("job", "string", "a selector; may be repeated")],
+            ..entry("What the runs of jobs came to", "StatsList")
+        },
         "/v1/jobs/{name}/runs" => entry("The job's runs, oldest first", "RunList"),
         "/v1/jobs/{name}/output" => Entry { query: OUTPUT_QUERY, ..entry("Captured output", bytes) },
-        "/v1/jobs/{name}/start" => entry("Start the jobs a selector means", "ActReply"),
+        "/v1/jobs/{name}/start" => {
+            Entry { query: START_QUERY, ..entry("Start the jobs a selector means", "ActReply") }
+        }
         "/v1/jobs/{name}/stop" => entry("Stop the jobs a selector means", "ActReply"),
         "/v1/jobs/{name}/restart" => entry("Restart the jobs a selector means", "ActReply"),
         "/v1/jobs/{name}/signal" => {
@@ -74,10 +92,9 @@ fn describe(path: &str) -> Option<Entry> {
         "/v1/events" => {
             Entry { query: EVENTS_QUERY, ..entry("Recorded decisions as JSON lines", "application/x-ndjson") }
         }
-        "/v1/reload" => Entry {
-            query: &[("plan", "boolean", "only say what would be done")],
-            ..entry("Read the configuration again and apply it", "ReloadReply")
-        },
+        "/v1/reload" => {
+            Entry { query: RELOAD_QUERY, ..entry("Read the configuration again and apply it", "ReloadReply") }
+        }
         "/v1/run" => Entry {
             body: Some("RunRequest"),
             answer: ("201", "RunReply"),
@@ -87,6 +104,11 @@ fn describe(path: &str) -> Option<Entry> {
             body: Some("ShutdownRequest"),
             answer: ("202", "ShutdownRequest"),
             ..entry("End the instance", "ShutdownRequest")
+        },
+        "/v1/sagas" => entry("Operations of several steps: the last ones, and the one under way", "SagaList"),
+        "/v1/sagas/{id}" => Entry {
+            query: &[("wait", "boolean", "answer at its end, or after 20 s")],
+            ..entry("An operation that is done whole or rolled back", "Saga")
         },
         "/v1/audit" => Entry {
             query: &[("limit", "integer", "at most so many, the latest (1000)")],
@@ -147,6 +169,12 @@ fn operation(path: &str, entry: &Entry) -> Value {
         parameters.push(json!({
             "name": "name", "in": "path", "required": true, "schema": { "type": "string" },
             "description": "a job name; for start, stop, restart and signal a selector",
+        }));
+    }
+    if path.contains("{id}") {
+        parameters.push(json!({
+            "name": "id", "in": "path", "required": true, "schema": { "type": "integer" },
+            "description": "the number in the answer to the request",
         }));
     }
     let mut answers = Map::new();
@@ -221,12 +249,13 @@ fn schemas() -> Value {
     let requests = json!({
         "RunList": list(object(&[
             ("run", text.clone()), ("job", text.clone()), ("attempt", number.clone()),
-            ("started", some_text.clone()), ("ended", some_text.clone()), ("pid", some_number),
-            ("outcome", maybe("Outcome")), ("rusage", json!({})), ("output_bytes", number.clone()),
+            ("started", some_text.clone()), ("ended", some_text.clone()), ("pid", some_number.clone()),
+            ("outcome", maybe("Outcome")), ("cause", some_text.clone()), ("rusage", json!({})),
+            ("output_bytes", number.clone()),
         ])),
         "ActReply": object(&[("jobs", list(object(&[
             ("name", text.clone()), ("changed", flag.clone()), ("text", text.clone()), ("ok", flag.clone()),
-        ])))]),
+        ]))), ("saga", some_number.clone())]),
         "SignalRequest": object(&[("signal", text.clone()), ("scope", some_text.clone())]),
         "StdinReply": object(&[("bytes", number.clone())]),
         "RunRequest": object(&[
@@ -238,11 +267,12 @@ fn schemas() -> Value {
         "ReloadReply": object(&[
             ("applied", flag.clone()), ("added", list(text.clone())), ("removed", list(text.clone())),
             ("restarted", list(text.clone())), ("updated", list(text.clone())), ("blocked", list(text.clone())), ("unchanged", number),
+            ("saga", some_number),
         ]),
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    for more in [requests, recovery_schemas()] {
+    for more in [requests, recovery_schemas(), saga_schemas(), stats_schemas()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -297,6 +327,41 @@ fn recovery_schemas() -> Value {
             ("why", text.clone()), ("next", some_text),
         ]),
         "Skipped": object(&[("skipped", text)]),
+    })
+}
+
+fn saga_schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let some_text = json!({ "type": ["string", "null"] });
+    let words = |list: &[&str]| json!({ "type": "string", "enum": list });
+    json!({
+        "SagaList": list(of("Saga")),
+        "Saga": object(&[
+            ("id", json!({ "type": "integer" })), ("verb", words(&["reload", "start"])),
+            ("state", words(&["running", "undoing", "done", "rolled_back", "abandoned"])),
+            ("pending", list(text)), ("job", some_text.clone()), ("why", some_text.clone()),
+            ("ended", some_text),
+        ]),
+    })
+}
+
+fn stats_schemas() -> Value {
+    let number = json!({ "type": "integer" });
+    let numbers = |names: &[&str]| {
+        let fields: Vec<(&str, Value)> = names.iter().map(|name| (*name, number.clone())).collect();
+        object(&fields)
+    };
+    json!({
+        "JobDetail": { "allOf": [of("JobStatus"), object(&[("stats", of("Stats"))])] },
+        "StatsList": list(object(&[("name", json!({ "type": "string" })), ("stats", of("Stats"))])),
+        "Stats": object(&[
+            ("starts", number.clone()),
+            ("exits", numbers(&["ok", "failed", "signal", "oom", "asked", "lost", "refused"])),
+            ("uptime_ms", number.clone()), ("longest_uptime_ms", number.clone()),
+            ("max_rss_kib", number.clone()),
+            ("restart_time", json!({ "oneOf": [numbers(&["samples", "p50_ms", "p95_ms", "p99_ms"]),
+                { "type": "null" }] })),
+        ]),
     })
 }
 

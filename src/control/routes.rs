@@ -5,7 +5,7 @@ use axum::http::{StatusCode, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
-use super::{Shared, act, audit, events, instance, openapi, output_route, recovery, status};
+use super::{Shared, act, audit, events, instance, openapi, output_route, recovery, sagas, stats, status};
 
 /// One route: its method, its path, and who answers.
 pub(crate) struct Route {
@@ -32,8 +32,11 @@ pub(crate) fn table() -> Vec<Route> {
         reads("/v1/jobs/{name}", get(status::job)),
         reads("/v1/jobs/{name}/runs", get(status::runs)),
         reads("/v1/jobs/{name}/output", get(output_route::output)),
+        reads("/v1/stats", get(stats::stats)),
         reads("/v1/events", get(events::events)),
         reads("/v1/audit", get(audit::audit)),
+        reads("/v1/sagas", get(sagas::list)),
+        reads("/v1/sagas/{id}", get(sagas::saga)),
         reads("/v1/recovery", get(recovery::report)),
         reads("/v1/recovery/starts", get(recovery::starts)),
         reads("/v1/recovery/plan", get(recovery::plan)),

@@ -14,7 +14,7 @@ use super::params::{Name, Params};
 use crate::core::ids::JobName;
 use crate::core::select;
 use crate::supervisor::handle::{AskError, View};
-use crate::wire::control::{API, Health, InstanceState, JobStatus, RunView, Status, Version};
+use crate::wire::control::{API, Health, InstanceState, JobDetail, RunView, Status, Version};
 
 pub(crate) async fn version(State(shared): State<Shared>, params: Params) -> Result<Json<Version>, Failure> {
     params.only(&[])?;
@@ -52,12 +52,13 @@ pub(crate) async fn job(
     State(shared): State<Shared>,
     Name(name): Name,
     params: Params,
-) -> Result<Json<JobStatus>, Failure> {
+) -> Result<Json<JobDetail>, Failure> {
     params.only(&[])?;
     let name = exact(&shared, &name)?;
     let view = shared.view();
     let job = view.job(&name).ok_or_else(|| gone(&name))?;
-    Ok(Json(Arc::unwrap_or_clone(job)))
+    let stats = super::stats::of(&view, &job);
+    Ok(Json(JobDetail { status: Arc::unwrap_or_clone(job), stats }))
 }
 
 pub(crate) async fn runs(

@@ -111,12 +111,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes new settings into use for the rest of this decision, and for the time after it.
-    pub(super) fn bring_specs(&mut self, configured: &[JobSpec]) {
+    /// Those of jobs that `keep` names stay as they are.
+    pub(super) fn bring_specs(&mut self, configured: &[JobSpec], keep: impl Fn(&JobName) -> bool) {
         let mut all: Specs = self
             .base
             .specs
             .iter()
-            .filter(|(name, _)| self.job(name).is_some_and(|job| job.submitted || job.removed))
+            .filter(|(name, _)| keep(name) || self.job(name).is_some_and(|job| job.submitted || job.removed))
             .map(|(name, spec)| (name.clone(), Arc::clone(spec)))
             .collect();
         let specs: Vec<Arc<JobSpec>> = configured.iter().cloned().map(Arc::new).collect();
@@ -155,6 +156,16 @@ impl<'a> Draft<'a> {
         let all = self.specs.as_ref().map_or(&self.base.dependents, |(_, dependents)| dependents);
         let mut dependents = all.get(name).into_iter().flatten();
         dependents.any(|other| other != name && self.job(other).is_some_and(|job| job.run().is_some()))
+    }
+
+    /// The events so far.
+    pub(super) fn events(&self) -> &[Event] {
+        &self.out.events
+    }
+
+    /// Names of the jobs that this input has changed.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &JobName> {
+        self.jobs.keys()
     }
 
     /// Names of all jobs as they are by now, but for those at rest.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord};
+use super::saga::{Broken, End, Plan};
 use super::spec::JobSpec;
 use super::time::{Millis, Stamp};
 
@@ -239,6 +240,37 @@ pub enum Event {
         /// Who asked.
         by: Asked,
     },
+    /// An operation of several steps began; the rest of the decision is its steps.
+    #[serde(rename = "saga.begun")]
+    SagaBegun {
+        /// What it is.
+        plan: Box<Plan>,
+    },
+    /// A step of it is done: its job is up.
+    #[serde(rename = "saga.step_done")]
+    SagaStepDone {
+        /// Which saga.
+        saga: u64,
+        /// The job of the step.
+        step: JobName,
+    },
+    /// It failed, or its time is over: it is undone next.
+    #[serde(rename = "saga.undoing")]
+    SagaUndoing {
+        /// Which saga.
+        saga: u64,
+        /// Why.
+        #[serde(flatten)]
+        broken: Broken,
+    },
+    /// It is over. Undone: the rest of the decision is the undo.
+    #[serde(rename = "saga.ended")]
+    SagaEnded {
+        /// Which saga.
+        saga: u64,
+        /// How.
+        end: End,
+    },
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -279,6 +311,10 @@ impl Event {
             | Self::KeeperLost
             | Self::Acted { .. }
             | Self::RecoveryLeft { .. }
+            | Self::SagaBegun { .. }
+            | Self::SagaStepDone { .. }
+            | Self::SagaUndoing { .. }
+            | Self::SagaEnded { .. }
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

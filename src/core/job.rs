@@ -15,6 +15,7 @@ use super::event::{Event, Want};
 use super::identity::Identity;
 use super::ids::RunId;
 use super::outcome::{Asked, ExitRecord, Outcome, Rusage};
+use super::stats::Cause;
 use super::time::Stamp;
 
 /// Start stamps remembered for the start limit. A crash loop at full speed stays within 8 KiB a job;
@@ -183,6 +184,9 @@ pub struct PastEnd {
     pub rusage: Option<Rusage>,
     /// Bytes captured, both streams.
     pub output_bytes: u64,
+    /// How it counts; absent in records of earlier builds, and if it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 impl Job {
@@ -303,6 +307,10 @@ impl Job {
             | Event::KeeperLost
             | Event::Acted { .. }
             | Event::RecoveryLeft { .. }
+            | Event::SagaBegun { .. }
+            | Event::SagaStepDone { .. }
+            | Event::SagaUndoing { .. }
+            | Event::SagaEnded { .. }
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }
@@ -484,7 +492,7 @@ pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize
                 past[i].pid = Some(identity.pid);
             }
         }
-        Event::RunEnded { record, .. } => {
+        Event::RunEnded { record, failures, .. } => {
             if let Some(i) = find(past, record.run) {
                 past[i].started = past[i].started.or(record.started);
                 past[i].pid = None;
@@ -494,6 +502,7 @@ pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize
                     asked: record.asked.clone(),
                     rusage: record.rusage,
                     output_bytes: record.stdout_bytes.saturating_add(record.stderr_bytes),
+                    cause: Cause::of(&record.outcome, &record.asked, *failures > 0),
                 }));
             }
         }

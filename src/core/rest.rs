@@ -16,6 +16,7 @@ use super::job::{Job, PastRun, Phase};
 use super::snapshot::{self, BadEntity, JobLine};
 use super::spec::{JobSpec, Kind};
 use super::state::Entry;
+use super::stats::Stats;
 use super::time::Stamp;
 
 /// Where lines of entities are kept.
@@ -79,6 +80,12 @@ impl Rested {
     #[must_use]
     pub fn spec(&self) -> Option<&JobSpec> {
         self.spec.as_deref()
+    }
+
+    /// What its runs before the latest came to.
+    #[must_use]
+    pub const fn stats(&self) -> Option<&Arc<Stats>> {
+        self.entry.stats.as_ref()
     }
 
     /// Its runs, the latest last.
@@ -256,7 +263,10 @@ impl Rest {
 fn unreadable(why: &str) -> Rested {
     let mut job = Job::new(Want::Down, true, Stamp::default());
     job.phase = Phase::Fatal { why: format!("what was known of it cannot be read: {why}") };
-    Rested { entry: Entry { job, past: std::collections::VecDeque::new(), over: None }, spec: None }
+    Rested {
+        entry: Entry { job, past: std::collections::VecDeque::new(), stats: None, over: None },
+        spec: None,
+    }
 }
 
 /// Whether a job rests: nothing but an operator's verb starts it again, whatever becomes of the instance.

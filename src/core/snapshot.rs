@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
 use super::rest::{Place, Shelf, is_at_rest};
+use super::saga::Sagas;
 use super::spec::JobSpec;
 use super::state::{Entry, Instance, State};
+use super::stats::Stats;
 
 /// Fields in the order of how often they are needed; the settings, the longest part, come last.
 #[derive(Serialize)]
@@ -34,6 +36,8 @@ struct JobOut<'a> {
     #[serde(skip_serializing_if = "VecDeque::is_empty")]
     past: &'a VecDeque<PastRun>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stats: Option<&'a Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
 
@@ -42,6 +46,8 @@ struct InstanceOut<'a> {
     instance: &'a Instance,
     /// How many submitted jobs have come to an end so far.
     overs: u64,
+    #[serde(skip_serializing_if = "Sagas::is_empty")]
+    sagas: &'a Sagas,
 }
 
 #[derive(Serialize)]
@@ -60,6 +66,7 @@ struct In {
     earlier: bool,
     #[serde(default)]
     past: VecDeque<PastRun>,
+    stats: Option<Stats>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     #[serde(default)]
@@ -67,6 +74,8 @@ struct In {
     /// In earlier checkpoints: submitted jobs that are over, the oldest first.
     #[serde(default)]
     finished: Vec<JobName>,
+    #[serde(default)]
+    sagas: Sagas,
     orphan: Option<RunId>,
 }
 
@@ -96,7 +105,8 @@ impl State {
             bytes.clear();
             done
         };
-        serde_json::to_writer(&mut bytes, &InstanceOut { instance: &self.instance, overs: self.overs })?;
+        let instance = InstanceOut { instance: &self.instance, overs: self.overs, sagas: &self.sagas };
+        serde_json::to_writer(&mut bytes, &instance)?;
         put(&mut bytes)?;
         for name in self.names() {
             match self.rest.line(name) {
@@ -115,11 +125,14 @@ impl State {
 
     fn job_line(&self, name: &JobName, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let Some(entry) = self.entry(name) else { return Ok(()) };
-        let Entry { job, past, over } = entry;
+        let Entry { job, past, stats, over } = entry;
         let spec = self.spec(name).filter(|_| job.submitted);
         let (rest, over) = if is_at_rest(job, spec) { (*over, None) } else { (None, *over) };
         let earlier = job.run().is_some_and(|run| self.earlier.contains(&run));
-        serde_json::to_writer(bytes, &JobOut { job: name, rest, over, s: job, earlier, past, spec })
+        serde_json::to_writer(
+            bytes,
+            &JobOut { job: name, rest, over, s: job, earlier, past, stats: stats.as_deref(), spec },
+        )
     }
 
     /// Takes one entity back. `kept` says where its line stays readable, if it does: then a job at rest is
@@ -136,7 +149,7 @@ impl State {
             self.rest.put(shelf, name, place);
             return Ok(());
         }
-        let In { job, rest, over, s, earlier, past, spec, instance, overs, finished, orphan } =
+        let In { job, rest, over, s, earlier, past, stats, spec, instance, overs, finished, sagas, orphan } =
             serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(job), None, None) => {
@@ -159,12 +172,13 @@ impl State {
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
-                self.jobs.insert(name, Box::new(slim(job, past, over)));
+                self.jobs.insert(name, Box::new(slim(job, past, stats, over)));
             }
             (None, None, Some(instance), None) => {
                 self.instance = instance;
                 self.overs = overs.max(finished.len() as u64);
                 self.finished = (1..).zip(finished).collect();
+                self.sagas = sagas;
             }
             (None, None, None, Some(orphan)) => {
                 self.orphans.insert(orphan);
@@ -181,10 +195,10 @@ impl State {
 }
 
 /// Most of them will never grow again.
-fn slim(mut job: Job, mut past: VecDeque<PastRun>, over: Option<u64>) -> Entry {
+fn slim(mut job: Job, mut past: VecDeque<PastRun>, stats: Option<Stats>, over: Option<u64>) -> Entry {
     past.shrink_to_fit();
     job.window.shrink_to_fit();
-    Entry { job, past, over }
+    Entry { job, past, stats: stats.map(Arc::new), over }
 }
 
 /// Name and place among those that are over, if this is the line of a job at rest.
@@ -217,7 +231,7 @@ pub(super) fn job_without_spec(line: &[u8]) -> Result<JobLine, BadEntity> {
 
 /// Reads the line of a job.
 pub(super) fn job(line: &[u8]) -> Result<JobLine, BadEntity> {
-    let In { job, rest, over, s, past, spec, .. } = serde_json::from_slice(line)?;
+    let In { job, rest, over, s, past, stats, spec, .. } = serde_json::from_slice(line)?;
     let (Some(name), Some(job)) = (job, s) else { return Err(BadEntity::Unknown) };
-    Ok(JobLine { name, entry: slim(job, past, rest.or(over)), spec: spec.map(|spec| Arc::new(*spec)) })
+    Ok(JobLine { name, entry: slim(job, past, stats, rest.or(over)), spec: spec.map(|spec| Arc::new(*spec)) })
 }

@@ -1,8 +1,8 @@
 //! The memory of the whole supervisor, and how events change it.
 //!
 //! Everything in [`State`] follows from the events of the log, with two exceptions that are handed in:
-//! the settings of configured jobs (they may hold secrets, so they are never in the log), and
-//! [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
+//! the settings of configured jobs, those before a reload under way included (they may hold secrets, so they
+//! are never in the log), and [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
 //! a replay before the configuration is read gives the same memory as living through it did. How many
 //! ended runs are remembered ([`State::keep_runs`]) is handed in before the replay; it decides nothing.
 //!
@@ -21,7 +21,9 @@ use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
 use super::rest::Rest;
+use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
+use super::stats::{self, Stats};
 use super::time::{Millis, Stamp};
 
 /// Settings of jobs by name.
@@ -95,6 +97,8 @@ pub(super) struct Entry {
     pub(super) past: VecDeque<PastRun>,
     /// Its place among the submitted jobs that are over, if it is one.
     pub(super) over: Option<u64>,
+    /// What the runs before the latest came to; shared with readers.
+    pub(super) stats: Option<Arc<Stats>>,
 }
 
 /// The memory.
@@ -111,6 +115,10 @@ pub struct State {
     /// Jobs at rest.
     pub(super) rest: Rest,
     pub(super) specs: Specs,
+    /// Operations of several steps.
+    pub sagas: Sagas,
+    /// The configured settings before the reload under way.
+    pub(super) before: Before,
     pub(super) dependents: Dependents,
     /// Runs that live or may live.
     pub(super) live: BTreeMap<RunId, JobName>,
@@ -134,6 +142,8 @@ impl Default for State {
             jobs: BTreeMap::new(),
             rest: Rest::default(),
             specs: BTreeMap::new(),
+            sagas: Sagas::default(),
+            before: None,
             dependents: BTreeMap::new(),
             live: BTreeMap::new(),
             earlier: BTreeSet::new(),
@@ -170,6 +180,10 @@ impl State {
                 self.instance.apply(event, at)
             }
             Event::Acted { .. } => {}
+            Event::SagaBegun { .. }
+            | Event::SagaStepDone { .. }
+            | Event::SagaUndoing { .. }
+            | Event::SagaEnded { .. } => self.sagas.apply(event, at),
             Event::JobSubmitted { spec, .. } => {
                 self.wake(&spec.name);
                 self.insert_spec(Arc::new((**spec).clone()));
@@ -196,21 +210,48 @@ impl State {
     /// Remembers a decision: its events, and the settings it brought. The driver calls this once for
     /// each decision, with the stamp that goes into the log line.
     pub fn commit(&mut self, decision: &Decision, at: Stamp) {
+        let begun = |event: &Event| matches!(event, Event::SagaBegun { plan } if plan.verb == Verb::Reload);
+        if decision.events.iter().any(begun) {
+            self.before = Some(Arc::new(self.configured_specs()));
+        }
         for event in &decision.events {
             self.apply(event, at);
         }
         if let Some(specs) = &decision.specs {
             self.set_specs(specs);
         }
+        if self.sagas.open.is_none() {
+            self.before = None;
+        }
+    }
+
+    fn configured_specs(&self) -> Vec<JobSpec> {
+        let theirs = |name: &JobName| {
+            self.jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed)
+        };
+        self.specs.iter().filter(|(name, _)| !theirs(name)).map(|(_, spec)| (**spec).clone()).collect()
+    }
+
+    /// Hands in the settings before the reload under way, right after a replay and before
+    /// [`State::set_specs`].
+    pub fn set_before(&mut self, specs: Vec<JobSpec>) {
+        self.before = Some(Arc::new(specs));
     }
 
     /// Puts the configured settings in the place of the earlier ones. Submitted jobs keep theirs, and so
     /// does a removed job whose run still lives. Called by [`State::commit`]; by the driver itself only
     /// right after a replay, with the settings its predecessor had accepted, if they are known.
     pub fn set_specs(&mut self, specs: &[Arc<JobSpec>]) {
-        let jobs = &self.jobs;
-        self.specs
-            .retain(|name, _| jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed));
+        let (jobs, sagas) = (&self.jobs, &self.sagas);
+        self.specs.retain(|name, _| {
+            jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed)
+                || sagas.removes(name)
+        });
+        for spec in self.before.iter().flat_map(|before| &**before) {
+            if sagas.removes(&spec.name) {
+                self.specs.entry(spec.name.clone()).or_insert_with(|| Arc::new(spec.clone()));
+            }
+        }
         for spec in specs {
             let theirs = self.rest.contains(&spec.name)
                 || jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
@@ -229,11 +270,7 @@ impl State {
             return None;
         }
         let job = self.deadlines.first().map(|(at, _)| *at);
-        let forced = self.forced_at();
-        match (job, forced) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [job, self.forced_at(), self.saga_deadline()].into_iter().flatten().min()
     }
 
     /// When an orderly shutdown turns into killing, if one is under way and has not yet.
@@ -313,10 +350,11 @@ impl State {
         };
         self.wake(name);
         if let Some(job) = new {
-            let entry = || Box::new(Entry { job, past: VecDeque::new(), over: None });
+            let entry = || Box::new(Entry { job, past: VecDeque::new(), over: None, stats: None });
             self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
+        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();
@@ -392,13 +430,15 @@ impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
         // The numbers of jobs that are over are an order, and nothing else.
         let job = |state: &Self, name: &JobName| {
-            let known = state.entry(name).map(|entry| (entry.job.clone(), entry.past.clone()));
+            let known =
+                state.entry(name).map(|entry| (entry.job.clone(), entry.past.clone(), entry.stats.clone()));
             (known, state.spec(name).cloned())
         };
         self.instance == other.instance
             && (self.shutdown_timeout, self.keep_runs) == (other.shutdown_timeout, other.keep_runs)
             && (&self.live, &self.earlier) == (&other.live, &other.earlier)
             && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
+            && self.sagas == other.sagas
             && self.finished.values().eq(other.finished.values())
             && self.names().eq(other.names())
             && self.names().all(|name| job(self, name) == job(other, name))

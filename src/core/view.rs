@@ -9,6 +9,7 @@ use super::life::counts_as_up;
 use super::rest::Rest;
 use super::spec::JobSpec;
 use super::state::{Entry, Link, State};
+use super::stats::Stats;
 use super::time::Stamp;
 
 /// Where a job is, in one word.
@@ -197,6 +198,12 @@ impl State {
     /// Its runs, the latest last; at most [`State::keep_runs`] that have ended.
     pub fn runs(&self, name: &JobName) -> impl Iterator<Item = &PastRun> {
         self.entry(name).into_iter().flat_map(|entry| &entry.past)
+    }
+
+    /// What a job's runs before the latest came to; `None` if there is nothing to tell.
+    #[must_use]
+    pub fn stats(&self, name: &JobName) -> Option<&Arc<Stats>> {
+        self.entry(name)?.stats.as_ref()
     }
 
     /// Every run that lives or may live, with its job: what a survey has to answer for.

@@ -64,7 +64,7 @@ pub(super) fn operator(peer: Peer, verb: &str) -> Asked {
     Asked::Operator { uid: peer.uid, verb: verb.to_owned() }
 }
 
-fn act_reply(decision: Decision) -> ActReply {
+pub(super) fn act_reply(decision: Decision) -> ActReply {
     let jobs = decision
         .answers
         .into_iter()
@@ -75,7 +75,7 @@ fn act_reply(decision: Decision) -> ActReply {
             ok: answer.ok,
         })
         .collect();
-    ActReply { jobs }
+    ActReply { jobs, saga: None }
 }
 
 impl Supervisor {
@@ -99,6 +99,16 @@ impl Supervisor {
             }
             Ask::Run { request, peer, reply } => self.submit(*request, peer, reply, turn),
             Ask::Stdin { job, data, close, reply } => self.stdin(&job, data, close, reply),
+            Ask::StartOrRollBack { jobs, within, peer, reply } => {
+                let answer =
+                    self.refused_now().unwrap_or_else(|| self.start_or_roll_back(jobs, within, peer, turn));
+                turn.replies.push(Reply::Act(reply, answer));
+            }
+            Ask::ReloadOrRollBack { within, peer, reply } => {
+                let answer =
+                    self.refused_now().unwrap_or_else(|| self.reload_or_roll_back(within, peer, turn));
+                turn.replies.push(Reply::Reload(reply, answer));
+            }
             Ask::Reload { plan, peer, reply } => {
                 let by = peer.map_or(Asked::Reload, |peer| operator(peer, "reload"));
                 let answer = self.refused_now().unwrap_or_else(|| self.reload(plan, by, turn));
@@ -124,7 +134,7 @@ impl Supervisor {
         reply: Answer<ActReply>,
         turn: &mut Turn,
     ) {
-        let mut all = ActReply { jobs: Vec::new() };
+        let mut all = ActReply { jobs: Vec::new(), saga: None };
         for job in jobs {
             let scope = scope.unwrap_or(KillScope::Process);
             let input = Input::Signal { job: job.clone(), signal, scope, by: by.clone() };
@@ -237,6 +247,9 @@ impl Supervisor {
         if self.state.instance.shutdown.is_some() {
             return Err(AskError::Conflict("the instance is shutting down".to_owned()));
         }
+        if !plan {
+            self.none_under_way()?;
+        }
         let config = self.read_config()?;
         let planned = crate::core::reload::plan(&self.state, &config.jobs);
         if !plan {
@@ -248,7 +261,7 @@ impl Supervisor {
         Ok(reply_of(planned, !plan))
     }
 
-    fn read_config(&self) -> Result<Config, AskError> {
+    pub(super) fn read_config(&self) -> Result<Config, AskError> {
         let Some(path) = &self.config_path else {
             let why = "this instance was started without a configuration file";
             return Err(AskError::Conflict(why.to_owned()));
@@ -264,7 +277,7 @@ impl Supervisor {
 
     /// From now on this configuration is in force, also for our successor.
     pub(super) fn accept(&mut self, config: Config) {
-        match super::accepted::store(&config) {
+        match super::accepted::store(&config, self.before.as_ref()) {
             Ok(fd) => self.init.hold(HOLD_CONFIG, &fd),
             Err(error) => tracing::error!(%error, "the configuration cannot be kept for the next supervisor"),
         }
@@ -277,7 +290,7 @@ impl Supervisor {
     }
 }
 
-fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
+pub(super) fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
     ReloadReply {
         applied,
         added: plan.added,
@@ -286,6 +299,7 @@ fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
         updated: plan.updated,
         blocked: plan.blocked,
         unchanged: plan.unchanged.len(),
+        saga: None,
     }
 }
 

@@ -11,8 +11,11 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
+use crate::core::stats::Stats;
+use crate::core::time::Millis;
 use crate::wire::control::{
-    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ScrubReply, StdinReply,
+    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView, ScrubReply,
+    StdinReply,
 };
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
@@ -32,6 +35,10 @@ pub struct View {
     pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
     /// Jobs at rest: looked up when somebody asks.
     pub rest: Rest,
+    /// What the runs before the latest came to, of jobs that had more than one.
+    pub stats: BTreeMap<JobName, Arc<Stats>>,
+    /// Operations of several steps: the latest that are over, then the one under way.
+    pub sagas: Vec<Arc<SagaView>>,
     /// Sequence number of the last durable event.
     pub seq: u64,
     /// Whether the first survey is done and every wanted job has been asked for.
@@ -155,6 +162,26 @@ pub enum Ask {
         plan: bool,
         /// Who; `None`: a signal asked.
         peer: Option<Peer>,
+        /// Answer.
+        reply: Answer<ReloadReply>,
+    },
+    /// Start these jobs, and stop them again if one does not come up.
+    StartOrRollBack {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// How long it may take.
+        within: Millis,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Read the configuration again and apply it, and put the old one back if a job does not come up.
+    ReloadOrRollBack {
+        /// How long it may take.
+        within: Millis,
+        /// Who.
+        peer: Peer,
         /// Answer.
         reply: Answer<ReloadReply>,
     },

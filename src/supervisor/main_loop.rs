@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::accepted::Before;
 use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
@@ -88,6 +89,8 @@ pub(super) struct Supervisor {
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) next_request: u64,
     pub(super) config: Config,
+    /// The configuration before a reload that may still be rolled back.
+    pub(super) before: Option<Before>,
     pub(super) config_path: Option<PathBuf>,
     /// Whether the file says something else than what is in force.
     pub(super) config_changed: bool,
@@ -334,6 +337,8 @@ impl Supervisor {
             self.startup.hold("settle", &why);
             self.become_read_only(why);
         } else {
+            super::saga::die_if_asked(self.saga_point());
+            self.keep_one_configuration();
             let settled = std::mem::take(&mut self.settling);
             if settled {
                 self.startup.done("settle");
@@ -341,6 +346,7 @@ impl Supervisor {
             for effect in effects {
                 self.perform(effect);
             }
+            super::saga::die_if_asked("saga:performed");
             for reply in replies {
                 reply.send();
             }

@@ -24,6 +24,7 @@ mod prune;
 mod read_only;
 mod rebuild;
 mod recover;
+mod saga;
 mod scrub;
 mod stalled;
 mod start;

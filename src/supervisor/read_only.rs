@@ -59,6 +59,10 @@ impl Supervisor {
                 self.state = state;
                 self.show_rest();
                 self.seq = seq;
+                self.keep_one_configuration();
+                if let Some(before) = &self.before {
+                    self.state.set_before(before.config.jobs.clone());
+                }
                 self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
                 let specs: Vec<_> = self.config.jobs.iter().cloned().map(std::sync::Arc::new).collect();
                 self.state.set_specs(&specs);

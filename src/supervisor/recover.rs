@@ -132,7 +132,7 @@ impl Supervisor {
             let text = item.acts.iter().map(|act| act.as_str()).collect::<Vec<_>>().join(", ");
             Some(ActResult { name: item.job?, changed: true, text, ok: true })
         };
-        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect() };
+        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect(), saga: None };
         turn.replies.push(Reply::Act(reply, Ok(reply_with)));
     }
 }

@@ -385,12 +385,7 @@ impl Startup {
     /// takes the line away, so that the next start gets further.
     #[cfg(debug_assertions)]
     fn die_if_asked(&mut self, name: &str) {
-        let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
-            return;
-        };
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let Some((first, rest)) = text.split_once('\n') else { return };
-        if first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok() {
+        if take_death(name) {
             // The file has one writer.
             if let Some((files, thread)) = self.files.take() {
                 drop(files);
@@ -401,6 +396,17 @@ impl Startup {
             let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// For tests: whether the file that the environment names says that it is time to die.
+#[cfg(debug_assertions)]
+pub(super) fn take_death(name: &str) -> bool {
+    let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
+        return false;
+    };
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let Some((first, rest)) = text.split_once('\n') else { return false };
+    first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok()
 }
 
 fn phase_report(record: &Record, began: Stamp) -> PhaseReport {

@@ -10,6 +10,7 @@ use crate::core::job::{Job, PastRun, Phase};
 use crate::core::outcome::{Asked, Outcome};
 use crate::core::rest::Rest;
 use crate::core::spec::JobSpec;
+use crate::core::stats::Stats;
 use crate::core::time::Stamp;
 use crate::core::view::{Shown, in_order};
 use crate::wire::control::{
@@ -30,31 +31,38 @@ impl Supervisor {
                 let shown = self.state.job(&name).map(|job| {
                     let (spec, reason) = (self.state.spec(&name), self.state.reason(&name));
                     let runs: Vec<_> = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
-                    (Arc::new(job_status(&name, job, spec, reason)), Arc::new(runs))
+                    let stats = self.state.stats(&name).cloned();
+                    (Arc::new(job_status(&name, job, spec, reason)), Arc::new(runs), stats)
                 });
                 (name, shown)
             })
             .collect();
         let instance = Arc::new(self.instance());
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
-        let seq = self.seq;
+        let (seq, sagas) = (self.seq, self.saga_views());
         self.view.send_modify(|view| {
             // A reader that still looks at the last view keeps it, and we change a copy.
             let view = Arc::make_mut(view);
             for (name, shown) in changed {
                 view.rest.forget(&name);
                 match shown {
-                    Some((status, runs)) => {
+                    Some((status, runs, stats)) => {
                         view.jobs.insert(name.clone(), status);
+                        match stats {
+                            Some(stats) => drop(view.stats.insert(name.clone(), stats)),
+                            None => drop(view.stats.remove(&name)),
+                        }
                         view.runs.insert(name, runs);
                     }
                     None => {
                         view.jobs.remove(&name);
+                        view.stats.remove(&name);
                         view.runs.remove(&name);
                     }
                 }
             }
             view.instance = instance;
+            view.sagas = sagas;
             view.seq = seq;
             view.ready = ready;
             view.known = true;
@@ -132,6 +140,8 @@ impl Supervisor {
             jobs: std::collections::BTreeMap::new(),
             runs: std::collections::BTreeMap::new(),
             rest: Rest::default(),
+            stats: std::collections::BTreeMap::new(),
+            sagas: Vec::new(),
             seq: 0,
             ready: false,
             known: false,
@@ -171,6 +181,15 @@ impl View {
             let job = rested.job();
             Some(Arc::new(job_status(name, job, rested.spec(), job.why_it_rests())))
         })
+    }
+
+    /// What its runs before the latest came to, if there is anything to tell.
+    #[must_use]
+    pub fn stats(&self, name: &JobName) -> Option<Arc<Stats>> {
+        match self.jobs.get(name) {
+            Some(_) => self.stats.get(name).cloned(),
+            None => self.rest.look(name)?.stats().cloned(),
+        }
     }
 
     /// Its runs, oldest first, the latest last; `None` if there is no such job.
@@ -228,6 +247,7 @@ fn run_view(job: &JobName, run: &PastRun) -> RunView {
         ended: end.map(|end| end.at.rfc3339()),
         pid: run.pid.filter(|_| end.is_none()),
         outcome: end.map(|end| outcome_view(&end.outcome, &end.asked, end.at)),
+        cause: end.and_then(|end| end.cause),
         rusage: end.and_then(|end| end.rusage),
         output_bytes: end.map_or(0, |end| end.output_bytes),
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
+use crate::core::stats::{Cause, Exits};
 
 /// Version of the HTTP interface: the `/v1` in every path.
 pub const API: &str = "v1";
@@ -231,10 +232,62 @@ pub struct RunView {
     pub pid: Option<i32>,
     /// How it ended.
     pub outcome: Option<OutcomeView>,
+    /// How its end counts in the statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// Resource use.
     pub rusage: Option<Rusage>,
     /// Bytes captured.
     pub output_bytes: u64,
+}
+
+/// `GET /v1/jobs/NAME`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// As in `GET /v1/status`.
+    #[serde(flatten)]
+    pub status: JobStatus,
+    /// What its runs came to.
+    pub stats: StatsView,
+}
+
+/// One job in `GET /v1/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStats {
+    /// Its name.
+    pub name: JobName,
+    /// What its runs came to.
+    pub stats: StatsView,
+}
+
+/// What the runs of a job came to, since it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsView {
+    /// Runs that were started, or should have been.
+    pub starts: u64,
+    /// Their ends, by cause.
+    pub exits: Exits,
+    /// How long they have lasted together, the live one included.
+    pub uptime_ms: u64,
+    /// The longest of them.
+    pub longest_uptime_ms: u64,
+    /// The largest resident set of an ended run.
+    pub max_rss_kib: u64,
+    /// How long restarts took; `None` without any.
+    pub restart_time: Option<RestartTime>,
+}
+
+/// From an end (or the request for a restart) to the next start, pauses of the restart policy included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartTime {
+    /// How many restarts this is of: the latest, 32 at most.
+    pub samples: usize,
+    /// Half of them took no longer.
+    pub p50_ms: u32,
+    /// 95 of 100 took no longer.
+    pub p95_ms: u32,
+    /// 99 of 100 took no longer.
+    pub p99_ms: u32,
 }
 
 /// `POST /v1/jobs/SELECTOR/{start,stop,restart,signal}`: what was done to which job.
@@ -242,6 +295,52 @@ pub struct RunView {
 pub struct ActReply {
     /// One line a job, in the order of names.
     pub jobs: Vec<ActResult>,
+    /// The operation that may still be rolled back; its end is at `/v1/sagas/ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<u64>,
+}
+
+/// `GET /v1/sagas/ID`: an operation of several steps, which is done whole or undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SagaView {
+    /// Counted from 1.
+    pub id: u64,
+    /// `reload` or `start`.
+    pub verb: String,
+    /// Where it is.
+    pub state: SagaState,
+    /// Jobs that are not up yet.
+    pub pending: Vec<JobName>,
+    /// The job that broke it.
+    pub job: Option<JobName>,
+    /// Why it was rolled back or abandoned, in words.
+    pub why: Option<String>,
+    /// When it was over.
+    pub ended: Option<String>,
+}
+
+/// Where a [`SagaView`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SagaState {
+    /// It goes on.
+    Running,
+    /// It has failed and is being undone.
+    Undoing,
+    /// All of it is done.
+    Done,
+    /// What was before is in force again.
+    RolledBack,
+    /// Nobody could go on or back.
+    Abandoned,
+}
+
+impl SagaState {
+    /// Whether nothing more happens to it.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack | Self::Abandoned)
+    }
 }
 
 /// What a verb did to one job.
@@ -317,6 +416,9 @@ pub struct ReloadReply {
     pub blocked: Vec<JobName>,
     /// Jobs left as they are.
     pub unchanged: usize,
+    /// The operation that may still be rolled back; its end is at `/v1/sagas/ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<u64>,
 }
 
 /// `POST /v1/shutdown`.

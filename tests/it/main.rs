@@ -25,6 +25,8 @@ mod recovery;
 mod reload;
 mod repeat;
 mod restart;
+mod rollback;
+mod stats;
 mod stdin;
 mod stop;
 mod strategy;

@@ -191,6 +191,8 @@ fn first_view() -> View {
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
         rest: Rest::default(),
+        stats: BTreeMap::new(),
+        sagas: Vec::new(),
         seq: 0,
         ready: true,
         known: true,
@@ -244,6 +246,7 @@ fn run_view(job: &str, run: RunId) -> RunView {
         ended: None,
         pid: None,
         outcome: None::<OutcomeView>,
+        cause: None,
         rusage: None,
         output_bytes: 0,
     }
@@ -258,7 +261,7 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
             return Err(AskError::Conflict("it refuses".to_owned()));
         }
         let result = |name| ActResult { name, changed: true, text: "done".to_owned(), ok: true };
-        Ok(ActReply { jobs: jobs.into_iter().map(result).collect() })
+        Ok(ActReply { jobs: jobs.into_iter().map(result).collect(), saga: None })
     };
     while let Some(ask) = asks.recv().await {
         // A client that has gone does not hear the answer.
@@ -285,6 +288,13 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                 let bad =
                     AskError::Bad { error: "2 mistakes".to_owned(), details: vec!["a".into(), "b".into()] };
                 drop(reply.send(if plan { Ok(ReloadReply::default()) } else { Err(bad) }));
+            }
+            Ask::StartOrRollBack { jobs, within, reply, .. } => {
+                drop(reply.send(act(&format!("start or roll back in {} ms", within.0), jobs)));
+            }
+            Ask::ReloadOrRollBack { within, reply, .. } => {
+                note(format!("reload or roll back in {} ms", within.0));
+                drop(reply.send(Ok(ReloadReply { saga: Some(3), ..ReloadReply::default() })));
             }
             Ask::Recover { dry_run, reply, .. } => {
                 note(format!("recover {dry_run}"));

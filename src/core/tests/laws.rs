@@ -13,6 +13,7 @@ use super::super::job::Phase;
 use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
 use super::super::rest::{Place, Shelf};
+use super::super::saga::Force;
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
 use super::super::state::{Life, Link, State};
 use super::super::time::{Millis, Stamp};
@@ -24,6 +25,8 @@ struct History {
     keeper: Keeper,
     rng: Rng,
     specs: Vec<JobSpec>,
+    /// The settings before a saga, and which.
+    before: Option<(u64, Vec<JobSpec>)>,
     calm: bool,
     epoch: u64,
     submitted: u32,
@@ -75,6 +78,7 @@ impl History {
             keeper,
             rng,
             specs,
+            before: None,
             calm: false,
             epoch: 1,
             submitted: 0,
@@ -87,6 +91,9 @@ impl History {
     /// A supervisor starts over what is recorded. Anything may be asked of it before it has its survey.
     fn begin(&mut self) {
         self.world.replayed();
+        self.keep_one_configuration();
+        let specs: Vec<_> = self.specs.iter().cloned().map(std::sync::Arc::new).collect();
+        self.world.state.set_specs(&specs);
         self.keeper.inbox.clear();
         self.over = false;
         let recovery = !self.calm && self.rng.one_in(8);
@@ -98,6 +105,33 @@ impl History {
         }
         if !self.over {
             self.survey();
+        }
+    }
+
+    /// What a supervisor does that holds two configurations.
+    fn keep_one_configuration(&mut self) {
+        let Some((saga, _)) = &self.before else { return };
+        match self.world.state.sagas.in_force(*saga) {
+            Force::Open => {}
+            Force::New => self.before = None,
+            Force::Old => self.specs = self.before.take().unwrap().1,
+        }
+    }
+
+    /// Makes the settings others than they are.
+    fn change_specs(&mut self) {
+        let i = self.rng.below(self.specs.len() as u64) as usize;
+        if self.rng.one_in(3) {
+            self.specs.remove(i);
+        } else {
+            let job = self.specs[i].name.clone();
+            self.specs[i] = random_spec(&mut self.rng, job.as_str());
+        }
+        for job in JOBS {
+            if !self.specs.iter().any(|spec| spec.name.as_str() == job) && self.rng.one_in(2) {
+                let spec = random_spec(&mut self.rng, job);
+                self.specs.push(spec);
+            }
         }
     }
 
@@ -114,6 +148,7 @@ impl History {
     fn feed(&mut self, input: Input) {
         let decision = self.world.feed(input.clone());
         self.after(&decision, &input);
+        self.keep_one_configuration();
         let dies = !self.calm && self.rng.one_in(60);
         let performed =
             if dies { self.rng.below(decision.effects.len() as u64 + 1) as usize } else { usize::MAX };
@@ -147,7 +182,8 @@ impl History {
         let jobs: Vec<JobName> =
             (0..n).map(|_| jobs[self.rng.below(jobs.len() as u64) as usize].clone()).collect();
         let input = match self.rng.below(12) {
-            0..=2 => Input::Start { jobs, by: operator("start") },
+            0..=1 => Input::Start { jobs, by: operator("start") },
+            2 => Input::StartOrRollBack { jobs, by: operator("start"), within: Millis(self.rng.below(4000)) },
             3..=5 => Input::Stop { jobs, by: operator("stop") },
             6..=7 => Input::Restart { jobs, by: operator("restart") },
             8 => Input::Signal {
@@ -157,20 +193,19 @@ impl History {
                 by: operator("signal"),
             },
             9 => {
-                let i = self.rng.below(self.specs.len() as u64) as usize;
-                if self.rng.one_in(3) {
-                    self.specs.remove(i);
+                // The driver refuses one while another is under way.
+                if self.world.state.sagas.open.is_some() || self.world.state.instance.shutdown.is_some() {
+                    return;
+                }
+                let old = self.specs.clone();
+                self.change_specs();
+                let (specs, by) = (self.specs.clone(), operator("reload"));
+                if self.rng.one_in(2) {
+                    self.before = Some((self.world.state.sagas.begun + 1, old));
+                    Input::ReloadOrRollBack { specs, by, within: Millis(self.rng.below(4000)) }
                 } else {
-                    let job = self.specs[i].name.clone();
-                    self.specs[i] = random_spec(&mut self.rng, job.as_str());
+                    Input::Configured { specs, by }
                 }
-                for job in JOBS {
-                    if !self.specs.iter().any(|spec| spec.name.as_str() == job) && self.rng.one_in(2) {
-                        let spec = random_spec(&mut self.rng, job);
-                        self.specs.push(spec);
-                    }
-                }
-                Input::Configured { specs: self.specs.clone(), by: operator("reload") }
             }
             10 => {
                 self.submitted += 1;
@@ -236,6 +271,10 @@ impl History {
         }
         let generation = self.world.generation;
         self.feed(Input::Tick);
+        if generation == self.world.generation && !self.over && self.world.state.sagas.open.is_some() {
+            // That it has failed is one decision, its undo another.
+            self.feed(Input::Tick);
+        }
         if generation == self.world.generation && !self.over {
             let next = self.world.state.next_deadline();
             let now = self.world.now;
@@ -302,6 +341,7 @@ impl History {
             state.live_runs().map(|(run, job)| (run, job.clone())).collect();
         assert_eq!(indexed, live);
         if state.instance.link == Link::Working && state.instance.shutdown.is_none() {
+            let deadline = [deadline, state.saga_deadline()].into_iter().flatten().min();
             assert_eq!(state.next_deadline(), deadline);
         }
         if state.instance.link != Link::Working {
@@ -383,6 +423,7 @@ impl History {
         for state in [&mut live, &mut replayed] {
             state.specs.clear();
             state.dependents.clear();
+            state.before = None;
         }
         assert!(live == replayed, "replay gives\n{replayed:#?}\nlived was\n{live:#?}");
     }
@@ -404,6 +445,27 @@ impl History {
         for (run, job) in self.keeper.live() {
             assert!(live.contains(&run), "nobody looks after {run} of {job}");
         }
+    }
+
+    /// Every saga that began has ended, once.
+    fn check_sagas(&self) {
+        let events = self.world.log.iter().flat_map(|(_, events)| events);
+        let mut open = None;
+        for event in events {
+            match event {
+                Event::SagaBegun { plan } => assert_eq!(open.replace(plan.id), None),
+                Event::SagaEnded { saga, .. } => assert_eq!(open.take(), Some(*saga)),
+                Event::SagaStepDone { saga, .. } | Event::SagaUndoing { saga, .. } => {
+                    assert_eq!(open, Some(*saga));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(open, None);
+        let names = |specs: &mut dyn Iterator<Item = JobName>| specs.collect::<BTreeSet<_>>();
+        let ours = names(&mut self.specs.iter().map(|spec| spec.name.clone()));
+        let known = self.world.state.jobs().filter(|(_, job)| !job.submitted);
+        assert_eq!(names(&mut known.map(|(name, _)| name.clone())), ours, "jobs, and those in force");
     }
 
     /// The last that was recorded of a job, for a failing test to show.
@@ -432,6 +494,8 @@ impl History {
         }
         let state = &self.world.state;
         assert_eq!((state.next_deadline(), state.instance.life), (None, Life::Continued));
+        assert!(state.sagas.open.is_none() && self.before.is_none(), "{:?}", state.sagas);
+        self.check_sagas();
         for (job, known) in state.jobs() {
             match (&known.phase, known.want) {
                 (Phase::Stopped | Phase::Exited, Want::Down) => {}
@@ -518,7 +582,11 @@ impl Memory {
         // What is at rest is told word for word as it was.
         let lines = |state: &State| {
             let mut all = Vec::new();
-            state.entities(|line| Ok::<(), serde_json::Error>(all.push(line.to_vec()))).unwrap();
+            let take = |line: &[u8]| {
+                all.push(line.to_vec());
+                Ok::<(), serde_json::Error>(())
+            };
+            state.entities(take).unwrap();
             all
         };
         assert_eq!(lines(&restored), lines(state));

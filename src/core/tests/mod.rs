@@ -7,6 +7,7 @@ mod order;
 mod recoveries;
 mod reloads;
 mod restarts;
+mod sagas;
 mod stops;
 mod survivors;
 
@@ -19,6 +20,7 @@ use super::outcome::{Asked, ExitRecord, Outcome, Source};
 use super::reconcile::check::check;
 use super::reconcile::plan::{self, Before, plan};
 use super::report::{Item, RunsReport};
+use super::saga::{Broken, End};
 use super::signal;
 use super::spec::{JobSpec, KillScope, Restart, StopAct, StopStep};
 use super::state::State;
@@ -200,6 +202,10 @@ impl World {
                 state.apply(event, *at);
             }
         }
+        // Init holds these two.
+        if let Some(before) = self.state.before.take() {
+            state.set_before(before.to_vec());
+        }
         self.state = state;
     }
 
@@ -296,6 +302,15 @@ fn event_in_short(event: &Event) -> String {
         Event::RunEnded { job, record, .. } => format!("{kind} {job} {}", record.outcome.describe()),
         Event::BackedOff { job, failures, .. } => format!("{kind} {job} {failures}"),
         Event::GaveUp { job, why } => format!("{kind} {job} {why}"),
+        Event::SagaStepDone { step, .. } => format!("{kind} {step}"),
+        Event::SagaUndoing { broken: Broken { job, why }, .. } => {
+            format!("{kind} {}: {why}", job.as_ref().map_or("-", JobName::as_str))
+        }
+        Event::SagaEnded { end, .. } => match end {
+            End::Done => format!("{kind} done"),
+            End::RolledBack(_) => format!("{kind} rolled back"),
+            End::Abandoned { why } => format!("{kind} abandoned: {why}"),
+        },
         _ => event.job().map_or(kind.to_owned(), |job| format!("{kind} {job}")),
     }
 }
