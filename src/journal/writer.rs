@@ -6,7 +6,7 @@
 //! checkpoints out of files, beside all this.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -30,6 +30,7 @@ pub type Answer = Box<dyn FnOnce(Result<u64, JournalError>) + Send>;
 pub struct Writer {
     shared: Arc<Shared>,
     keep_runs: Arc<AtomicUsize>,
+    unreadable: Arc<AtomicBool>,
     thread: Option<JoinHandle<Journal>>,
 }
 
@@ -94,8 +95,13 @@ impl Writer {
         let last_bytes = Arc::new(AtomicU64::new(0));
         let (orders, receive) = channel();
         let keep_runs = journal.folding().keep_runs;
-        let folder =
-            Folder { folding: journal.folding(), orders: receive, last_bytes: Arc::clone(&last_bytes) };
+        let unreadable = Arc::new(AtomicBool::new(false));
+        let folder = Folder {
+            folding: journal.folding(),
+            orders: receive,
+            last_bytes: Arc::clone(&last_bytes),
+            unreadable: Arc::clone(&unreadable),
+        };
         let folder = std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .stack_size(512 * 1024)
@@ -116,7 +122,7 @@ impl Writer {
                 thread.run()
             },
         )?;
-        Ok(Self { shared, keep_runs, thread: Some(thread) })
+        Ok(Self { shared, keep_runs, unreadable, thread: Some(thread) })
     }
 
     /// Hands decisions over; the answer comes when they are durable, or will not be.
@@ -157,6 +163,12 @@ impl Writer {
     /// cannot be read. The answer is the last line it covers, or an error if something was decided after that.
     pub fn checkpoint_of(&self, state: State, seq: u64, answer: Answer) {
         self.ask(|queue| queue.memory.push((Box::new(state), seq, answer)));
+    }
+
+    /// Whether files have been found, since this was asked last, that read otherwise than they were written.
+    #[must_use]
+    pub fn found_unreadable(&self) -> bool {
+        self.unreadable.swap(false, Ordering::Relaxed)
     }
 
     fn ask(&self, what: impl FnOnce(&mut Queue)) {
@@ -211,6 +223,7 @@ struct Folder {
     folding: Folding,
     orders: Receiver<Order>,
     last_bytes: Arc<AtomicU64>,
+    unreadable: Arc<AtomicBool>,
 }
 
 impl Folder {
@@ -240,7 +253,11 @@ impl Folder {
                 tracing::debug!(folded.seq, folded.bytes, "a checkpoint was made");
                 self.last_bytes.store(folded.bytes, Ordering::Relaxed);
             }
-            Err(error) => tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words()),
+            Err(error) => {
+                let otherwise = matches!(error, JournalError::Io { what: "fold", .. });
+                self.unreadable.fetch_or(otherwise, Ordering::Relaxed);
+                tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words());
+            }
         }
         for answer in waiting {
             answer(match &done {

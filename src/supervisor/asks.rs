@@ -15,7 +15,7 @@ use crate::core::outcome::Asked;
 use crate::core::reload::ReloadPlan;
 use crate::core::report::RunsReport;
 use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
-use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, StdinReply};
+use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, ScrubReply, StdinReply};
 use crate::wire::init::HOLD_CONFIG;
 use crate::wire::keeper::Request;
 
@@ -26,6 +26,7 @@ pub(super) enum Reply {
     Run(Answer<RunReply>, Result<RunReply, AskError>),
     Reload(Answer<ReloadReply>, Result<ReloadReply, AskError>),
     Recover(Answer<RunsReport>, Result<RunsReport, AskError>),
+    Scrub(Answer<ScrubReply>, Result<ScrubReply, AskError>),
     Shutdown(Answer<()>),
     Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
 }
@@ -38,6 +39,7 @@ impl Reply {
             Self::Run(to, answer) => drop(to.send(answer)),
             Self::Reload(to, answer) => drop(to.send(answer)),
             Self::Recover(to, answer) => drop(to.send(answer)),
+            Self::Scrub(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Ok(()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
         }
@@ -51,6 +53,7 @@ impl Reply {
             Self::Run(to, _) => drop(to.send(Err(error()))),
             Self::Reload(to, _) => drop(to.send(Err(error()))),
             Self::Recover(to, _) => drop(to.send(Err(error()))),
+            Self::Scrub(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Err(error()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
         }

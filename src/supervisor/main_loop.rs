@@ -234,7 +234,7 @@ impl Supervisor {
                 self.startup.called_off();
                 self.farewell(&mut sources.keeper).await;
                 if self.read_only.is_none() {
-                    self.log.finish().await;
+                    self.log.finish(self.state, self.seq).await;
                 }
                 return code;
             }

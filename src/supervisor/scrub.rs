@@ -2,17 +2,20 @@
 //! knows what was in it: this supervisor. Its memory is written down first, the damage set aside afterwards.
 //!
 //! A thread of its own does it, at the lowest priorities; it asks the loop for two things: to hand the memory to
-//! the log's writer, and for a fingerprint of it, which has to be that of a replay.
+//! the log's writer, and for a copy of it, which has to be what a replay gives.
 
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::asks::Reply;
 use super::handle::{Answer, AskError};
 use super::main_loop::{Supervisor, Turn};
 use crate::core::input::Input;
 use crate::core::outcome::Asked;
+use crate::core::state::State;
+use crate::journal::JournalError;
 use crate::journal::inspect::{self, Scrubbed};
 use crate::sys::{clock, memory, thread};
 use crate::wire::control::ScrubReply;
@@ -23,26 +26,20 @@ const FIRST: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(6 * 3600);
 /// How often a checkpoint is tried, because something may be decided in between.
 const TRIES: usize = 20;
-/// The most jobs of which a fingerprint is taken: the loop waits for it.
-const FINGERPRINT_JOBS: usize = 2000;
+/// The most jobs with which the memory is compared with a replay: the loop makes a copy of them.
+const COMPARED_JOBS: usize = 2000;
 
 /// What the thread tells the loop.
 #[derive(Debug)]
 pub(super) enum FromScrub {
     /// Write the memory down: the last line that the checkpoint covers, or why there is none.
     Checkpoint(oneshot::Sender<Result<u64, String>>),
-    /// What is remembered after which line; nothing if that would take too long.
-    Fingerprint(oneshot::Sender<Remembered>),
+    /// The same out of files, where the memory cannot read what rests in one of them.
+    Fold(oneshot::Sender<Result<u64, String>>),
+    /// What is remembered after which line; nothing if there is too much of it.
+    Compare(oneshot::Sender<(State, u64)>),
     /// What it came to.
     Done(Result<ScrubReply, String>),
-}
-
-/// What the loop remembers.
-#[derive(Debug)]
-pub(super) struct Remembered {
-    seq: u64,
-    keep_runs: usize,
-    fingerprint: [u8; 32],
 }
 
 /// How far the loop is with it.
@@ -82,7 +79,9 @@ impl Supervisor {
     }
 
     pub(super) fn scrub_if_due(&mut self) {
-        if self.scrubbing.next_us().is_some_and(|due| due <= clock::boot_us()) {
+        // A checkpoint that cannot be made out of files says that there is something to find.
+        if self.log.found_unreadable() || self.scrubbing.next_us().is_some_and(|due| due <= clock::boot_us())
+        {
             self.scrub();
         }
     }
@@ -101,9 +100,13 @@ impl Supervisor {
                 memory::give_back();
                 let _ = tell.blocking_send(FromScrub::Done(done));
             });
+        self.scrubbing.running = true;
         match thread {
-            Ok(_) => self.scrubbing.running = true,
-            Err(error) => self.scrubbed(Err(format!("no thread: {error}")), &mut Turn::default()),
+            Ok(_) => {}
+            Err(error) => {
+                let tell = self.scrubbing.tell.clone();
+                let _ = tell.try_send(FromScrub::Done(Err(format!("no thread: {error}"))));
+            }
         }
     }
 
@@ -118,23 +121,28 @@ impl Supervisor {
     /// Answers the thread at the end of a turn: what is remembered is what is recorded.
     pub(super) fn answer_scrub(&mut self) {
         for asked in std::mem::take(&mut self.scrubbing.asked) {
-            match (asked, &self.read_only) {
-                (FromScrub::Checkpoint(tell), Some(read_only)) => {
-                    let _ = tell.send(Err(read_only.why.clone()));
-                }
-                (FromScrub::Checkpoint(tell), None) => {
-                    let answer = move |done: Result<u64, crate::journal::JournalError>| {
-                        let _ = tell.send(done.map_err(|error| error.to_string()));
-                    };
-                    self.log.checkpoint_of(self.state.clone(), self.seq, Box::new(answer));
-                }
-                (FromScrub::Fingerprint(tell), None) if self.state.jobs().count() <= FINGERPRINT_JOBS => {
-                    if let Ok(fingerprint) = inspect::fingerprint(&self.state) {
-                        let (seq, keep_runs) = (self.seq, self.state.keep_runs);
-                        let _ = tell.send(Remembered { seq, keep_runs, fingerprint });
+            let (tell, of_memory) = match asked {
+                FromScrub::Checkpoint(tell) => (tell, true),
+                FromScrub::Fold(tell) => (tell, false),
+                FromScrub::Compare(tell) => {
+                    if self.read_only.is_none() && self.state.names().count() <= COMPARED_JOBS {
+                        let _ = tell.send((self.state.clone(), self.seq));
                     }
+                    continue;
                 }
-                (FromScrub::Fingerprint(_) | FromScrub::Done(_), _) => {}
+                FromScrub::Done(_) => continue,
+            };
+            if let Some(read_only) = &self.read_only {
+                let _ = tell.send(Err(read_only.why.clone()));
+                continue;
+            }
+            let answer = Box::new(move |done: Result<u64, JournalError>| {
+                let _ = tell.send(done.map_err(|error| error.to_string()));
+            });
+            if of_memory {
+                self.log.checkpoint_of(self.state.clone(), self.seq, answer);
+            } else {
+                self.log.checkpoint(answer);
             }
         }
     }
@@ -153,7 +161,7 @@ impl Supervisor {
                     tracing::error!("the event log is damaged: {flaw}");
                 }
                 match (&reply.why, reply.checkpoint) {
-                    (Some(why), _) => Some(format!("the files of the event log are damaged: {why}")),
+                    (Some(why), _) => Some(format!("the event log is not as it should be: {why}")),
                     (None, Some(seq)) => {
                         tracing::warn!(
                             seq,
@@ -173,7 +181,7 @@ impl Supervisor {
         };
         turn.changed = true;
         for waiting in std::mem::take(&mut self.scrubbing.waiting) {
-            let _ = waiting.send(done.clone().map_err(AskError::Internal));
+            turn.replies.push(Reply::Scrub(waiting, done.clone().map_err(AskError::Internal)));
         }
     }
 
@@ -219,17 +227,24 @@ fn heal(dir: &Path, tell: &mpsc::Sender<FromScrub>, found: &Scrubbed) -> Result<
             break;
         }
     }
-    let seq = made?;
+    let seq = match made {
+        Ok(seq) => seq,
+        Err(why) => ask(tell, FromScrub::Fold)
+            .unwrap_or_else(|| Err("the supervisor is ending".to_owned()))
+            .map_err(|error| format!("{why}; {error}"))?,
+    };
     let kept = found.set_aside(dir, seq).map_err(|error| words(&error))?;
     Ok((seq, kept))
 }
 
 /// Whether the memory is another than what a replay gives, in words.
 fn differs(dir: &Path, tell: &mpsc::Sender<FromScrub>) -> Option<String> {
-    let Remembered { seq, keep_runs, fingerprint } = ask(tell, FromScrub::Fingerprint)?;
-    let replayed =
-        inspect::replay_keeping(dir, seq, keep_runs).ok().filter(|replayed| replayed.lost.is_empty())?;
-    let same = inspect::fingerprint(&replayed.state).ok()? == fingerprint;
+    let (state, seq) = ask(tell, FromScrub::Compare)?;
+    let replayed = inspect::replay_keeping(dir, seq, state.keep_runs).ok()?;
+    if !replayed.lost.is_empty() {
+        return None;
+    }
+    let same = inspect::fingerprint(&replayed.state).ok()? == inspect::fingerprint(&state).ok()?;
     (!same)
         .then(|| format!("what is remembered after line {seq} is not what a replay of the event log gives"))
 }

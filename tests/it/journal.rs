@@ -58,6 +58,14 @@ fn overwrite(path: &PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
     fs::File::create(path).and_then(|mut file| std::io::Write::write_all(&mut file, &bytes)).unwrap();
 }
 
+/// Spoils the first line behind the header of a segment: later ones may be in the next segment once more.
+fn spoil_first_line(path: &PathBuf) {
+    overwrite(path, |bytes| {
+        let line = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        bytes[line + 60..line + 69].fill(b'?');
+    });
+}
+
 #[test]
 fn every_line_is_json_also_for_jq() {
     let daemon = started();
@@ -177,11 +185,9 @@ fn what_rots_under_a_living_instance_is_found_and_healed() {
     assert_ne!(run, running.1);
     let files = log_files(&daemon);
     let a_checkpoint = files.keys().find(|path| path.parent().unwrap().ends_with("checkpoints")).unwrap();
-    for path in [&uncovered, a_checkpoint, &segments(&daemon)[0]] {
-        overwrite(path, |bytes| {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 0xff;
-        });
+    spoil_first_line(&uncovered);
+    for path in [a_checkpoint, &segments(&daemon)[0]] {
+        overwrite(path, |bytes| bytes[150] ^= 0xff);
     }
     daemon.cli(["journal", "verify"]).expect(LOSS);
     let reply = daemon.post("/v1/journal/scrub", &Value::Null).json();
@@ -203,6 +209,24 @@ fn what_rots_under_a_living_instance_is_found_and_healed() {
     });
     assert_eq!((&report["entries"]["lost"], &report["damage"]), (&json!(0), &json!([])), "{report:#}");
     assert_eq!(daemon.wait_running("one"), (pid, run));
+}
+
+/// The checkpoint at the end cannot be made out of files any more: the memory is still there.
+#[test]
+fn an_orderly_end_saves_what_has_rotted() {
+    let mut daemon = started();
+    let running = daemon.wait_running("one");
+    let uncovered = segments(&daemon).pop().unwrap();
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    spoil_first_line(&uncovered);
+    daemon.cli(["journal", "verify"]).expect(LOSS);
+    daemon.cli(["shutdown", "--keep-jobs"]).expect(0);
+    daemon.restart();
+    assert_eq!(daemon.wait_running("one"), running);
+    assert_eq!(daemon.get("/v1/recovery").unwrap().json()["entries"]["lost"], 0);
+    daemon.cli(["journal", "repair"]).expect(0);
+    daemon.cli(["journal", "verify"]).expect(CLEAN);
 }
 
 #[test]
@@ -232,11 +256,7 @@ fn damage_is_found_told_for_what_it_costs_and_put_in_order() {
     daemon.cli(["shutdown"]).expect(0);
     until("the end of the instance", || daemon.processes().is_empty().then_some(()));
     daemon.cli(["journal", "verify"]).expect(CLEAN);
-    let sealed = segments(&daemon)[0].clone();
-    overwrite(&sealed, |bytes| {
-        let middle = bytes.len() / 2;
-        bytes[middle..middle + 40].fill(b'?');
-    });
+    spoil_first_line(&segments(&daemon)[0]);
     let before = all_files(&daemon);
     let said = daemon.cli(["journal", "verify"]).expect(DAMAGED).text();
     assert!(said.contains("1 flaw") && said.contains("nothing is missing"), "{said}");
@@ -266,10 +286,7 @@ fn a_loss_is_never_repaired_without_a_word() {
     for path in log_files(&daemon).keys().filter(|path| no_checkpoint(path)) {
         fs::remove_file(path).unwrap();
     }
-    overwrite(&segments(&daemon)[0], |bytes| {
-        let middle = bytes.len() / 2;
-        bytes[middle..middle + 40].fill(b'?');
-    });
+    spoil_first_line(&segments(&daemon)[0]);
     let before = all_files(&daemon);
     daemon.cli(["journal", "verify"]).expect(LOSS);
     until("the end of the roles", || {

@@ -582,7 +582,11 @@ impl Memory {
         // What is at rest is told word for word as it was.
         let lines = |state: &State| {
             let mut all = Vec::new();
-            state.entities(|line| Ok::<(), serde_json::Error>(all.push(line.to_vec()))).unwrap();
+            let take = |line: &[u8]| {
+                all.push(line.to_vec());
+                Ok::<(), serde_json::Error>(())
+            };
+            state.entities(take).unwrap();
             all
         };
         assert_eq!(lines(&restored), lines(state));

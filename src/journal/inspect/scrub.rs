@@ -60,16 +60,19 @@ impl Scrubbed {
     }
 }
 
-/// A fingerprint of a memory without its history: how many runs that remembers is a setting.
+/// A fingerprint of a memory without its history (how many runs that remembers is a setting) and without the
+/// numbers of jobs that are over: they are an order and nothing else.
 ///
 /// # Errors
-/// If an entity is no JSON.
+/// If an entity is no JSON, or cannot be read from where it rests.
 pub fn fingerprint(state: &State) -> Result<[u8; 32], serde_json::Error> {
     let mut sum = Sha256::new();
     state.entities(|entity| {
         let mut entity: serde_json::Value = serde_json::from_slice(entity)?;
         if let Some(fields) = entity.as_object_mut() {
-            fields.remove("past");
+            for field in ["past", "rest", "over", "overs"] {
+                fields.remove(field);
+            }
         }
         sum.update(serde_json::to_vec(&entity)?);
         Ok::<(), serde_json::Error>(())

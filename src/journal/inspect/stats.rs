@@ -105,7 +105,7 @@ pub(in crate::journal) fn stats_on(fs: &dyn Fs, dirs: &Dirs) -> Result<Stats, Jo
     });
     let read = recover::read(fs, &dirs.state, State::new(), None, &mut |_, _| {})?;
     stats.generation = read.state.instance.generation.0;
-    stats.jobs = read.state.jobs().count() as u64;
+    stats.jobs = read.state.names().count() as u64;
     stats.live_runs = read.state.live_runs().count() as u64;
     stats.unfolded_bytes = read.bytes;
     let mut kept = fs.list(&dirs.quarantine).unwrap_or_default();

@@ -355,12 +355,12 @@ impl<'a> Check<'a> {
         &self,
         file: &mut FileReport,
         older: Option<Loaded>,
-        loaded: Loaded,
+        mut loaded: Loaded,
     ) -> Result<Option<Loaded>, JournalError> {
         if !self.refolds {
             return Ok(None);
         }
-        match self.refold(older, &loaded)? {
+        match self.refold(older, &mut loaded)? {
             Refolded::Same => {}
             Refolded::Unknown(why) => file.remarks.push(why),
             Refolded::Other => {
@@ -372,15 +372,15 @@ impl<'a> Check<'a> {
     }
 
     /// Makes a checkpoint once more, out of the one before it and the segments in between.
-    fn refold(&self, older: Option<Loaded>, loaded: &Loaded) -> Result<Refolded, JournalError> {
+    fn refold(&self, older: Option<Loaded>, loaded: &mut Loaded) -> Result<Refolded, JournalError> {
         let unknown = |why: &str| Ok(Refolded::Unknown(why.to_owned()));
-        let (build, Some(keep_runs)) = &loaded.by else {
+        let (build, Some(keep_runs)) = (loaded.by.0.clone(), loaded.by.1) else {
             return unknown("not made again: it does not say how many runs it remembers");
         };
         if build != env!("CARGO_PKG_VERSION") {
             return unknown("not made again: another build made it");
         }
-        if older.as_ref().is_some_and(|older| older.by.1 != Some(*keep_runs)) {
+        if older.as_ref().is_some_and(|older| older.by.1 != Some(keep_runs)) {
             return unknown("not made again: `keep_runs` was changed before it");
         }
         let (segments, _) = list(self.fs, &self.dirs.journal)?;
@@ -389,18 +389,19 @@ impl<'a> Check<'a> {
             return unknown("not made again: what led to it is no longer kept");
         }
         let mut state = State::new();
-        state.keep_runs = *keep_runs;
+        state.keep_runs = keep_runs;
         let mut reading = Reading::new(state, Some(loaded.behind.seq));
         if let Some(mut older) = older {
-            older.state.keep_runs = *keep_runs;
+            older.state.keep_runs = keep_runs;
             reading.go_on_behind(older);
         }
         reading.segments(self.fs, self.dirs, &mut |_, _| {})?;
         if !reading.report.lost.is_empty() || reading.applied != loaded.behind.seq {
             return unknown("not made again: lines that led to it are missing");
         }
-        let same = digest(&reading.state)? == digest(&loaded.state)?;
-        Ok(if same { Refolded::Same } else { Refolded::Other })
+        // How many runs are remembered is handed in, and was not when it was read.
+        loaded.state.keep_runs = keep_runs;
+        Ok(if reading.state == loaded.state { Refolded::Same } else { Refolded::Other })
     }
 
     /// Checkpoints that a start could use, the newest first.
@@ -437,16 +438,6 @@ fn bytes_of(aside: &[Aside], damage: usize) -> &[u8] {
 fn header(data: &[u8]) -> Option<Header> {
     let first = data.split(|byte| *byte == b'\n').next()?;
     Header::parse(&sealed::unseal(first)?)
-}
-
-fn digest(state: &State) -> Result<[u8; 32], JournalError> {
-    let mut sum = Sha256::new();
-    state.entities(|entity| {
-        sum.update(entity);
-        sum.update(b"\n");
-        Ok::<(), serde_json::Error>(())
-    })?;
-    Ok(sum.finalize().into())
 }
 
 impl FileReport {
