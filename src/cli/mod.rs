@@ -14,6 +14,7 @@ mod events;
 mod logs;
 mod out;
 pub mod paths;
+mod publish;
 mod recover;
 mod reload;
 mod run;
@@ -200,6 +201,7 @@ fn with_instance(
         Verb::Recover(args) => block_on(recover::recover(&args, ctx))?,
         Verb::Wait(args) => block_on(wait::wait(&args, ctx))?,
         Verb::Send(args) => block_on(send::send(&args, ctx))?,
+        Verb::Publish(args) => block_on(publish::publish(&args, ctx))?,
         Verb::Shutdown(args) => block_on(shutdown::shutdown(&args, ctx))?,
         Verb::Version(args) => block_on(version::version(&args, ctx))?,
         Verb::Check(_) | Verb::Completions(_) | Verb::DemoHttp => Ok(code::OK),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
+use super::progress::Published;
 use super::saga::Sagas;
 use super::spec::JobSpec;
 use super::state::{Entry, Instance, State};
@@ -27,6 +28,8 @@ struct JobOut<'a> {
     past: &'a VecDeque<PastRun>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<&'a Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<&'a Published>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
@@ -54,6 +57,7 @@ struct In {
     #[serde(default)]
     past: VecDeque<PastRun>,
     stats: Option<Stats>,
+    published: Option<Box<Published>>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     finished: Option<VecDeque<JobName>>,
@@ -100,6 +104,7 @@ impl State {
                 earlier: entry.job.run().is_some_and(|run| self.earlier.contains(&run)),
                 past: &entry.past,
                 stats: entry.stats.as_deref(),
+                published: entry.published.as_deref(),
                 spec: self.specs.get(job).filter(|_| entry.job.submitted).map(|spec| &**spec),
             };
             serde_json::to_writer(&mut bytes, &out)?;
@@ -117,7 +122,7 @@ impl State {
     /// # Errors
     /// If the line is none. The state is as it was then.
     pub fn restore(&mut self, line: &[u8]) -> Result<(), BadEntity> {
-        let In { job, s, earlier, mut past, stats, spec, instance, finished, sagas, orphan } =
+        let In { job, s, earlier, mut past, stats, published, spec, instance, finished, sagas, orphan } =
             serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(mut job), None, None) => {
@@ -136,7 +141,7 @@ impl State {
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
-                self.jobs.insert(name, Entry { job, past, stats: stats.map(Arc::new) });
+                self.jobs.insert(name, Entry { job, past, stats: stats.map(Arc::new), published });
             }
             (None, None, Some(instance), None) => {
                 self.instance = instance;

@@ -20,6 +20,7 @@ use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
+use super::progress::{self, Published};
 use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
 use super::stats::{self, Stats};
@@ -96,6 +97,7 @@ pub(super) struct Entry {
     pub(super) past: VecDeque<PastRun>,
     /// What the runs before the latest came to; shared with readers.
     pub(super) stats: Option<Arc<Stats>>,
+    pub(super) published: Option<Box<Published>>,
 }
 
 /// The memory.
@@ -188,6 +190,7 @@ impl State {
             | Event::StopBegun { job, .. }
             | Event::StopStepBegun { job, .. }
             | Event::RunEnded { job, .. }
+            | Event::RunProgress { job, .. }
             | Event::TreeGone { job, .. }
             | Event::Disowned { job, .. }
             | Event::WaitBegun { job }
@@ -338,10 +341,12 @@ impl State {
                 job,
                 past: VecDeque::new(),
                 stats: None,
+                published: None,
             });
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
         stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
+        progress::note(&mut entry.published, &entry.job, entry.past.back(), event, at);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();

@@ -15,7 +15,9 @@ use crate::core::outcome::Asked;
 use crate::core::reload::ReloadPlan;
 use crate::core::report::RunsReport;
 use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
-use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, StdinReply};
+use crate::wire::control::{
+    ActReply, ActResult, PublishReply, ReloadReply, RunReply, RunRequest, StdinReply,
+};
 use crate::wire::init::HOLD_CONFIG;
 use crate::wire::keeper::Request;
 
@@ -28,6 +30,7 @@ pub(super) enum Reply {
     Recover(Answer<RunsReport>, Result<RunsReport, AskError>),
     Shutdown(Answer<()>),
     Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
+    Publish(Answer<PublishReply>, Result<PublishReply, AskError>),
 }
 
 impl Reply {
@@ -40,6 +43,7 @@ impl Reply {
             Self::Recover(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Ok(()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
+            Self::Publish(to, answer) => drop(to.send(answer)),
         }
     }
 
@@ -53,6 +57,7 @@ impl Reply {
             Self::Recover(to, _) => drop(to.send(Err(error()))),
             Self::Shutdown(to) => drop(to.send(Err(error()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
+            Self::Publish(to, _) => drop(to.send(Err(error()))),
         }
     }
 }
@@ -106,6 +111,7 @@ impl Supervisor {
                     self.refused_now().unwrap_or_else(|| self.reload_or_roll_back(within, peer, turn));
                 turn.replies.push(Reply::Reload(reply, answer));
             }
+            Ask::Publish { run, said, peer, reply } => self.publish_progress((run, said), peer, reply, turn),
             Ask::Reload { plan, peer, reply } => {
                 let by = peer.map_or(Asked::Reload, |peer| operator(peer, "reload"));
                 let answer = self.refused_now().unwrap_or_else(|| self.reload(plan, by, turn));

@@ -19,6 +19,7 @@ pub mod offline;
 mod pace;
 mod perform;
 mod prune;
+mod publish;
 mod read_only;
 mod recover;
 mod saga;

@@ -229,6 +229,7 @@ fn assemble(
         needs_a_look: BTreeMap::new(),
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        newest: BTreeMap::new(),
         recoveries: Vec::new(),
         pace: Pace::new(0),
         known_runs: BTreeMap::new(),

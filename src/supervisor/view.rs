@@ -120,7 +120,8 @@ impl Supervisor {
         }
     }
 
-    fn job_status(&self, name: &JobName) -> Option<JobStatus> {
+    fn job_status(&mut self, name: &JobName) -> Option<JobStatus> {
+        let progress = self.progress_view(name);
         let job = self.state.job(name)?;
         let spec = self.state.spec(name);
         Some(JobStatus {
@@ -141,6 +142,7 @@ impl Supervisor {
             next_try: job.next_try().map(Stamp::rfc3339),
             depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
             command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
+            progress,
         })
     }
 

@@ -20,6 +20,7 @@ mod instance;
 mod leftovers;
 mod outcome;
 mod output;
+mod progress;
 mod recovery;
 mod reload;
 mod restart;
