@@ -59,6 +59,8 @@ pub(crate) enum Verb {
     Audit(AuditArgs),
     /// Look again at what survived and do what follows, or show what the last start did
     Recover(RecoverArgs),
+    /// Look at the files of the event log, check them, put them in order; works without an instance
+    Journal(JournalArgs),
     /// Wait for jobs; with one job, exit with its code
     Wait(WaitArgs),
     /// Write to a job's stdin
@@ -332,6 +334,73 @@ pub(crate) enum RecoverWhat {
         #[arg(value_name = "PHASE")]
         phase: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    #[command(subcommand)]
+    pub(crate) what: JournalWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalWhat {
+    /// Print the lines of the event log
+    Show(ShowArgs),
+    /// Check every segment and checkpoint from the first byte to the last
+    Verify {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set aside what is damaged and make a fresh checkpoint, as a start would
+    Repair {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Go on although lines are missing that nothing brings back
+        #[arg(long)]
+        accept_loss: bool,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what was known after a line
+    Replay {
+        /// The number of the line; else the newest
+        #[arg(long, value_name = "SEQ")]
+        until: Option<u64>,
+        /// JSON lines: the entities, as a checkpoint has them
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print how much there is of what
+    Stats {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Only what is about this job
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+    /// Only events of this kind (run.ended, job.want, ...), or `mark` for lines without events
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// From this line on
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) from: Option<u64>,
+    /// Up to this line
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) to: Option<u64>,
+    /// Only what was written since a time (RFC 3339) or within an age (10m, 1h30m)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// The lines as they are in the files
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -98,6 +98,7 @@ pub(crate) fn report_lines(report: &StartReport, width: Option<usize>) -> Vec<St
     }
     let (entries, percent) = (report.entries, report.loss_percent());
     lines.push(format!("event log: {} entries read, {} lost ({percent:.2} %)", entries.read, entries.lost));
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     lines.extend(report.damage.iter().map(|damage| format!("damage: {damage}")));
     lines
 }
@@ -195,6 +196,7 @@ mod tests {
             phases: vec![phase],
             runs: Some(runs),
             damage: vec!["something".to_owned()],
+            notes: vec!["by the way".to_owned()],
             entries: Entries { read: 3, lost: 1 },
         }
     }
@@ -219,6 +221,7 @@ mod tests {
                 "checks: 3 of 4 hold (75.00 %)",
                 "  job web is forgotten",
                 "event log: 3 entries read, 1 lost (25.00 %)",
+                "note: by the way",
                 "damage: something",
             ]
         );

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Local};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since 1970 by the wall clock; only for what is shown.
@@ -43,6 +43,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Milliseconds since 1970 of an RFC 3339 time.
 pub(crate) fn parse_ms(text: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis())
+}
+
+/// A moment in microseconds since 1970, as the clock on the wall here shows it.
+pub(crate) fn local(wall_us: i64) -> String {
+    let at = DateTime::from_timestamp_micros(wall_us).unwrap_or_default();
+    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
 /// How long ago `since` was, in two units at most: `12s`, `3m05s`, `2h07m`, `4d3h`.

@@ -26,7 +26,7 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
     ActReply, ErrorReply, JobStats, JobStatus, PublishReply, PublishRequest, ReloadReply, RunReply,
-    RunRequest, RunView, SagaView, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
+    RunRequest, RunView, SagaView, ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
@@ -304,6 +304,11 @@ impl Client {
     /// Looks again at what there is, and does what follows from it.
     pub async fn recover(&self) -> Result<RunsReport, Error> {
         self.post("/v1/recovery/run", &[], Bytes::new()).await
+    }
+
+    /// Reads all files of the event log, and puts in order what can be.
+    pub async fn scrub(&self) -> Result<ScrubReply, Error> {
+        self.post("/v1/journal/scrub", &[], Bytes::new()).await
     }
 
     /// Leaves out a phase of the start.

@@ -38,6 +38,7 @@
 //! | `POST /v1/recovery/run` | looks again at what there is, and does what follows |
 //! | `POST /v1/recovery/skip` | `phase=NAME`: leaves out a phase of the start that waits |
 //! | `POST /v1/recovery/exit` | ends recovery mode |
+//! | `POST /v1/journal/scrub` | reads all files of the event log, and puts in order what can be |
 //! | `POST /v1/run` | submits a job; answers 201 with its name |
 //! | `POST /v1/shutdown` | body `{"keep_jobs": true}` or none; answers 202 when it has begun |
 //! | `GET /v1/openapi.json` | this interface as an OpenAPI document |

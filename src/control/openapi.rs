@@ -126,6 +126,9 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("phase", "string", "the name of the phase")],
             ..entry("Leave out a phase of the start that waits", "Skipped")
         },
+        "/v1/journal/scrub" => {
+            entry("Read all files of the event log, and put in order what can be", "ScrubReply")
+        }
         "/v1/recovery/exit" => entry("End recovery mode", "ActReply"),
         "/v1/openapi.json" => entry("This document", "application/json"),
         _ => return None,
@@ -307,8 +310,12 @@ fn recovery_schemas() -> Value {
             ("result", words(&["running", "done", "degraded", "failed", "aborted"])),
             ("recovery_mode", some_text.clone()), ("aborted_before", number.clone()),
             ("phases", list(of("Phase"))), ("runs", json!({ "oneOf": [of("RunsReport"), { "type": "null" }] })),
-            ("damage", list(text.clone())),
+            ("damage", list(text.clone())), ("notes", list(text.clone())),
             ("entries", object(&[("read", number.clone()), ("lost", number.clone())])),
+        ]),
+        "ScrubReply": object(&[
+            ("flaws", list(text.clone())), ("checkpoint", some_number.clone()), ("kept", number.clone()),
+            ("sound", flag.clone()), ("why", some_text.clone()),
         ]),
         "Phase": object(&[
             ("name", text.clone()), ("depends_on", list(text.clone())), ("critical", flag),

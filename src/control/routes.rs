@@ -45,6 +45,7 @@ pub(crate) fn table() -> Vec<Route> {
         changes("/v1/recovery/run", post(recovery::recover)),
         changes("/v1/recovery/skip", post(recovery::skip)),
         changes("/v1/recovery/exit", post(recovery::exit)),
+        changes("/v1/journal/scrub", post(recovery::scrub)),
         reads("/v1/openapi.json", get(openapi::document)),
         changes("/v1/jobs/{name}/start", post(act::start)),
         changes("/v1/jobs/{name}/stop", post(act::stop)),

@@ -1,5 +1,7 @@
 //! What the runs of jobs came to.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use chrono::DateTime;
@@ -10,7 +12,7 @@ use super::params::Params;
 use super::status::{known, pick};
 use super::when::now_us;
 use crate::core::ids::JobName;
-use crate::core::stats::{Cause, Ended, Stats};
+use crate::core::stats::{Cause, Ended};
 use crate::core::time::Millis;
 use crate::supervisor::handle::View;
 use crate::wire::control::{JobStats, JobStatus, RestartTime, RunView, StatsView};
@@ -23,15 +25,16 @@ pub(crate) async fn stats(
     let selectors: Vec<&str> = params.all("job").collect();
     let view = known(&shared)?;
     let names: Vec<JobName> =
-        if selectors.is_empty() { view.jobs.keys().cloned().collect() } else { pick(&shared, &selectors)? };
-    let one = |name: JobName| Some(JobStats { stats: of(&view, view.jobs.get(&name)?), name });
+        if selectors.is_empty() { view.names().cloned().collect() } else { pick(&shared, &selectors)? };
+    let one = |name: JobName| Some(JobStats { stats: of(&view, &*view.job(&name)?), name });
     Ok(Json(names.into_iter().filter_map(one).collect()))
 }
 
 /// The latest run is in the history; what is counted are the runs before it.
 pub(crate) fn of(view: &View, job: &JobStatus) -> StatsView {
-    let latest = view.runs.get(&job.name).and_then(|runs| runs.last());
-    let mut stats = view.stats.get(&job.name).map(|stats| Stats::clone(stats)).unwrap_or_default();
+    let runs = view.runs(&job.name).unwrap_or_default();
+    let latest = runs.last();
+    let mut stats = view.stats(&job.name).map(Arc::unwrap_or_clone).unwrap_or_default();
     if let Some(end) = latest.and_then(ended) {
         stats.add(end);
     } else if let Some(uptime) = latest.and_then(|run| lasted(run, now_us() / 1000)) {

@@ -25,6 +25,7 @@ pub mod quick;
 pub mod reconcile;
 pub mod reload;
 pub mod report;
+pub mod rest;
 pub mod saga;
 pub mod select;
 pub mod signal;

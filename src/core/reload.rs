@@ -37,7 +37,7 @@ pub fn plan(state: &State, new: &[JobSpec]) -> ReloadPlan {
     let names: BTreeSet<&JobName> = new.iter().map(|spec| &spec.name).collect();
     for spec in new {
         let name = spec.name.clone();
-        let list = match state.jobs.get(&spec.name).map(|entry| &entry.job) {
+        let list = match state.job(&spec.name) {
             None => &mut plan.added,
             Some(job) if job.removed => &mut plan.added,
             Some(job) if job.submitted && job.is_finished() => &mut plan.added,

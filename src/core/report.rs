@@ -44,6 +44,9 @@ pub struct StartReport {
     /// What was damaged or missing on disk, in words.
     #[serde(default)]
     pub damage: Vec<String>,
+    /// What is worth a word and is no damage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Entries of the event log that were read, and that are missing.
     #[serde(default)]
     pub entries: Entries,

@@ -21,6 +21,7 @@ use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
 use super::progress::{self, Published};
+use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
 use super::stats::{self, Stats};
@@ -95,13 +96,15 @@ pub struct Instance {
 pub(super) struct Entry {
     pub(super) job: Job,
     pub(super) past: VecDeque<PastRun>,
+    /// Its place among the submitted jobs that are over, if it is one.
+    pub(super) over: Option<u64>,
     /// What the runs before the latest came to; shared with readers.
     pub(super) stats: Option<Arc<Stats>>,
     pub(super) published: Option<Box<Published>>,
 }
 
 /// The memory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct State {
     /// What there is besides the jobs.
     pub instance: Instance,
@@ -109,7 +112,10 @@ pub struct State {
     pub shutdown_timeout: Millis,
     /// Ended runs remembered for each job; handed in before the replay.
     pub keep_runs: usize,
-    pub(super) jobs: BTreeMap<JobName, Entry>,
+    /// Jobs, but for those at rest.
+    pub(super) jobs: BTreeMap<JobName, Box<Entry>>,
+    /// Jobs at rest.
+    pub(super) rest: Rest,
     pub(super) specs: Specs,
     /// Operations of several steps.
     pub sagas: Sagas,
@@ -121,8 +127,10 @@ pub struct State {
     /// Those of them that were asked for before the boot (or container start) the last supervisor met.
     pub(super) earlier: BTreeSet<RunId>,
     pub(super) deadlines: BTreeSet<(Stamp, JobName)>,
-    /// Submitted jobs that are over, the oldest first.
-    pub(super) finished: VecDeque<JobName>,
+    /// Submitted jobs that are over, in the order in which they came to their end.
+    pub(super) finished: BTreeMap<u64, JobName>,
+    /// How many have come to an end so far.
+    pub(super) overs: u64,
     /// Runs that were reported as orphans.
     pub(super) orphans: BTreeSet<RunId>,
 }
@@ -134,6 +142,7 @@ impl Default for State {
             shutdown_timeout: Millis::from_secs(60),
             keep_runs: super::job::KEEP_RUNS,
             jobs: BTreeMap::new(),
+            rest: Rest::default(),
             specs: BTreeMap::new(),
             sagas: Sagas::default(),
             before: None,
@@ -141,7 +150,8 @@ impl Default for State {
             live: BTreeMap::new(),
             earlier: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            finished: VecDeque::new(),
+            finished: BTreeMap::new(),
+            overs: 0,
             orphans: BTreeSet::new(),
         }
     }
@@ -177,6 +187,7 @@ impl State {
             | Event::SagaUndoing { .. }
             | Event::SagaEnded { .. } => self.sagas.apply(event, at),
             Event::JobSubmitted { spec, .. } => {
+                self.wake(&spec.name);
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
             }
@@ -245,7 +256,8 @@ impl State {
             }
         }
         for spec in specs {
-            let theirs = jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
+            let theirs = self.rest.contains(&spec.name)
+                || jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
             if !theirs {
                 self.specs.insert(spec.name.clone(), Arc::clone(spec));
             }
@@ -311,6 +323,9 @@ impl State {
             life,
             shutdown: if ending { old.shutdown.clone() } else { None },
         };
+        if !same_epoch {
+            self.rest.meet_epoch();
+        }
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
             entry.job.met_supervisor(same_epoch, recovery);
@@ -336,13 +351,11 @@ impl State {
             Event::JobSubmitted { .. } => Some(Job::new(Want::Up, true, at)),
             _ => None,
         };
+        self.wake(name);
         if let Some(job) = new {
-            self.jobs.entry(name.clone()).or_insert_with(|| Entry {
-                job,
-                past: VecDeque::new(),
-                stats: None,
-                published: None,
-            });
+            let entry =
+                || Box::new(Entry { job, past: VecDeque::new(), over: None, stats: None, published: None });
+            self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
         stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
@@ -366,15 +379,29 @@ impl State {
         let finished_now = !gone && job.submitted && job.is_finished();
         move_deadline(&mut self.deadlines, name, deadline, deadline_now);
         if finished && !finished_now {
-            self.finished.retain(|other| other != name);
-        } else if finished_now && !self.finished.contains(name) {
-            self.finished.push_back(name.clone());
+            if let Some(over) = entry.over.take() {
+                self.finished.remove(&over);
+            }
+        } else if finished_now && entry.over.is_none() {
+            self.overs += 1;
+            entry.over = Some(self.overs);
+            self.finished.insert(self.overs, name.clone());
         }
         if gone {
             self.jobs.remove(name);
             if let Some(spec) = self.specs.remove(name) {
                 self.unlink(&spec);
             }
+        }
+    }
+
+    /// Takes a job at rest into memory: something happens to it.
+    fn wake(&mut self, name: &JobName) {
+        if let Some(rested) = self.rest.wake(name) {
+            if let Some(spec) = rested.spec {
+                self.insert_spec(spec);
+            }
+            self.jobs.insert(name.clone(), Box::new(rested.entry));
         }
     }
 
@@ -400,6 +427,26 @@ impl State {
                 }
             }
         }
+    }
+}
+
+/// Two memories are equal that say the same, whatever of it is at rest.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        // The numbers of jobs that are over are an order, and nothing else.
+        let job = |state: &Self, name: &JobName| {
+            let known =
+                state.entry(name).map(|entry| (entry.job.clone(), entry.past.clone(), entry.stats.clone()));
+            (known, state.spec(name).cloned())
+        };
+        self.instance == other.instance
+            && (self.shutdown_timeout, self.keep_runs) == (other.shutdown_timeout, other.keep_runs)
+            && (&self.live, &self.earlier) == (&other.live, &other.earlier)
+            && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
+            && self.sagas == other.sagas
+            && self.finished.values().eq(other.finished.values())
+            && self.names().eq(other.names())
+            && self.names().all(|name| job(self, name) == job(other, name))
     }
 }
 

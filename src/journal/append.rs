@@ -28,6 +28,8 @@ pub struct Journal {
     /// Number and checksum of the last durable line.
     durable: u64,
     crc: u32,
+    /// Number of the last line that is no mark.
+    decided: u64,
     /// Stamp and writer of the last line, for lines and headers of our own.
     by: (Stamp, Generation),
     /// The last batch was a mark.
@@ -76,6 +78,7 @@ impl Journal {
             open: None,
             durable,
             crc,
+            decided: durable,
             by: opening.by,
             marked: false,
             unfolded: opening.unfolded,
@@ -104,6 +107,11 @@ impl Journal {
     #[must_use]
     pub const fn last_seq(&self) -> u64 {
         self.durable
+    }
+
+    /// Number of the last durable line that is no mark; of one that was there at the beginning it may be one.
+    pub(super) const fn last_decision(&self) -> u64 {
+        self.decided
     }
 
     /// Checksum of that line.
@@ -162,6 +170,9 @@ impl Journal {
         self.crc = batch.crc;
         self.by = batch.by.unwrap_or(self.by);
         self.marked = batch.decisions == 0;
+        if !self.marked {
+            self.decided = self.durable;
+        }
         Ok(self.durable)
     }
 
@@ -285,7 +296,7 @@ impl Journal {
     }
 }
 
-const BALLAST: &str = "ballast";
+pub(super) const BALLAST: &str = "ballast";
 
 fn put(file: &mut dyn Appending, bytes: &[u8], path: &std::path::Path) -> Result<(), JournalError> {
     file.append(bytes).map_err(JournalError::io("write", path))?;

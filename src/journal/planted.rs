@@ -1,4 +1,5 @@
-//! Mistakes that a test can switch on, to see that the other tests notice. Always off outside of tests.
+//! Mistakes that a test can switch on, to see that the other tests notice. Always off in a release build; a
+//! debug build takes the name of one from `OUTLIVE_TEST_FAULT`, for tests of the whole executable.
 
 /// One mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +37,16 @@ pub(super) enum Fault {
     TailNotCopied,
 }
 
-#[cfg(not(test))]
+#[cfg(all(not(test), not(debug_assertions)))]
 pub(super) const fn planted(_: Fault) -> bool {
     false
+}
+
+#[cfg(all(not(test), debug_assertions))]
+pub(super) fn planted(fault: Fault) -> bool {
+    static NAMED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let named = NAMED.get_or_init(|| std::env::var("OUTLIVE_TEST_FAULT").ok());
+    named.as_ref().is_some_and(|name| *name == format!("{fault:?}"))
 }
 
 #[cfg(test)]

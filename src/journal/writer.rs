@@ -13,9 +13,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::append::{Batch, Journal};
+use super::checkpoint::{self, Behind};
 use super::fold::Folding;
 use super::line::Entry;
 use super::{JournalError, SEAL_EVENTS};
+use crate::core::state::State;
 
 /// Silence after which the last batch is marked.
 const MARK_AFTER: Duration = Duration::from_secs(1);
@@ -43,6 +45,7 @@ struct Queue {
     waiting: Vec<(u64, Answer)>,
     heal: Vec<Answer>,
     checkpoint: Vec<Answer>,
+    memory: Vec<Memory>,
     /// Why nothing is taken any more.
     refused: Option<String>,
     closed: bool,
@@ -65,8 +68,16 @@ impl Shared {
     }
 }
 
-/// The number of the last line to cover, and who waits for it.
-type Order = (u64, Vec<Answer>);
+/// A memory to be written down, the number of the last decision in it, and who waits for it.
+type Memory = (Box<State>, u64, Answer);
+
+/// A checkpoint to be made.
+enum Order {
+    /// Out of files, up to this line, for those who wait for it.
+    Fold(u64, Vec<Answer>),
+    /// Out of a memory.
+    Write(Box<State>, Behind, Answer),
+}
 
 impl Writer {
     /// Gives the log to a thread of its own.
@@ -142,6 +153,12 @@ impl Writer {
         self.ask(|queue| queue.checkpoint.push(answer));
     }
 
+    /// Asks for a checkpoint made of the memory itself, which knows everything up to line `seq`: for when the files
+    /// cannot be read. The answer is the last line it covers, or an error if something was decided after that.
+    pub fn checkpoint_of(&self, state: State, seq: u64, answer: Answer) {
+        self.ask(|queue| queue.memory.push((Box::new(state), seq, answer)));
+    }
+
     fn ask(&self, what: impl FnOnce(&mut Queue)) {
         let mut queue = self.shared.lock();
         if !queue.ended {
@@ -183,7 +200,7 @@ impl Drop for Ending {
         let mut queue = self.0.lock();
         queue.ended = true;
         let gone = (std::mem::take(&mut queue.waiting), std::mem::take(&mut queue.heal));
-        let more = std::mem::take(&mut queue.checkpoint);
+        let more = (std::mem::take(&mut queue.checkpoint), std::mem::take(&mut queue.memory));
         drop(queue);
         drop((gone, more));
     }
@@ -198,21 +215,38 @@ struct Folder {
 
 impl Folder {
     fn run(self) {
-        for (upto, waiting) in &self.orders {
-            let done = self.folding.run(upto);
-            match &done {
-                Ok(folded) => {
-                    tracing::debug!(folded.seq, folded.bytes, "a checkpoint was made");
-                    self.last_bytes.store(folded.bytes, Ordering::Relaxed);
+        for order in &self.orders {
+            match order {
+                Order::Fold(upto, waiting) => self.fold(upto, waiting),
+                Order::Write(state, behind, answer) => {
+                    let (fs, dirs) = (&*self.folding.fs, &self.folding.dirs);
+                    let done = checkpoint::write(fs, dirs, &state, &behind);
+                    if let Ok(bytes) = &done {
+                        tracing::debug!(behind.seq, bytes, "a checkpoint of the memory was made");
+                        self.last_bytes.store(*bytes, Ordering::Relaxed);
+                    }
+                    answer(
+                        done.map(|_| behind.seq).map_err(|e| JournalError::Checkpoint { why: e.in_words() }),
+                    );
                 }
-                Err(error) => tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words()),
             }
-            for answer in waiting {
-                answer(match &done {
-                    Ok(folded) => Ok(folded.seq),
-                    Err(error) => Err(JournalError::Checkpoint { why: error.in_words() }),
-                });
+        }
+    }
+
+    fn fold(&self, upto: u64, waiting: Vec<Answer>) {
+        let done = self.folding.run(upto);
+        match &done {
+            Ok(folded) => {
+                tracing::debug!(folded.seq, folded.bytes, "a checkpoint was made");
+                self.last_bytes.store(folded.bytes, Ordering::Relaxed);
             }
+            Err(error) => tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words()),
+        }
+        for answer in waiting {
+            answer(match &done {
+                Ok(folded) => Ok(folded.seq),
+                Err(error) => Err(JournalError::Checkpoint { why: error.in_words() }),
+            });
         }
     }
 }
@@ -234,6 +268,7 @@ enum Work {
     Write(Batch, Vec<(u64, Answer)>),
     Heal(Vec<Answer>),
     Checkpoint(Vec<Answer>),
+    Memory(Memory),
     Seal,
     End,
 }
@@ -248,6 +283,7 @@ impl Thread {
                 Work::Write(batch, waiting) => self.write(&batch, waiting),
                 Work::Heal(waiting) => self.heal(waiting),
                 Work::Checkpoint(waiting) => self.checkpoint(waiting),
+                Work::Memory(memory) => self.memory(memory),
                 Work::Seal => self.seal(),
                 Work::End => {
                     // What was ordered is still made.
@@ -276,6 +312,9 @@ impl Thread {
             }
             if !queue.checkpoint.is_empty() {
                 return Work::Checkpoint(std::mem::take(&mut queue.checkpoint));
+            }
+            if let Some(memory) = queue.memory.pop() {
+                return Work::Memory(memory);
             }
             let (mark, seal) = (self.mark_in(), self.seal_in());
             let due = |wait: Option<Duration>| wait.is_some_and(|wait| queue.closed || wait.is_zero());
@@ -362,7 +401,24 @@ impl Thread {
     fn order(&mut self, waiting: Vec<Answer>) {
         self.journal.checkpoint_begun(self.last_bytes.load(Ordering::Relaxed));
         // It ends after us.
-        let _ = self.orders.send((self.journal.last_seq(), waiting));
+        let _ = self.orders.send(Order::Fold(self.journal.last_seq(), waiting));
+    }
+
+    fn memory(&mut self, (state, seq, answer): Memory) {
+        if seq < self.journal.last_decision() {
+            let why = "something was decided meanwhile".to_owned();
+            return answer(Err(JournalError::Checkpoint { why }));
+        }
+        self.lines = 0;
+        if self.journal.rotate().is_err() || self.journal.poisoned().is_some() {
+            self.refuse();
+            let first = self.journal.poisoned().unwrap_or("an error").to_owned();
+            return answer(Err(JournalError::Poisoned { first }));
+        }
+        self.journal.checkpoint_begun(self.last_bytes.load(Ordering::Relaxed));
+        let (at, generation) = self.journal.by();
+        let (seq, crc) = (self.journal.last_seq(), self.journal.last_crc());
+        let _ = self.orders.send(Order::Write(state, Behind { seq, crc, at, generation }, answer));
     }
 
     /// Nothing is taken any more; what was not yet begun will not be.

@@ -119,6 +119,7 @@ impl Supervisor {
             }
             Ask::Recover { dry_run, peer, reply } => self.recover(dry_run, peer, reply),
             Ask::LeaveRecovery { peer, reply } => self.leave_recovery(peer, reply, turn),
+            Ask::Scrub { reply } => self.scrub_now(reply),
             Ask::Shutdown { keep_jobs, peer, reply } => self.shutdown(keep_jobs, peer, reply, turn),
         }
     }

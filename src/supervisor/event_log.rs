@@ -3,6 +3,7 @@
 
 use tokio::sync::oneshot;
 
+use crate::core::state::State;
 use crate::journal::{Answer, Entry, Journal, JournalError, Writer};
 
 /// The way to the thread.
@@ -44,6 +45,11 @@ impl EventLog {
         if let Err(error) = self.ask(|answer| self.writer.checkpoint(answer)).await {
             tracing::warn!("no checkpoint at the end: {error}");
         }
+    }
+
+    /// Asks for a checkpoint made of the memory itself, which knows everything up to line `seq`.
+    pub(super) fn checkpoint_of(&self, state: State, seq: u64, answer: Answer) {
+        self.writer.checkpoint_of(state, seq, answer);
     }
 
     /// Ended runs to remember for each job, from now on.

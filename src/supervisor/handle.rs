@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::core::ids::{JobName, RunId};
 use crate::core::progress::Said;
 use crate::core::report::{RunsReport, StartReport};
+use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
 use crate::core::stats::Stats;
 use crate::core::time::Millis;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, PublishReply, ReloadReply, RunReply, RunRequest, RunView, SagaView,
-    StdinReply,
+    ScrubReply, StdinReply,
 };
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
@@ -29,10 +30,12 @@ pub const SKIPS_MAX: usize = 16;
 pub struct View {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// Its jobs.
+    /// Its jobs, but for those at rest.
     pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
     /// Their runs, oldest first, the latest last.
     pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
+    /// Jobs at rest: looked up when somebody asks.
+    pub rest: Rest,
     /// What the runs before the latest came to, of jobs that had more than one.
     pub stats: BTreeMap<JobName, Arc<Stats>>,
     /// Operations of several steps: the latest that are over, then the one under way.
@@ -212,6 +215,11 @@ pub enum Ask {
         peer: Peer,
         /// Answer.
         reply: Answer<ActReply>,
+    },
+    /// Read all files of the event log, and put in order what can be.
+    Scrub {
+        /// Answer.
+        reply: Answer<ScrubReply>,
     },
     /// End the instance. Answered when the shutdown has begun.
     Shutdown {

@@ -23,6 +23,7 @@ use super::keeper_link::{News, Requests};
 use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
+use super::scrub::{FromScrub, Scrubbing};
 use super::startup::Startup;
 use super::strays::Strays;
 use crate::config::Config;
@@ -55,6 +56,7 @@ pub(super) enum Happening {
     StopCommandEnded { run: RunId, ok: bool },
     Skip(Skip),
     Strays(Result<Strays, String>),
+    Scrub(FromScrub),
     Deadline,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Sources {
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
+    pub(super) scrub: mpsc::Receiver<FromScrub>,
 }
 
 /// The supervisor.
@@ -111,6 +114,8 @@ pub(super) struct Supervisor {
     pub(super) newest: BTreeMap<JobName, Published>,
     /// Recoveries that were asked for in this turn.
     pub(super) recoveries: Vec<super::recover::Asked>,
+    /// Watching over the files of the event log.
+    pub(super) scrubbing: Scrubbing,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
@@ -179,6 +184,7 @@ impl Sources {
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
+            Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -262,14 +268,12 @@ impl Supervisor {
         }
     }
 
-    /// When something is due: in the core, or the turn of a start.
+    /// When something is due: in the core, the turn of a start, or a look at the files of the event log.
     fn next_deadline(&self) -> Option<Stamp> {
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| self.state.is_settled());
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        match (self.state.next_deadline(), turn) {
-            (Some(a), Some(b)) => Some(if b.boot_us < a.boot_us { b } else { a }),
-            (a, b) => a.or(b),
-        }
+        let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        [self.state.next_deadline(), turn, scrub].into_iter().flatten().min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -284,6 +288,12 @@ impl Supervisor {
     pub(super) fn decide(&mut self, input: &Input, turn: &mut Turn) -> Decision {
         let at = now();
         let mut decision = crate::core::decide(&self.state, input, at, &mut Entropy);
+        // A job that wakes up, or is forgotten, may have directories.
+        for job in decision.events.iter().filter_map(|event| event.job()) {
+            if self.state.rest().contains(job) {
+                self.known_runs.insert(job.clone(), self.state.runs(job).map(|past| past.run).collect());
+            }
+        }
         self.state.commit(&decision, at);
         self.dirty.extend(decision.events.iter().filter_map(|event| event.job().cloned()));
         self.dirty.extend(decision.answers.iter().map(|answer| answer.job.clone()));
@@ -313,10 +323,12 @@ impl Supervisor {
 
     /// Durable, performed, answered, published.
     async fn complete(&mut self, turn: Turn) {
-        let Turn { entries, effects, replies, changed } = turn;
+        let Turn { entries, effects, replies, mut changed } = turn;
         let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
-            match self.log.append(entries).await {
+            let (appended, stalled) = self.append(entries).await;
+            changed |= stalled;
+            match appended {
                 Ok(seq) => self.seq = seq,
                 Err(error) => failed = Some(error.to_string()),
             }
@@ -354,6 +366,8 @@ impl Supervisor {
         }
         self.make_starts();
         self.ask_for_recoveries();
+        self.answer_scrub();
+        self.scrub_if_due();
         self.say_ready();
     }
 
@@ -367,6 +381,7 @@ impl Supervisor {
             }
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
+            Happening::Scrub(asked) => self.scrub_asked(asked, turn),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }

@@ -16,7 +16,6 @@ use crate::core::input::Input;
 use crate::core::outcome::Outcome;
 use crate::core::spec::JobSpec;
 use crate::wire::control::StdinReply;
-use crate::wire::init::{Kind, Message};
 use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
 
 use super::handle::AskError;
@@ -98,12 +97,9 @@ impl Supervisor {
     fn end(&mut self, keep_jobs: bool, code: u8) {
         tracing::info!(keep_jobs, code, "the instance ends");
         self.request(Request::Goodbye, Pending::Goodbye);
-        let mut message = Message::new(Kind::Exit);
-        message.status = i32::from(code);
-        message.code = i32::from(keep_jobs);
         // Nobody will answer there any more. If init is gone, nobody else removes it either.
         let _ = std::fs::remove_file(&self.socket);
-        self.init.send(&message, None);
+        self.init.end_instance(keep_jobs, code);
         self.exit = Some(code);
     }
 

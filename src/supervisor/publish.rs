@@ -67,18 +67,23 @@ impl Supervisor {
     }
 
     /// How far the latest run is, and the token for the next.
-    pub(super) fn progress_view(&mut self, job: &JobName) -> Option<Box<ProgressView>> {
-        let live = self.state.job(job).and_then(crate::core::job::Job::run);
-        if self.newest.get(job).is_some_and(|newest| Some(newest.run) != live) {
-            self.newest.remove(job);
-        }
-        let known = self.newest.get(job).or_else(|| self.state.published(job))?;
-        Some(Box::new(ProgressView {
-            run: known.run,
-            at: known.at.rfc3339(),
-            percent: known.said.progress,
-            text: known.said.text.clone(),
-            resume_token: known.said.resume.clone(),
-        }))
+    pub(super) fn progress_of(&self, job: &JobName) -> Option<&Published> {
+        self.newest.get(job).or_else(|| self.state.published(job))
     }
+
+    /// What runs have said that are over is told no more.
+    pub(super) fn forget_old_progress(&mut self) {
+        let state = &self.state;
+        self.newest.retain(|job, newest| state.job_of(newest.run) == Some(job));
+    }
+}
+
+pub(super) fn progress_view(known: &Published) -> Box<ProgressView> {
+    Box::new(ProgressView {
+        run: known.run,
+        at: known.at.rfc3339(),
+        percent: known.said.progress,
+        text: known.said.text.clone(),
+        resume_token: known.said.resume.clone(),
+    })
 }

@@ -123,6 +123,9 @@ impl Supervisor {
         }
         let decision = self.decide(&Input::LeaveRecovery { by: operator(peer, "recover exit") }, turn);
         self.recovery = false;
+        let state_dir = self.state_dir.clone();
+        // A file that stays makes the next start wait for an operator once more.
+        tokio::task::spawn_blocking(move || state_dir.forget_unreadable_log());
         turn.changed = true;
         let items = plan::told(&Before::of(&self.state), &Survey::default(), &decision.events);
         let done = |item: crate::core::report::Item| {

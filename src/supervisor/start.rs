@@ -9,16 +9,17 @@ use tokio::sync::{mpsc, watch};
 use tracing::level_filters::LevelFilter;
 
 use super::accepted::Before;
-use super::early::{self, Early, Given, Memory};
+use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
 use super::init_link::InitLink;
 use super::main_loop::{Sources, Supervisor, now};
+use super::memory::Memory;
+use super::scrub::Scrubbing;
 use super::startup::Startup;
 use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::identity::Epoch;
-use crate::core::ids::Generation;
 use crate::core::pace::Pace;
 use crate::core::saga::Force;
 use crate::core::state::State;
@@ -154,9 +155,16 @@ async fn supervise(
     let given = Given { options, config, problem: problem.as_deref(), init: &init, held };
     let Early { lock: _lock, memory } = match early::run(&mut startup, given, &mut skips, serve).await {
         Ok(early) => early,
-        Err(why) => {
-            startup.give_up();
-            return Err(why);
+        Err(no) => {
+            let Some(code) = no.end_with else {
+                startup.give_up();
+                return Err(no.why);
+            };
+            // That is no aborted start, and nothing that another try would change.
+            tracing::error!("{}", no.why);
+            startup.refuse();
+            init.end_instance(true, code);
+            return Ok(code);
         }
     };
     let channels = Channels { view, asks, skips };
@@ -184,8 +192,8 @@ fn assemble(
     channels: Channels,
 ) -> Result<(Supervisor, Sources), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
-    let Memory { journal, mut state, lost, .. } = memory;
-    let (seq, generation) = (journal.last_seq(), Generation(state.instance.generation.0 + 1));
+    let Memory { journal, mut state, generation, lost, .. } = memory;
+    let seq = journal.last_seq();
     startup.generation(generation.0);
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
     let Accepted { config, problem, inherited, before } = choose(accepted, &state);
@@ -195,10 +203,11 @@ fn assemble(
     let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
+    let (scrubbing, scrub) = Scrubbing::new();
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
-    let dirty: BTreeSet<_> = state.jobs().map(|(name, _)| name.clone()).collect();
+    let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let recovery = startup.recovery_mode().is_some();
     let mut supervisor = Supervisor {
         state,
@@ -231,6 +240,7 @@ fn assemble(
         refused: Vec::new(),
         newest: BTreeMap::new(),
         recoveries: Vec::new(),
+        scrubbing,
         pace: Pace::new(0),
         known_runs: BTreeMap::new(),
         tell_stop_command,
@@ -243,9 +253,10 @@ fn assemble(
     if inherited {
         supervisor.look_at_config();
     }
+    supervisor.show_rest();
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays }))
+    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub }))
 }
 
 /// Of the two configurations around a reload that was under way, the event log says which is in force.

@@ -97,6 +97,7 @@ impl Startup {
             phases: Vec::new(),
             runs: None,
             damage: Vec::new(),
+            notes: Vec::new(),
             entries: Entries::default(),
         };
         let progress = Progress::new(&PHASES)?;
@@ -307,6 +308,10 @@ impl Startup {
         self.report.damage.extend(what);
     }
 
+    pub(super) fn note(&mut self, what: impl IntoIterator<Item = String>) {
+        self.report.notes.extend(what);
+    }
+
     /// What was found of runs. Later surveys of the same start (the keeper died) add to the first.
     pub(super) fn found(&mut self, runs: RunsReport) {
         self.report.runs = Some(runs);
@@ -355,6 +360,13 @@ impl Startup {
             drop(files);
             let _ = thread.join();
         }
+    }
+
+    /// The configuration says not to start like this. No marker stays: it is no accident.
+    pub(super) fn refuse(self) {
+        let state_dir = self.state_dir.clone();
+        self.give_up();
+        let _ = state_dir.remove_marker();
     }
 
     /// The instance ends on purpose before its start is over: that is no aborted start.

@@ -538,3 +538,21 @@ pub struct ErrorReply {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
 }
+
+/// What a scrub of the event log's files came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ScrubReply {
+    /// What was found that nobody had dealt with, in words. None: all was sound.
+    pub flaws: Vec<String>,
+    /// The last line that the checkpoint made for it covers.
+    #[serde(default)]
+    pub checkpoint: Option<u64>,
+    /// Copies of damage in `quarantine/`.
+    #[serde(default)]
+    pub kept: usize,
+    /// Whether all is sound now.
+    pub sound: bool,
+    /// Why not.
+    #[serde(default)]
+    pub why: Option<String>,
+}

@@ -16,11 +16,12 @@ use super::super::{Sources, bind};
 use crate::client::Client;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
+use crate::core::rest::Rest;
 use crate::core::spec::Kind;
 use crate::supervisor::handle::{Ask, AskError, Handle, View};
 use crate::wire::control::{
     ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, PublishReply,
-    ReloadReply, Role, Roles, RunReply, RunView, StateWord, StdinReply, WantWord,
+    ReloadReply, Role, Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
 };
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -189,6 +190,7 @@ fn first_view() -> View {
         }),
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
+        rest: Rest::default(),
         stats: BTreeMap::new(),
         sagas: Vec::new(),
         seq: 0,
@@ -211,6 +213,7 @@ fn start_report() -> StartReport {
         phases: Vec::new(),
         runs: None,
         damage: Vec::new(),
+        notes: Vec::new(),
         entries: Entries::default(),
     }
 }
@@ -302,6 +305,7 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                 note(format!("recover {dry_run}"));
                 drop(reply.send(Ok(RunsReport::default())));
             }
+            Ask::Scrub { reply } => drop(reply.send(Ok(ScrubReply::default()))),
             Ask::LeaveRecovery { reply, .. } => drop(reply.send(act("leave", Vec::new()))),
             Ask::Shutdown { keep_jobs, reply, .. } => {
                 note(format!("shutdown {keep_jobs}"));

@@ -2,6 +2,8 @@
 //! supervisor and of the keeper at any point, effects performed or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::super::Decision;
 use super::super::event::{Event, Want};
@@ -11,6 +13,7 @@ use super::super::job::Phase;
 use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
 use super::super::progress::Said;
+use super::super::rest::{Place, Shelf};
 use super::super::saga::Force;
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
 use super::super::state::{Life, Link, State};
@@ -407,16 +410,21 @@ impl History {
                 }
             }
         }
-        let mut restored = State::new();
-        let mut lines = 0;
-        replayed
-            .entities::<serde_json::Error>(|line| {
-                lines += 1;
-                restored.restore(line).unwrap();
-                Ok(())
-            })
-            .unwrap();
-        assert!(lines > 0 && restored == replayed, "restored is\n{restored:#?}\nit was\n{replayed:#?}");
+        // Taken down to lines anywhere on the way, and lived on from there.
+        let log = &self.world.log;
+        for cut in [log.len() / 2, log.len()] {
+            let mut restored = State::new();
+            for (n, (at, events)) in log.iter().enumerate() {
+                if n == cut {
+                    restored = Memory::through_lines(&restored);
+                }
+                events.iter().for_each(|event| restored.apply(event, *at));
+            }
+            if cut == log.len() {
+                restored = Memory::through_lines(&restored);
+            }
+            assert!(restored == replayed, "restored at {cut} is\n{restored:#?}\nit was\n{replayed:#?}");
+        }
         let mut live = self.world.state.clone();
         for state in [&mut live, &mut replayed] {
             state.specs.clear();
@@ -531,6 +539,9 @@ fn the_laws_hold_through_thousands_of_random_histories() {
         supervisors += s;
     }
     println!("{histories} histories, {launches} launches, {supervisors} supervisors");
+    let rested = RESTED.load(Ordering::Relaxed);
+    println!("{rested} jobs were at rest");
+    assert!(rested > histories as usize / 20);
     assert!(launches > 10 * histories as u32 && supervisors > 5 * histories as u32);
 }
 
@@ -548,3 +559,43 @@ fn another_epoch_is_another_life() {
     // The first supervisor of the new life died before its survey: its task is still to be done.
     assert_eq!(world.state.instance.life, same.life);
 }
+
+/// A shelf in memory.
+#[derive(Debug, Default)]
+struct Memory(Mutex<Vec<u8>>);
+
+impl Shelf for Memory {
+    fn fetch(&self, place: Place) -> Result<Vec<u8>, String> {
+        let (from, len) = (usize::try_from(place.offset()).unwrap(), usize::try_from(place.len()).unwrap());
+        Ok(self.0.lock().unwrap()[from..from + len].to_vec())
+    }
+}
+
+impl Memory {
+    /// The same memory, with everything at rest that may be.
+    fn through_lines(state: &State) -> State {
+        let (shelf, mut restored) = (Arc::new(Self::default()), State::new());
+        let as_shelf: Arc<dyn Shelf> = Arc::clone(&shelf) as _;
+        let put = |line: &[u8]| {
+            let offset = shelf.0.lock().unwrap().len();
+            shelf.0.lock().unwrap().extend_from_slice(line);
+            restored.restore(line, Some((&as_shelf, offset as u64))).unwrap();
+            Ok::<(), serde_json::Error>(())
+        };
+        state.entities(put).unwrap();
+        restored.restored();
+        assert_eq!(restored, *state);
+        // What is at rest is told word for word as it was.
+        let lines = |state: &State| {
+            let mut all = Vec::new();
+            state.entities(|line| Ok::<(), serde_json::Error>(all.push(line.to_vec()))).unwrap();
+            all
+        };
+        assert_eq!(lines(&restored), lines(state));
+        RESTED.fetch_add(restored.rest().len(), Ordering::Relaxed);
+        restored
+    }
+}
+
+/// Jobs that were at rest, to be sure that there are any.
+static RESTED: AtomicUsize = AtomicUsize::new(0);
