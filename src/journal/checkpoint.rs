@@ -24,7 +24,7 @@ use super::report::{Damage, Kind};
 use super::scan::scan;
 use super::sealed::{self, Sealed, unseal};
 use super::segment::{Dirs, Named};
-use super::{JournalError, VERSION, line, segment};
+use super::{JournalError, VERSION, line, mend, segment};
 use crate::core::ids::Generation;
 use crate::core::rest::{Place, Shelf};
 use crate::core::state::State;
@@ -250,6 +250,14 @@ struct Opened {
     path: PathBuf,
 }
 
+/// A line that has rotted since it was proved, put right. Its neighbours are not at hand; that it is JSON and
+/// about the right job has to do.
+fn mended(line: &[u8]) -> Option<Vec<u8>> {
+    let all = mend::one_bit(line).into_iter();
+    let mut whole = all.filter_map(|line| unseal(&line).map(|sealed| closed(sealed.body)));
+    whole.find(|line| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok())
+}
+
 impl Shelf for Opened {
     fn fetch(&self, place: Place) -> Result<Vec<u8>, String> {
         let mut line = vec![0; usize::try_from(place.len()).unwrap_or(0)];
@@ -262,7 +270,7 @@ impl Shelf for Opened {
                 Err(e) => break Err(e.to_string()),
             }
         };
-        let whole = unseal(&line).map(|sealed| closed(sealed.body));
+        let whole = unseal(&line).map(|sealed| closed(sealed.body)).or_else(|| mended(&line));
         read.and_then(|()| whole.ok_or_else(|| "its line is damaged".to_owned())).map_err(|why| {
             let why = format!("{} at {}: {why}", self.path.display(), place.offset());
             tracing::error!("a job that is over cannot be looked up: {why}");
