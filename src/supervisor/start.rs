@@ -239,6 +239,7 @@ fn assemble(
         needs_a_look: BTreeMap::new(),
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        newest: BTreeMap::new(),
         recoveries: Vec::new(),
         scrubbing,
         pace: Pace::new(0),
