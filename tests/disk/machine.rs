@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::common::{Daemon, is_root, run, skip};
+use super::common::{Daemon, is_root, run, skip, until};
 
 /// Runs a test in a thread whose mounts are its own: its processes see them, nobody else does, and the
 /// kernel undoes them when the last process in there has ended, whatever becomes of the test.
@@ -167,10 +167,14 @@ impl Disk {
         call("mount", &["-o", "loop,errors=remount-ro", image.to_str().unwrap(), self.at.to_str().unwrap()])
     }
 
-    /// Unmounts it: only when nobody has a file open there.
+    /// Unmounts it: only when nobody has a file open there. A child of another test that has not executed yet
+    /// has copies of all our descriptors, for a moment.
     #[track_caller]
     pub fn unmount(&self) {
-        assert!(call("umount", &[self.at.to_str().unwrap()]), "{} is busy", self.at.display());
+        until(&format!("end of the last use of {}", self.at.display()), || {
+            let said = Command::new("umount").arg(&self.at).stderr(Stdio::null()).status();
+            said.unwrap().success().then_some(())
+        });
     }
 
     /// Puts right what a forced end or an error has left, as a boot does.
