@@ -65,6 +65,8 @@ pub(crate) enum Verb {
     Wait(WaitArgs),
     /// Write to a job's stdin
     Send(SendArgs),
+    /// From within a job: say how far it is, and leave a token for its next run
+    Publish(PublishArgs),
     /// Check a configuration without starting anything
     Check(CheckArgs),
     /// End the instance
@@ -259,6 +261,22 @@ pub(crate) struct ReloadArgs {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// How far it is, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) progress: Option<u8>,
+    /// A line for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// What the next run finds in OUTLIVE_RESUME_TOKEN; durable when the command returns. Empty: none
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) resume_token: Option<String>,
+    /// Which run; else the one this command is run by [env: OUTLIVE_RUN_ID]
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
 }
 
 #[derive(Debug, Args)]

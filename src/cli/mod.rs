@@ -15,6 +15,7 @@ mod journal;
 mod logs;
 mod out;
 pub mod paths;
+mod publish;
 mod recover;
 mod reload;
 mod run;
@@ -215,6 +216,7 @@ fn with_instance(
         Verb::Journal(args) => journal::journal(&args, ctx),
         Verb::Wait(args) => block_on(wait::wait(&args, ctx))?,
         Verb::Send(args) => block_on(send::send(&args, ctx))?,
+        Verb::Publish(args) => block_on(publish::publish(&args, ctx))?,
         Verb::Shutdown(args) => block_on(shutdown::shutdown(&args, ctx))?,
         Verb::Version(args) => block_on(version::version(&args, ctx))?,
         Verb::Check(_) | Verb::Completions(_) | Verb::DemoHttp => Ok(code::OK),

@@ -48,6 +48,7 @@ pub(crate) fn job(name: &str, state: StateWord) -> JobStatus {
         next_try: None,
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
+        progress: None,
     }
 }
 

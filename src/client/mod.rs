@@ -25,8 +25,8 @@ use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
-    ActReply, ErrorReply, JobStats, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView,
-    ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
+    ActReply, ErrorReply, JobStats, JobStatus, PublishReply, PublishRequest, ReloadReply, RunReply,
+    RunRequest, RunView, SagaView, ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
@@ -268,6 +268,11 @@ impl Client {
     pub async fn saga(&self, id: u64, wait: bool) -> Result<SagaView, Error> {
         let query: &[_] = if wait { &[("wait", "true".to_owned())] } else { &[] };
         self.get(&format!("/v1/sagas/{id}"), query).await
+    }
+
+    /// Says something about a run, as that run.
+    pub async fn publish(&self, run: RunId, request: &PublishRequest) -> Result<PublishReply, Error> {
+        self.post_json(&format!("/v1/runs/{run}/progress"), request).await
     }
 
     /// Submits a job.

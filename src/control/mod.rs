@@ -26,6 +26,7 @@
 //! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
 //! | `GET /v1/jobs/NAME/output` | captured bytes, see below |
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
+//! | `POST /v1/runs/RUN/progress` | a run says how far it is: `{"progress": 40, "text": "…", "resume_token": "…"}`; a token is durable when it is answered |
 //! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `GET /v1/audit` | who did what to which job, and what it changed: operators and recovery; `limit=N`, the latest |
 //! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done; `or_rollback=true&within_ms=N` puts the old one back if a job it adds or changes does not come up in time |
@@ -87,6 +88,7 @@ mod output_route;
 mod params;
 mod patient;
 mod plan;
+mod publish;
 mod recovery;
 mod render;
 mod routes;

@@ -89,6 +89,10 @@ fn describe(path: &str) -> Option<Entry> {
             body: Some(bytes),
             ..entry("Write the body to the job's stdin", "StdinReply")
         },
+        "/v1/runs/{run}/progress" => Entry {
+            body: Some("PublishRequest"),
+            ..entry("A run says how far it is, and how the next one can go on", "PublishReply")
+        },
         "/v1/events" => {
             Entry { query: EVENTS_QUERY, ..entry("Recorded decisions as JSON lines", "application/x-ndjson") }
         }
@@ -171,6 +175,12 @@ fn operation(path: &str, entry: &Entry) -> Value {
             "description": "a job name; for start, stop, restart and signal a selector",
         }));
     }
+    if path.contains("{run}") {
+        parameters.push(json!({
+            "name": "run", "in": "path", "required": true, "schema": { "type": "string" },
+            "description": "OUTLIVE_RUN_ID of the run",
+        }));
+    }
     if path.contains("{id}") {
         parameters.push(json!({
             "name": "id", "in": "path", "required": true, "schema": { "type": "integer" },
@@ -236,7 +246,7 @@ fn schemas() -> Value {
             ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
             ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
-            ("depends_on", list(text.clone())), ("command", list(text.clone())),
+            ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
         ]),
         "Outcome": object(&[
             ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),
@@ -347,11 +357,21 @@ fn saga_schemas() -> Value {
 
 fn stats_schemas() -> Value {
     let number = json!({ "type": "integer" });
+    let (text, flag) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
+    let some_text = json!({ "type": ["string", "null"] });
     let numbers = |names: &[&str]| {
         let fields: Vec<(&str, Value)> = names.iter().map(|name| (*name, number.clone())).collect();
         object(&fields)
     };
     json!({
+        "Progress": object(&[
+            ("run", text.clone()), ("at", text.clone()), ("percent", json!({ "type": ["integer", "null"] })),
+            ("text", some_text.clone()), ("resume_token", some_text.clone()),
+        ]),
+        "PublishRequest": object(&[
+            ("progress", number.clone()), ("text", text.clone()), ("resume_token", text.clone()),
+        ]),
+        "PublishReply": object(&[("recorded", flag.clone()), ("resume_token", flag)]),
         "JobDetail": { "allOf": [of("JobStatus"), object(&[("stats", of("Stats"))])] },
         "StatsList": list(object(&[("name", json!({ "type": "string" })), ("stats", of("Stats"))])),
         "Stats": object(&[

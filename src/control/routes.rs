@@ -5,7 +5,9 @@ use axum::http::{StatusCode, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
-use super::{Shared, act, audit, events, instance, openapi, output_route, recovery, sagas, stats, status};
+use super::{
+    Shared, act, audit, events, instance, openapi, output_route, publish, recovery, sagas, stats, status,
+};
 
 /// One route: its method, its path, and who answers.
 pub(crate) struct Route {
@@ -50,6 +52,7 @@ pub(crate) fn table() -> Vec<Route> {
         changes("/v1/jobs/{name}/restart", post(act::restart)),
         changes("/v1/jobs/{name}/signal", post(act::send_signal)),
         changes("/v1/jobs/{name}/stdin", post(act::stdin)),
+        changes("/v1/runs/{run}/progress", post(publish::progress)),
         changes("/v1/reload", post(instance::reload)),
         changes("/v1/run", post(instance::run)),
         changes("/v1/shutdown", post(instance::shutdown)),

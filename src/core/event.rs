@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord};
+use super::progress::Said;
 use super::saga::{Broken, End, Plan};
 use super::spec::JobSpec;
 use super::time::{Millis, Stamp};
@@ -166,6 +167,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_false")]
         interrupted: bool,
     },
+    /// A run says how far it is, or how the next one can go on.
+    #[serde(rename = "run.progress")]
+    RunProgress {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// What.
+        #[serde(flatten)]
+        said: Said,
+    },
     /// The last process of a run that left something over is gone.
     #[serde(rename = "run.tree_gone")]
     TreeGone {
@@ -300,6 +312,7 @@ impl Event {
             | Self::StopBegun { job, .. }
             | Self::StopStepBegun { job, .. }
             | Self::RunEnded { job, .. }
+            | Self::RunProgress { job, .. }
             | Self::TreeGone { job, .. }
             | Self::Disowned { job, .. }
             | Self::WaitBegun { job }

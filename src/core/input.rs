@@ -4,6 +4,7 @@ use super::identity::Epoch;
 use super::identity::Identity;
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord, Outcome};
+use super::progress::Said;
 use super::spec::{JobSpec, KillScope};
 use super::time::{Millis, Stamp};
 
@@ -147,6 +148,13 @@ pub enum Input {
         run: RunId,
         /// Whether it succeeded.
         ok: bool,
+    },
+    /// A run says how far it is, or how the next one can go on.
+    Published {
+        /// The run.
+        run: RunId,
+        /// What.
+        said: Said,
     },
     /// The keeper's connection is lost; a survey follows when it is back.
     KeeperLost,

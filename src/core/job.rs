@@ -265,13 +265,11 @@ impl Job {
             }
             Event::WantSet { want, .. } => self.set_want(*want),
             Event::RunRequested { run, attempt, at, .. } => self.requested(*run, *attempt, *at),
-            Event::RunStarted { run, identity, at: started, grace, .. } => {
+            Event::RunStarted { run, identity, at: started, grace, .. }
+            | Event::RunAdopted { run, identity, started, grace, .. } => {
                 let process = Process { identity: identity.clone(), started: *started };
-                self.came_to_life(*run, process, false, after(*started, *grace, at));
-            }
-            Event::RunAdopted { run, identity, started, grace, .. } => {
-                let process = Process { identity: identity.clone(), started: *started };
-                self.came_to_life(*run, process, true, after(*started, *grace, at));
+                let adopted = matches!(event, Event::RunAdopted { .. });
+                self.came_to_life(*run, process, adopted, after(*started, *grace, at));
             }
             Event::RunReady { run: news, .. } => {
                 if let Phase::Running { run, ready_at, .. } = &mut self.phase
@@ -301,7 +299,8 @@ impl Job {
                 self.rest_in(Phase::Backoff { until: *until });
             }
             Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
-            Event::SupervisorStarted { .. }
+            Event::RunProgress { .. }
+            | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
             | Event::Surveyed
             | Event::KeeperLost

@@ -20,6 +20,7 @@ pub mod job;
 pub mod outcome;
 pub mod pace;
 pub mod phases;
+pub mod progress;
 pub mod quick;
 pub mod reconcile;
 pub mod reload;
@@ -137,6 +138,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::StopCommandEnded { run, ok } => {
             life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
         }
+        Input::Published { run, said } => progress::publish(&mut d, *run, said),
         Input::KeeperLost => d.keeper_lost(),
         Input::Tick => tick(&mut d),
     }

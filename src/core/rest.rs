@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use super::event::Want;
 use super::ids::JobName;
 use super::job::{Job, PastRun, Phase};
+use super::progress::Published;
 use super::snapshot::{self, BadEntity, JobLine};
 use super::spec::{JobSpec, Kind};
 use super::state::Entry;
@@ -86,6 +87,12 @@ impl Rested {
     #[must_use]
     pub const fn stats(&self) -> Option<&Arc<Stats>> {
         self.entry.stats.as_ref()
+    }
+
+    /// What it has published.
+    #[must_use]
+    pub fn published(&self) -> Option<&Published> {
+        self.entry.published.as_deref()
     }
 
     /// Its runs, the latest last.
@@ -264,7 +271,13 @@ fn unreadable(why: &str) -> Rested {
     let mut job = Job::new(Want::Down, true, Stamp::default());
     job.phase = Phase::Fatal { why: format!("what was known of it cannot be read: {why}") };
     Rested {
-        entry: Entry { job, past: std::collections::VecDeque::new(), stats: None, over: None },
+        entry: Entry {
+            job,
+            past: std::collections::VecDeque::new(),
+            stats: None,
+            over: None,
+            published: None,
+        },
         spec: None,
     }
 }

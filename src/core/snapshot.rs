@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
+use super::progress::Published;
 use super::rest::{Place, Shelf, is_at_rest};
 use super::saga::Sagas;
 use super::spec::JobSpec;
@@ -37,6 +38,8 @@ struct JobOut<'a> {
     past: &'a VecDeque<PastRun>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<&'a Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<&'a Published>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
@@ -67,6 +70,7 @@ struct In {
     #[serde(default)]
     past: VecDeque<PastRun>,
     stats: Option<Stats>,
+    published: Option<Box<Published>>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     #[serde(default)]
@@ -125,13 +129,23 @@ impl State {
 
     fn job_line(&self, name: &JobName, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let Some(entry) = self.entry(name) else { return Ok(()) };
-        let Entry { job, past, stats, over } = entry;
+        let Entry { job, past, stats, over, published } = entry;
         let spec = self.spec(name).filter(|_| job.submitted);
         let (rest, over) = if is_at_rest(job, spec) { (*over, None) } else { (None, *over) };
         let earlier = job.run().is_some_and(|run| self.earlier.contains(&run));
         serde_json::to_writer(
             bytes,
-            &JobOut { job: name, rest, over, s: job, earlier, past, stats: stats.as_deref(), spec },
+            &JobOut {
+                job: name,
+                rest,
+                over,
+                s: job,
+                earlier,
+                past,
+                stats: stats.as_deref(),
+                published: published.as_deref(),
+                spec,
+            },
         )
     }
 
@@ -149,8 +163,22 @@ impl State {
             self.rest.put(shelf, name, place);
             return Ok(());
         }
-        let In { job, rest, over, s, earlier, past, stats, spec, instance, overs, finished, sagas, orphan } =
-            serde_json::from_slice(line)?;
+        let In {
+            job,
+            rest,
+            over,
+            s,
+            earlier,
+            past,
+            stats,
+            published,
+            spec,
+            instance,
+            overs,
+            finished,
+            sagas,
+            orphan,
+        } = serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(job), None, None) => {
                 // An earlier checkpoint says it elsewhere.
@@ -172,7 +200,7 @@ impl State {
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
-                self.jobs.insert(name, Box::new(slim(job, past, stats, over)));
+                self.jobs.insert(name, Box::new(slim(job, past, (stats, published), over)));
             }
             (None, None, Some(instance), None) => {
                 self.instance = instance;
@@ -195,10 +223,15 @@ impl State {
 }
 
 /// Most of them will never grow again.
-fn slim(mut job: Job, mut past: VecDeque<PastRun>, stats: Option<Stats>, over: Option<u64>) -> Entry {
+fn slim(
+    mut job: Job,
+    mut past: VecDeque<PastRun>,
+    (stats, published): (Option<Stats>, Option<Box<Published>>),
+    over: Option<u64>,
+) -> Entry {
     past.shrink_to_fit();
     job.window.shrink_to_fit();
-    Entry { job, past, stats: stats.map(Arc::new), over }
+    Entry { job, past, stats: stats.map(Arc::new), over, published }
 }
 
 /// Name and place among those that are over, if this is the line of a job at rest.
@@ -231,7 +264,11 @@ pub(super) fn job_without_spec(line: &[u8]) -> Result<JobLine, BadEntity> {
 
 /// Reads the line of a job.
 pub(super) fn job(line: &[u8]) -> Result<JobLine, BadEntity> {
-    let In { job, rest, over, s, past, stats, spec, .. } = serde_json::from_slice(line)?;
+    let In { job, rest, over, s, past, stats, published, spec, .. } = serde_json::from_slice(line)?;
     let (Some(name), Some(job)) = (job, s) else { return Err(BadEntity::Unknown) };
-    Ok(JobLine { name, entry: slim(job, past, stats, rest.or(over)), spec: spec.map(|spec| Arc::new(*spec)) })
+    Ok(JobLine {
+        name,
+        entry: slim(job, past, (stats, published), rest.or(over)),
+        spec: spec.map(|spec| Arc::new(*spec)),
+    })
 }

@@ -20,6 +20,7 @@ use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
+use super::progress::{self, Published};
 use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
@@ -99,6 +100,7 @@ pub(super) struct Entry {
     pub(super) over: Option<u64>,
     /// What the runs before the latest came to; shared with readers.
     pub(super) stats: Option<Arc<Stats>>,
+    pub(super) published: Option<Box<Published>>,
 }
 
 /// The memory.
@@ -199,6 +201,7 @@ impl State {
             | Event::StopBegun { job, .. }
             | Event::StopStepBegun { job, .. }
             | Event::RunEnded { job, .. }
+            | Event::RunProgress { job, .. }
             | Event::TreeGone { job, .. }
             | Event::Disowned { job, .. }
             | Event::WaitBegun { job }
@@ -350,11 +353,13 @@ impl State {
         };
         self.wake(name);
         if let Some(job) = new {
-            let entry = || Box::new(Entry { job, past: VecDeque::new(), over: None, stats: None });
+            let entry =
+                || Box::new(Entry { job, past: VecDeque::new(), over: None, stats: None, published: None });
             self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
         stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
+        progress::note(&mut entry.published, &entry.job, entry.past.back(), event, at);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();

@@ -6,6 +6,7 @@ use super::event::Want;
 use super::ids::{JobName, RunId};
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
+use super::progress::Published;
 use super::rest::Rest;
 use super::spec::JobSpec;
 use super::state::{Entry, Link, State};
@@ -198,6 +199,12 @@ impl State {
     /// Its runs, the latest last; at most [`State::keep_runs`] that have ended.
     pub fn runs(&self, name: &JobName) -> impl Iterator<Item = &PastRun> {
         self.entry(name).into_iter().flat_map(|entry| &entry.past)
+    }
+
+    /// What a job has published; `None` if nothing.
+    #[must_use]
+    pub fn published(&self, name: &JobName) -> Option<&Published> {
+        self.entry(name)?.published.as_deref()
     }
 
     /// What a job's runs before the latest came to; `None` if there is nothing to tell.

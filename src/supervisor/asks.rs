@@ -15,7 +15,9 @@ use crate::core::outcome::Asked;
 use crate::core::reload::ReloadPlan;
 use crate::core::report::RunsReport;
 use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
-use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, ScrubReply, StdinReply};
+use crate::wire::control::{
+    ActReply, ActResult, PublishReply, ReloadReply, RunReply, RunRequest, ScrubReply, StdinReply,
+};
 use crate::wire::init::HOLD_CONFIG;
 use crate::wire::keeper::Request;
 
@@ -29,6 +31,7 @@ pub(super) enum Reply {
     Scrub(Answer<ScrubReply>, Result<ScrubReply, AskError>),
     Shutdown(Answer<()>),
     Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
+    Publish(Answer<PublishReply>, Result<PublishReply, AskError>),
 }
 
 impl Reply {
@@ -42,6 +45,7 @@ impl Reply {
             Self::Scrub(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Ok(()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
+            Self::Publish(to, answer) => drop(to.send(answer)),
         }
     }
 
@@ -56,6 +60,7 @@ impl Reply {
             Self::Scrub(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Err(error()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
+            Self::Publish(to, _) => drop(to.send(Err(error()))),
         }
     }
 }
@@ -109,6 +114,7 @@ impl Supervisor {
                     self.refused_now().unwrap_or_else(|| self.reload_or_roll_back(within, peer, turn));
                 turn.replies.push(Reply::Reload(reply, answer));
             }
+            Ask::Publish { run, said, peer, reply } => self.publish_progress((run, said), peer, reply, turn),
             Ask::Reload { plan, peer, reply } => {
                 let by = peer.map_or(Asked::Reload, |peer| operator(peer, "reload"));
                 let answer = self.refused_now().unwrap_or_else(|| self.reload(plan, by, turn));

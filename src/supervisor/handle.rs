@@ -8,14 +8,15 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::ids::{JobName, RunId};
+use crate::core::progress::Said;
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
 use crate::core::stats::Stats;
 use crate::core::time::Millis;
 use crate::wire::control::{
-    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, SagaView, ScrubReply,
-    StdinReply,
+    ActReply, Instance, JobStatus, PublishReply, ReloadReply, RunReply, RunRequest, RunView, SagaView,
+    ScrubReply, StdinReply,
 };
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
@@ -73,6 +74,9 @@ pub enum AskError {
         /// One line for each thing wrong.
         details: Vec<String>,
     },
+    /// It is somebody else's.
+    #[error("{0}")]
+    Forbidden(String),
     /// The event log cannot be written.
     #[error("nothing can be changed now: {0}")]
     ReadOnly(String),
@@ -164,6 +168,17 @@ pub enum Ask {
         peer: Option<Peer>,
         /// Answer.
         reply: Answer<ReloadReply>,
+    },
+    /// A run says something about itself.
+    Publish {
+        /// Which.
+        run: RunId,
+        /// What.
+        said: Said,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<PublishReply>,
     },
     /// Start these jobs, and stop them again if one does not come up.
     StartOrRollBack {

@@ -33,6 +33,7 @@ use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::Input;
 use crate::core::outcome::{Asked, Outcome};
 use crate::core::pace::Pace;
+use crate::core::progress::Published;
 use crate::core::state::State;
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
@@ -109,6 +110,8 @@ pub(super) struct Supervisor {
     pub(super) stalled: BTreeMap<RunId, String>,
     /// Runs that could not even be asked for, and how they count.
     pub(super) refused: Vec<(RunId, Outcome)>,
+    /// What runs have published since it was last recorded.
+    pub(super) newest: BTreeMap<JobName, Published>,
     /// Recoveries that were asked for in this turn.
     pub(super) recoveries: Vec<super::recover::Asked>,
     /// Watching over the files of the event log.

@@ -21,6 +21,7 @@ pub mod offline;
 mod pace;
 mod perform;
 mod prune;
+mod publish;
 mod read_only;
 mod rebuild;
 mod recover;

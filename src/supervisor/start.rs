@@ -209,6 +209,7 @@ fn assemble(
     let keeper = super::keeper_link::connect(keeper_socket, generation);
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let recovery = startup.recovery_mode().is_some();
+    let known_runs = super::prune::runs_of_all(&state);
     let mut supervisor = Supervisor {
         state,
         log,
@@ -238,10 +239,11 @@ fn assemble(
         needs_a_look: BTreeMap::new(),
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        newest: BTreeMap::new(),
         recoveries: Vec::new(),
         scrubbing,
         pace: Pace::new(0),
-        known_runs: BTreeMap::new(),
+        known_runs,
         tell_stop_command,
         tell_strays,
         ready_said: false,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::handle::View;
 use super::main_loop::{Supervisor, now};
+use super::publish::progress_view;
 use crate::core::event::Want;
 use crate::core::ids::JobName;
 use crate::core::job::{Job, PastRun, Phase};
@@ -20,6 +21,7 @@ use crate::wire::control::{
 impl Supervisor {
     /// Publishes what changed.
     pub(super) fn publish(&mut self) {
+        self.forget_old_progress();
         let dirty = std::mem::take(&mut self.dirty);
         for name in &dirty {
             self.look_at_job(name);
@@ -32,7 +34,11 @@ impl Supervisor {
                     let (spec, reason) = (self.state.spec(&name), self.state.reason(&name));
                     let runs: Vec<_> = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
                     let stats = self.state.stats(&name).cloned();
-                    (Arc::new(job_status(&name, job, spec, reason)), Arc::new(runs), stats)
+                    let status = JobStatus {
+                        progress: self.progress_of(&name).map(progress_view),
+                        ..job_status(&name, job, spec, reason)
+                    };
+                    (Arc::new(status), Arc::new(runs), stats)
                 });
                 (name, shown)
             })
@@ -179,7 +185,10 @@ impl View {
         self.jobs.get(name).cloned().or_else(|| {
             let rested = self.rest.look(name)?;
             let job = rested.job();
-            Some(Arc::new(job_status(name, job, rested.spec(), job.why_it_rests())))
+            Some(Arc::new(JobStatus {
+                progress: rested.published().map(progress_view),
+                ..job_status(name, job, rested.spec(), job.why_it_rests())
+            }))
         })
     }
 
@@ -221,6 +230,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         next_try: job.next_try().map(Stamp::rfc3339),
         depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
         command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
+        progress: None,
     }
 }
 

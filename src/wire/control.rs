@@ -188,6 +188,48 @@ pub struct JobStatus {
     pub depends_on: Vec<JobName>,
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// What it has published about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Box<ProgressView>>,
+}
+
+/// What a job has published about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// The run that said it last.
+    pub run: RunId,
+    /// When.
+    pub at: String,
+    /// How far that run is, in percent.
+    pub percent: Option<u8>,
+    /// For people.
+    pub text: Option<String>,
+    /// What the next run finds in `OUTLIVE_RESUME_TOKEN`.
+    pub resume_token: Option<String>,
+}
+
+/// `POST /v1/runs/RUN/progress`: what is absent stays as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    /// Percent, 0 to 100.
+    #[serde(default)]
+    pub progress: Option<u8>,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// For the next run of the job; empty: there is none any more.
+    #[serde(default)]
+    pub resume_token: Option<String>,
+}
+
+/// Answer to [`PublishRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishReply {
+    /// Whether it is in the event log; progress alone is once a second at most, and shown anyway.
+    pub recorded: bool,
+    /// Whether a token was taken: it is durable.
+    pub resume_token: bool,
 }
 
 /// An outcome as JSON shows it: `kind`, and `code` or `signal` where they apply.

@@ -48,6 +48,12 @@ fn a_disk_that_hangs_stops_neither_status_nor_capture_and_is_caught_up_with() {
         site.assert_ticking();
         assert!(site.daemon.try_status().is_some());
         assert!(told.try_recv().is_err(), "promised without the disk");
+        let waits = |site: &Site| {
+            let marks = site.daemon.try_status().unwrap()["instance"]["degraded_resources"].clone();
+            let mut marks = marks.as_array().unwrap().iter();
+            marks.any(|m| m["resource"] == "journal" && m["why"].as_str().unwrap().contains("not answered"))
+        };
+        until("the disk to be missed", || waits(&site).then_some(()));
 
         drop(frozen);
         let (code, said) = told.recv_timeout(super::common::PATIENCE).unwrap().unwrap();
@@ -55,6 +61,7 @@ fn a_disk_that_hangs_stops_neither_status_nor_capture_and_is_caught_up_with() {
         assert_eq!(code, 200, "{said}");
         site.promised.wants.insert("a".to_owned(), false);
         until("the reaping of what ended", || procs::stat(again).is_none().then_some(()));
+        until("the disk to be well again", || (!waits(&site)).then_some(()));
         site.daemon.wait_next_run("again", &run);
         site.assert_door_told();
         site.assert_kept();

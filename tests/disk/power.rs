@@ -34,7 +34,7 @@ impl Machine {
         daemon.state = site::STATE;
         daemon.env.extend(fault.map(|fault| ("OUTLIVE_TEST_FAULT".to_owned(), fault.to_owned())));
         fs::create_dir(daemon.path("out")).unwrap();
-        let disk = Disk::ext4(&mut daemon, "disk", 32 << 20)?;
+        let disk = Disk::ext4(&mut daemon, "disk", 64 << 20)?;
         let clock = call("unshare", &["--time", "--boottime", "-1", "true"]);
         if !clock {
             super::common::skip("the boot clock cannot begin anew: it goes on from boot to boot");

@@ -21,6 +21,7 @@ mod journal;
 mod leftovers;
 mod outcome;
 mod output;
+mod progress;
 mod recovery;
 mod reload;
 mod repeat;

@@ -20,8 +20,8 @@ use crate::core::rest::Rest;
 use crate::core::spec::Kind;
 use crate::supervisor::handle::{Ask, AskError, Handle, View};
 use crate::wire::control::{
-    ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, ReloadReply, Role,
-    Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
+    ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, PublishReply,
+    ReloadReply, Role, Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
 };
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -234,6 +234,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         next_try: None,
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
+        progress: None,
     }
 }
 
@@ -288,6 +289,10 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                 let bad =
                     AskError::Bad { error: "2 mistakes".to_owned(), details: vec!["a".into(), "b".into()] };
                 drop(reply.send(if plan { Ok(ReloadReply::default()) } else { Err(bad) }));
+            }
+            Ask::Publish { run, said, reply, .. } => {
+                note(format!("publish {run} {:?} {:?}", said.progress, said.resume));
+                drop(reply.send(Ok(PublishReply { recorded: true, resume_token: said.resume.is_some() })));
             }
             Ask::StartOrRollBack { jobs, within, reply, .. } => {
                 drop(reply.send(act(&format!("start or roll back in {} ms", within.0), jobs)));

@@ -12,6 +12,7 @@ use super::super::input::Input;
 use super::super::job::Phase;
 use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
+use super::super::progress::Said;
 use super::super::rest::{Place, Shelf};
 use super::super::saga::Force;
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
@@ -216,7 +217,12 @@ impl History {
             _ if self.rng.one_in(4) => {
                 Input::Shutdown { keep_jobs: self.rng.one_in(3), by: operator("shutdown") }
             }
-            _ => Input::Tick,
+            _ => {
+                let Some(run) = self.world.state.live_runs().map(|(run, _)| run).last() else { return };
+                let token = ["", "a", "b"][self.rng.below(3) as usize].to_owned();
+                let resume = self.rng.one_in(2).then_some(token);
+                Input::Published { run, said: Said { progress: Some(7), text: None, resume } }
+            }
         };
         self.feed(input);
     }

@@ -137,16 +137,15 @@ impl World {
 
     pub(super) fn feed(&mut self, input: Input) -> Decision {
         let decision = decide(&self.state, &input, self.now, &mut self.fresh);
-        let before = Before::of(&self.state);
         let planned = match &input {
-            Input::Surveyed(survey) => plan(&self.state, survey, self.now),
-            _ => RunsReport::default(),
+            Input::Surveyed(survey) => Some((Before::of(&self.state), plan(&self.state, survey, self.now))),
+            _ => None,
         };
         if !decision.events.is_empty() {
             self.log.push((self.now, decision.events.clone()));
         }
         self.state.commit(&decision, self.now);
-        if let Input::Surveyed(survey) = &input {
+        if let (Input::Surveyed(survey), Some((before, planned))) = (&input, planned) {
             self.check_survey(&before, survey, &decision, &planned);
         }
         decision
