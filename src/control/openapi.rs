@@ -118,6 +118,13 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("limit", "integer", "at most so many, the latest (1000)")],
             ..entry("Who did what to which job, and what it changed", "DeedList")
         },
+        "/v1/openapi.json" => entry("This document", "application/json"),
+        recovery => return describe_recovery(recovery),
+    })
+}
+
+fn describe_recovery(path: &str) -> Option<Entry> {
+    Some(match path {
         "/v1/recovery" => entry("The start of this supervisor, and what it found", "StartReport"),
         "/v1/recovery/starts" => entry("The last starts, oldest first, in short", "StartList"),
         "/v1/recovery/plan" => entry("What a recovery would do now; changes nothing", "RunsReport"),
@@ -130,7 +137,6 @@ fn describe(path: &str) -> Option<Entry> {
             entry("Read all files of the event log, and put in order what can be", "ScrubReply")
         }
         "/v1/recovery/exit" => entry("End recovery mode", "ActReply"),
-        "/v1/openapi.json" => entry("This document", "application/json"),
         _ => return None,
     })
 }
