@@ -114,6 +114,13 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("wait", "boolean", "answer at its end, or after 20 s")],
             ..entry("An operation that is done whole or rolled back", "Saga")
         },
+        "/v1/openapi.json" => entry("This document", "application/json"),
+        _ => return describe_recovery(path),
+    })
+}
+
+fn describe_recovery(path: &str) -> Option<Entry> {
+    Some(match path {
         "/v1/audit" => Entry {
             query: &[("limit", "integer", "at most so many, the latest (1000)")],
             ..entry("Who did what to which job, and what it changed", "DeedList")
@@ -130,7 +137,6 @@ fn describe(path: &str) -> Option<Entry> {
             entry("Read all files of the event log, and put in order what can be", "ScrubReply")
         }
         "/v1/recovery/exit" => entry("End recovery mode", "ActReply"),
-        "/v1/openapi.json" => entry("This document", "application/json"),
         _ => return None,
     })
 }

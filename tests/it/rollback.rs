@@ -109,7 +109,7 @@ fn one_job_that_does_not_come_up_puts_the_old_configuration_back() {
         let mut daemon = mortal();
         let same = daemon.wait_running("same");
         daemon.write_config(&new(added));
-        let said = daemon.cli(["reload", "--or-rollback"]).expect(5);
+        let said = daemon.cli(["reload", "--or-rollback"]).expect(7);
         assert!(said.stderr.contains("reload rolled back: ") && said.stderr.contains(why), "{said:?}");
         assert_old(&daemon, "after the command");
         assert_eq!(daemon.wait_running("same"), same);
@@ -128,14 +128,14 @@ fn a_job_that_takes_too_long_is_named_and_one_that_cannot_be_started_too() {
     let daemon = mortal();
     let late = job("added", "hang", "start_grace = \"10m\"");
     daemon.write_config(&[old(), late].concat());
-    let said = daemon.cli(["reload", "--or-rollback", "--within", "100ms", "--json"]).expect(5);
+    let said = daemon.cli(["reload", "--or-rollback", "--within", "100ms", "--json"]).expect(7);
     let end = &said.json()["end"];
     assert_eq!((&end["state"], &end["job"]), (&"rolled_back".into(), &"added".into()), "{end:#}");
     assert_eq!(end["why"], "not up within 100ms: added (starting)", "{end:#}");
     assert_old(&daemon, "after the time");
 
     daemon.write_config(&[old(), "[job.added]\ncommand = [\"/nowhere/at/all\"]\n".to_owned()].concat());
-    let said = daemon.cli(["reload", "--or-rollback"]).expect(5);
+    let said = daemon.cli(["reload", "--or-rollback"]).expect(7);
     assert!(said.stderr.contains("added: never started: exec: No such file"), "{said:?}");
     assert_old(&daemon, "after a missing program");
 }
@@ -253,7 +253,7 @@ fn jobs_started_together_are_stopped_together_if_one_fails() {
         job("good", "hang", off),
     ];
     let daemon = Daemon::start(&config.concat());
-    let said = daemon.cli(["start", "--or-rollback", "web", "good"]).expect(5);
+    let said = daemon.cli(["start", "--or-rollback", "web", "good"]).expect(7);
     assert!(said.stderr.contains("start rolled back: web: it ended after"), "{said:?}");
     for name in ["db", "good"] {
         let job = daemon.wait_job(name, "stopped again", |job| job["state"] == "stopped");
