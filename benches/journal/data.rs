@@ -81,9 +81,9 @@ fn again() -> bool {
     std::env::var_os("BENCH_AGAIN").is_some()
 }
 
-/// A log of `jobs` tasks of which one in a hundred still runs, a checkpoint behind that, and a tail of
-/// events: those that run come to an end and run again.
-pub(crate) fn make(dir: &Path, jobs: u64, tail: u64) {
+/// A log of `jobs` tasks of which one in `each` still runs, a checkpoint behind that, and a tail of events:
+/// those that run come to an end and run again.
+pub(crate) fn make(dir: &Path, jobs: u64, each: u64, tail: u64) {
     let mut journal = open(dir);
     let mut put = |entries: &mut Vec<Entry>, least: usize| {
         if entries.len() > least {
@@ -93,7 +93,7 @@ pub(crate) fn make(dir: &Path, jobs: u64, tail: u64) {
     };
     let mut entries = Vec::new();
     for job in 0..jobs {
-        let still_runs = job % 100 == 0;
+        let still_runs = job % each == 0;
         entries.extend((0..if still_runs { 3 } else { 4 }).map(|what| event(job, 0, what)));
         put(&mut entries, 10_000);
     }
@@ -102,7 +102,8 @@ pub(crate) fn make(dir: &Path, jobs: u64, tail: u64) {
     journal.folding().run(journal.last_seq()).unwrap();
     let mut entries = Vec::new();
     for n in 0..tail {
-        let (each, live) = (if again() { 1 } else { 100 }, if again() { jobs } else { jobs.div_ceil(100) });
+        let each = if again() { 1 } else { each };
+        let live = jobs.div_ceil(each);
         entries.push(event(n / 3 % live * each, 1, 1 + n % 3));
     }
     journal.append(&entries).unwrap();

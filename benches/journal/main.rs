@@ -40,7 +40,7 @@ fn main() {
     }
     if let ["make", dir, jobs] = words[..] {
         let jobs = jobs.parse().unwrap();
-        return data::make(dir.as_ref(), jobs, (4 * jobs).min(10_000));
+        return data::make(dir.as_ref(), jobs, 100, (4 * jobs).min(10_000));
     }
     let (measure, size) = (words.first().copied(), words.get(1).and_then(|n| n.parse::<u64>().ok()));
     let wanted = |name: &str| measure.is_none_or(|measure| measure == name);

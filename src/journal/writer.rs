@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::append::{Batch, Journal};
+use super::append::{Batch, Journal, bodies};
 use super::checkpoint::{self, Behind};
 use super::fold::Folding;
 use super::line::Entry;
@@ -127,23 +127,24 @@ impl Writer {
 
     /// Hands decisions over; the answer comes when they are durable, or will not be.
     pub fn submit(&self, entries: &[Entry], answer: Answer) {
+        // Before the lock: only numbers and checksums have to wait for their turn.
+        let encoded = bodies(entries);
         let refused = {
             let mut queue = self.shared.lock();
             if queue.ended {
                 return;
             }
-            match &queue.refused {
-                Some(first) => JournalError::Poisoned { first: first.clone() },
-                None => match queue.batch.add(entries) {
-                    Ok(()) => {
-                        let last = queue.batch.last;
-                        queue.waiting.push((last, answer));
-                        drop(queue);
-                        self.shared.work.notify_one();
-                        return;
-                    }
-                    Err(error) => error,
-                },
+            match (&queue.refused, encoded) {
+                (Some(first), _) => JournalError::Poisoned { first: first.clone() },
+                (None, Ok(bodies)) => {
+                    queue.batch.add(&bodies);
+                    let last = queue.batch.last;
+                    queue.waiting.push((last, answer));
+                    drop(queue);
+                    self.shared.work.notify_one();
+                    return;
+                }
+                (None, Err(error)) => error,
             }
         };
         answer(Err(refused));
