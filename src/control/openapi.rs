@@ -114,6 +114,13 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("wait", "boolean", "answer at its end, or after 20 s")],
             ..entry("An operation that is done whole or rolled back", "Saga")
         },
+        "/v1/openapi.json" => entry("This document", "application/json"),
+        _ => return describe_recovery(path),
+    })
+}
+
+fn describe_recovery(path: &str) -> Option<Entry> {
+    Some(match path {
         "/v1/audit" => Entry {
             query: &[("limit", "integer", "at most so many, the latest (1000)")],
             ..entry("Who did what to which job, and what it changed", "DeedList")
@@ -316,8 +323,18 @@ fn recovery_schemas() -> Value {
             ("result", words(&["running", "done", "degraded", "failed", "aborted"])),
             ("recovery_mode", some_text.clone()), ("aborted_before", number.clone()),
             ("phases", list(of("Phase"))), ("runs", json!({ "oneOf": [of("RunsReport"), { "type": "null" }] })),
-            ("damage", list(text.clone())), ("notes", list(text.clone())),
+            ("damage", list(text.clone())), ("notes", list(text.clone())), ("assessment", of("Assessment")),
             ("entries", object(&[("read", number.clone()), ("lost", number.clone())])),
+        ]),
+        "Assessment": object(&[
+            ("findings", list(object(&[
+                ("severity", words(&["constraint", "consistency", "integrity"])),
+                ("strategy", words(&["rollback", "partial", "repair"])), ("what", text.clone()),
+            ]))),
+            ("lines_read", number.clone()), ("lines_lost", number.clone()), ("ranges_lost", json!({})),
+            ("loss_percent", json!({ "type": "number" })), ("bytes_quarantined", number.clone()),
+            ("entities_uncertain", number.clone()), ("integrity_percent", json!({ "type": "number" })),
+            ("checkpoint_before", some_number.clone()),
         ]),
         "ScrubReply": object(&[
             ("flaws", list(text.clone())), ("checkpoint", some_number.clone()), ("kept", number.clone()),

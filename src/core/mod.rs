@@ -28,6 +28,7 @@ pub mod report;
 pub mod rest;
 pub mod saga;
 pub mod select;
+pub mod severity;
 pub mod signal;
 pub mod snapshot;
 pub mod spec;

@@ -159,6 +159,7 @@ mod tests {
             phases: Vec::new(),
             runs: Some(RunsReport::default()),
             damage: Vec::new(),
+            assessment: None,
             notes: Vec::new(),
             entries: Entries::default(),
         }

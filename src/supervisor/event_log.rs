@@ -44,11 +44,16 @@ impl EventLog {
     /// memory does, which knows everything up to line `seq`.
     pub(super) async fn finish(&self, state: State, seq: u64) {
         let Err(error) = self.ask(|answer| self.writer.checkpoint(answer)).await else { return };
-        let why = match self.ask(|answer| self.writer.checkpoint_of(state, seq, answer)).await {
+        let why = match self.keep_memory(state, seq).await {
             Ok(seq) => return tracing::warn!(seq, "the checkpoint at the end is one of the memory: {error}"),
             Err(why) => why,
         };
         tracing::warn!("no checkpoint at the end: {error}; {why}");
+    }
+
+    /// Makes a checkpoint of the memory, which knows everything up to line `seq`; the line it covers.
+    pub(super) async fn keep_memory(&self, state: State, seq: u64) -> Result<u64, AppendError> {
+        self.ask(|answer| self.writer.checkpoint_of(state, seq, answer)).await
     }
 
     /// Asks for a checkpoint made of files.

@@ -209,6 +209,7 @@ impl Sources {
 impl Supervisor {
     /// Runs until the instance is over, or another supervisor has our place. The exit code.
     pub(super) async fn run(mut self, mut sources: Sources) -> u8 {
+        self.keep_what_was_read().await;
         let mut first = Some(self.begin());
         self.startup.begin("keeper");
         loop {

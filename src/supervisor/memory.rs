@@ -18,6 +18,7 @@ use crate::config::{Config, OnUnreadableLog};
 use crate::core::event::Event;
 use crate::core::ids::{Generation, JobName};
 use crate::core::report::Entries;
+use crate::core::severity::Read;
 use crate::core::spec::Kind as JobKind;
 use crate::core::state::State;
 use crate::core::time::Stamp;
@@ -39,6 +40,7 @@ pub(super) struct Memory {
     pub(super) lost: Vec<(u64, u64)>,
     /// Why nothing is started before somebody says so.
     nothing_is_known: Option<&'static str>,
+    read: Read,
     entries: Entries,
     damage: Vec<String>,
     /// What is doubtful about the ground it stands on.
@@ -52,6 +54,7 @@ impl Memory {
             startup.nothing_is_known(why);
         }
         startup.entries(self.entries);
+        startup.read(self.read.clone());
         startup.damage(self.damage.iter().cloned());
         startup.note(self.ground.clone());
     }
@@ -117,6 +120,7 @@ impl Reader {
         }
         let lost = report.lost.iter().map(|(first, last)| last.saturating_sub(*first) + 1).sum();
         let entries = Entries { read: report.lines, lost };
+        let read = what_was_read(&report);
         let ground = super::ground::look(&self.state_dir.0);
         if let Some(doubt) = &ground {
             tracing::warn!("{doubt}");
@@ -127,6 +131,7 @@ impl Reader {
             generation,
             lost: report.lost,
             nothing_is_known,
+            read,
             entries,
             damage,
             ground,
@@ -231,6 +236,19 @@ fn words(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+fn what_was_read(report: &Report) -> Read {
+    let useless = report.damage.iter().filter(|damage| damage.kind == Kind::Useless).count();
+    let copied = report.damage.iter().filter(|damage| damage.copy.is_some()).map(|damage| damage.bytes);
+    Read {
+        lines: report.lines,
+        lost: report.lost.clone(),
+        mended: report.mended,
+        useless: u64::try_from(useless).unwrap_or(u64::MAX),
+        bytes_quarantined: copied.sum(),
+        damaged: report.is_damaged(),
     }
 }
 

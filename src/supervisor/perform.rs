@@ -14,6 +14,7 @@ use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
 use crate::core::outcome::Outcome;
+use crate::core::severity::contradictions;
 use crate::core::spec::JobSpec;
 use crate::wire::control::StdinReply;
 use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
@@ -159,6 +160,7 @@ impl Supervisor {
         let runs = self.settle(facts, turn);
         self.settling = true;
         if self.startup.is_pending("settle") {
+            self.startup.contradictions(contradictions(&self.state));
             self.startup.found(runs);
         }
     }

@@ -100,6 +100,21 @@ impl Supervisor {
         runs
     }
 
+    /// After damage, a checkpoint of what could be read is made before anything is changed: whatever this
+    /// recovery does, what it began with is kept.
+    pub(super) async fn keep_what_was_read(&mut self) {
+        if !self.startup.is_damaged() {
+            return;
+        }
+        match self.log.keep_memory(self.state.clone(), self.seq).await {
+            Ok(seq) => {
+                tracing::warn!(seq, "a checkpoint of what could be read was made before anything is changed");
+                self.startup.checkpoint_before(seq);
+            }
+            Err(error) => tracing::error!("no checkpoint of what could be read can be made: {error}"),
+        }
+    }
+
     /// Every run that is held as not ended.
     pub(super) fn open_runs(&self) -> Vec<Open> {
         let open = |(run, job): (RunId, &crate::core::ids::JobName)| Open {

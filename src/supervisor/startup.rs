@@ -15,6 +15,7 @@ use crate::core::phases::{
     ABORTED_MAX, CannotSkip, Phase, Progress, Record, Standing, WrongPhases, recently_aborted,
 };
 use crate::core::report::{Class, Entries, PhaseReport, RunsReport, StartReport, StartResult, VERSION};
+use crate::core::severity::{Assessment, Read, assess};
 use crate::core::time::Stamp;
 use crate::state_dir::layout::StateDir;
 use crate::state_dir::startup::{self as files, Marker};
@@ -67,6 +68,9 @@ pub(super) struct Startup {
     report: StartReport,
     began: Stamp,
     aborted: Vec<Stamp>,
+    read: Option<Read>,
+    contradictions: Vec<String>,
+    checkpoint_before: Option<u64>,
     state_dir: StateDir,
     tell: watch::Sender<Arc<StartReport>>,
     files: Option<(Sender<Note>, JoinHandle<()>)>,
@@ -97,12 +101,24 @@ impl Startup {
             phases: Vec::new(),
             runs: None,
             damage: Vec::new(),
+            assessment: None,
             notes: Vec::new(),
             entries: Entries::default(),
         };
         let progress = Progress::new(&PHASES)?;
         let (tell, watch) = watch::channel(Arc::new(report.clone()));
-        let mut startup = Self { progress, report, began, aborted: Vec::new(), state_dir, tell, files: None };
+        let mut startup = Self {
+            progress,
+            report,
+            began,
+            aborted: Vec::new(),
+            read: None,
+            contradictions: Vec::new(),
+            checkpoint_before: None,
+            state_dir,
+            tell,
+            files: None,
+        };
         startup.publish();
         Ok((startup, watch))
     }
@@ -304,6 +320,24 @@ impl Startup {
         self.report.entries = entries;
     }
 
+    pub(super) fn read(&mut self, read: Read) {
+        self.read = Some(read);
+    }
+
+    /// Whether what was read is not what was written.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.read.as_ref().is_some_and(|read| read.damaged)
+    }
+
+    pub(super) fn checkpoint_before(&mut self, seq: u64) {
+        self.checkpoint_before = Some(seq);
+        self.publish();
+    }
+
+    pub(super) fn contradictions(&mut self, contradictions: Vec<String>) {
+        self.contradictions = contradictions;
+    }
+
     pub(super) fn damage(&mut self, what: impl IntoIterator<Item = String>) {
         self.report.damage.extend(what);
     }
@@ -340,6 +374,10 @@ impl Startup {
 
     /// Tells readers.
     fn publish(&mut self) -> Arc<StartReport> {
+        if let Some(read) = &self.read {
+            let judged = assess(read, self.report.runs.as_ref(), &self.contradictions);
+            self.report.assessment = Some(Assessment { checkpoint_before: self.checkpoint_before, ..judged });
+        }
         if self.report.ended.is_none() {
             let began = self.began;
             self.report.phases =

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, job, run, skip, until};
+use crate::common::{Daemon, job, procs, run, skip, until};
 
 const CLEAN: i32 = 0;
 const DAMAGED: i32 = 5;
@@ -301,6 +301,57 @@ fn a_loss_is_never_repaired_without_a_word() {
     daemon.cli(["journal", "repair", "--accept-loss"]).expect(0);
     assert_eq!(daemon.cli(["journal", "repair"]).expect(0).text(), "nothing to do\n");
     assert_ne!(daemon.cli(["journal", "verify"]).code, LOSS);
+}
+
+#[test]
+fn damage_met_at_a_start_is_judged_and_what_could_be_read_is_kept_first() {
+    let mut daemon = started();
+    let running = daemon.wait_running("one");
+    let sound = until("the end of the start", || {
+        let report = daemon.get("/v1/recovery")?.json();
+        report["ended"].is_string().then_some(report)
+    });
+    let judged = &sound["assessment"];
+    assert_eq!(
+        (&judged["findings"], &judged["integrity_percent"]),
+        (&json!([]), &json!(100.0)),
+        "{judged:#}"
+    );
+    assert_eq!(judged["checkpoint_before"], serde_json::Value::Null, "{judged:#}");
+    daemon.cli(["shutdown", "--keep-jobs"]).expect(0);
+    until("the end of the roles", || {
+        let roles = ["init", "keeper", "supervisor"];
+        roles.iter().all(|role| procs::roles(daemon.home(), role).is_empty()).then_some(())
+    });
+    let no_checkpoint = |path: &PathBuf| path.parent().unwrap().ends_with("checkpoints");
+    for path in log_files(&daemon).keys().filter(|path| no_checkpoint(path)) {
+        fs::remove_file(path).unwrap();
+    }
+    spoil_first_line(&segments(&daemon)[0]);
+    daemon.restart();
+    let report = until("the end of the start", || {
+        let report = daemon.get("/v1/recovery")?.json();
+        report["ended"].is_string().then_some(report)
+    });
+    let judged = &report["assessment"];
+    let first = &judged["findings"][0];
+    assert_eq!(
+        (&first["severity"], &first["strategy"]),
+        (&json!("integrity"), &json!("partial")),
+        "{judged:#}"
+    );
+    assert_eq!((&judged["lines_lost"], &judged["ranges_lost"]), (&json!(1), &json!([[1, 1]])), "{judged:#}");
+    for (figure, least) in [("loss_percent", 0.1), ("bytes_quarantined", 1.0), ("checkpoint_before", 1.0)] {
+        assert!(judged[figure].as_f64().is_some_and(|n| n >= least), "{figure}: {judged:#}");
+    }
+    assert!(judged["integrity_percent"].as_f64().is_some_and(|n| n < 100.0), "{judged:#}");
+    assert_eq!(daemon.wait_running("one"), running);
+    let text = daemon.cli(["recover", "report"]).expect(0).text();
+    for part in
+        ["integrity: 1 entries of the event log are missing", "before anything was changed, a checkpoint"]
+    {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
 }
 
 #[test]

@@ -213,6 +213,7 @@ fn start_report() -> StartReport {
         phases: Vec::new(),
         runs: None,
         damage: Vec::new(),
+        assessment: None,
         notes: Vec::new(),
         entries: Entries::default(),
     }

@@ -14,30 +14,29 @@ use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
 use super::super::progress::Said;
 use super::super::rest::{Place, Shelf};
-use super::super::saga::Force;
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
 use super::super::state::{Life, Link, State};
 use super::super::time::{Millis, Stamp};
 use super::model::{Keeper, Rng};
 use super::{World, epoch, exited, identity, name, operator, record, run, signal_step, spec};
 
-struct History {
-    world: World,
-    keeper: Keeper,
-    rng: Rng,
-    specs: Vec<JobSpec>,
+pub(super) struct History {
+    pub(super) world: World,
+    pub(super) keeper: Keeper,
+    pub(super) rng: Rng,
+    pub(super) specs: Vec<JobSpec>,
     /// The settings before a saga, and which.
-    before: Option<(u64, Vec<JobSpec>)>,
-    calm: bool,
-    epoch: u64,
-    submitted: u32,
+    pub(super) before: Option<(u64, Vec<JobSpec>)>,
+    pub(super) calm: bool,
+    pub(super) epoch: u64,
+    pub(super) submitted: u32,
     /// Set when the instance has ended.
-    over: bool,
+    pub(super) over: bool,
 }
 
-const JOBS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+pub(super) const JOBS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
+pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
     let mut s = spec(job);
     s.restart = [Restart::Always, Restart::OnFailure, Restart::Never][rng.below(3) as usize];
     s.kind = if rng.one_in(3) { Kind::Task } else { Kind::Service };
@@ -106,33 +105,6 @@ impl History {
         }
         if !self.over {
             self.survey();
-        }
-    }
-
-    /// What a supervisor does that holds two configurations.
-    fn keep_one_configuration(&mut self) {
-        let Some((saga, _)) = &self.before else { return };
-        match self.world.state.sagas.in_force(*saga) {
-            Force::Open => {}
-            Force::New => self.before = None,
-            Force::Old => self.specs = self.before.take().unwrap().1,
-        }
-    }
-
-    /// Makes the settings others than they are.
-    fn change_specs(&mut self) {
-        let i = self.rng.below(self.specs.len() as u64) as usize;
-        if self.rng.one_in(3) {
-            self.specs.remove(i);
-        } else {
-            let job = self.specs[i].name.clone();
-            self.specs[i] = random_spec(&mut self.rng, job.as_str());
-        }
-        for job in JOBS {
-            if !self.specs.iter().any(|spec| spec.name.as_str() == job) && self.rng.one_in(2) {
-                let spec = random_spec(&mut self.rng, job);
-                self.specs.push(spec);
-            }
         }
     }
 
@@ -451,27 +423,6 @@ impl History {
         for (run, job) in self.keeper.live() {
             assert!(live.contains(&run), "nobody looks after {run} of {job}");
         }
-    }
-
-    /// Every saga that began has ended, once.
-    fn check_sagas(&self) {
-        let events = self.world.log.iter().flat_map(|(_, events)| events);
-        let mut open = None;
-        for event in events {
-            match event {
-                Event::SagaBegun { plan } => assert_eq!(open.replace(plan.id), None),
-                Event::SagaEnded { saga, .. } => assert_eq!(open.take(), Some(*saga)),
-                Event::SagaStepDone { saga, .. } | Event::SagaUndoing { saga, .. } => {
-                    assert_eq!(open, Some(*saga));
-                }
-                _ => {}
-            }
-        }
-        assert_eq!(open, None);
-        let names = |specs: &mut dyn Iterator<Item = JobName>| specs.collect::<BTreeSet<_>>();
-        let ours = names(&mut self.specs.iter().map(|spec| spec.name.clone()));
-        let known = self.world.state.jobs().filter(|(_, job)| !job.submitted);
-        assert_eq!(names(&mut known.map(|(name, _)| name.clone())), ours, "jobs, and those in force");
     }
 
     /// The last that was recorded of a job, for a failing test to show.

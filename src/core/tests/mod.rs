@@ -2,6 +2,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
 mod laws;
+mod laws_of_sagas;
 mod model;
 mod order;
 mod recoveries;
