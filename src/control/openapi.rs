@@ -114,7 +114,6 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("wait", "boolean", "answer at its end, or after 20 s")],
             ..entry("An operation that is done whole or rolled back", "Saga")
         },
-        "/v1/openapi.json" => entry("This document", "application/json"),
         _ => return describe_recovery(path),
     })
 }
@@ -126,12 +125,6 @@ fn describe_recovery(path: &str) -> Option<Entry> {
             ..entry("Who did what to which job, and what it changed", "DeedList")
         },
         "/v1/openapi.json" => entry("This document", "application/json"),
-        recovery => return describe_recovery(recovery),
-    })
-}
-
-fn describe_recovery(path: &str) -> Option<Entry> {
-    Some(match path {
         "/v1/recovery" => entry("The start of this supervisor, and what it found", "StartReport"),
         "/v1/recovery/starts" => entry("The last starts, oldest first, in short", "StartList"),
         "/v1/recovery/plan" => entry("What a recovery would do now; changes nothing", "RunsReport"),
