@@ -1,9 +1,12 @@
 //! Mistakes that a test can switch on, to see that the other tests notice. Always off outside of tests.
+#![cfg_attr(
+    not(any(test, feature = "simulation")),
+    allow(dead_code, unreachable_pub, reason = "only a test switches one on")
+)]
 
 /// One mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "only a test switches one on"))]
-pub(super) enum Fault {
+pub enum Fault {
     /// A batch is acknowledged before it is synced.
     AckBeforeSync,
     /// The name of a new segment is not made durable.
@@ -36,23 +39,23 @@ pub(super) enum Fault {
     TailNotCopied,
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "simulation")))]
 pub(super) const fn planted(_: Fault) -> bool {
     false
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(super) fn planted(fault: Fault) -> bool {
     PLANTED.get() == Some(fault)
 }
 
 /// Switches a mistake on for this thread, or all of them off.
-#[cfg(test)]
-pub(super) fn plant(fault: Option<Fault>) {
+#[cfg(any(test, feature = "simulation"))]
+pub fn plant(fault: Option<Fault>) {
     PLANTED.set(fault);
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::rig::{Rig, Rng, bare_sample, log_files, sample, setting, stamp};
-use super::sim::SimFs;
+use crate::journal::simulated::SimFs;
 use crate::core::ids::Generation;
 use crate::journal::{Kind, Recovered};
 

@@ -6,5 +6,4 @@ mod damage;
 mod files;
 mod mistakes;
 mod rig;
-mod sim;
 mod threads;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::sim::SimFs;
+use crate::journal::simulated::SimFs;
 use crate::core::event::{Event, Want};
 use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{Generation, JobName, RunId};
@@ -31,6 +31,11 @@ impl Rng {
 
     pub(super) fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.next() % n }
+    }
+
+    /// For a disk that asks.
+    pub(super) fn choose(&mut self) -> impl FnMut(usize) -> usize {
+        |ways| self.below(ways as u64) as usize
     }
 
     pub(super) fn one_in(&mut self, n: u64) -> bool {
