@@ -127,10 +127,14 @@ fn error(errno: i32) -> io::Error {
 }
 
 impl Disk {
+    fn crashed(&self) -> bool {
+        self.crash_at.is_some_and(|at| self.ops >= at)
+    }
+
     /// Counts an operation; the way in which it is refused, if it is.
     fn step(&mut self) -> io::Result<Option<u32>> {
         self.ops += 1;
-        if self.crash_at.is_some_and(|at| self.ops >= at) {
+        if self.crashed() {
             return Err(error(EIO));
         }
         let refused = self.refusals.get(&self.ops).copied();
@@ -189,6 +193,29 @@ impl SimFs {
         self.lock().crash_at = Some(op);
     }
 
+    /// Whether the last operation that ever happens is over.
+    pub fn has_crashed(&self) -> bool {
+        self.lock().crashed()
+    }
+
+    /// The disk goes on, for another process than the one that was killed, and refuses nothing any more.
+    pub fn calm(&self) {
+        let mut disk = self.lock();
+        disk.crash_at = None;
+        disk.refusals.clear();
+    }
+
+    /// Whether everything in a directory would survive a power cut: names, and content.
+    pub fn is_durable(&self, dir: &Path) -> bool {
+        let disk = self.lock();
+        let Some(dir) = disk.dirs.get(dir) else { return true };
+        let inode = |number: &usize| {
+            let inode = &disk.inodes[*number];
+            !inode.unsynced() && inode.cache == inode.disk
+        };
+        dir.now == dir.durable && dir.now.values().next_back().is_none_or(inode)
+    }
+
     /// Refuses one operation, in one of several ways.
     pub fn refuse(&self, op: u64, way: u32) {
         self.lock().refusals.insert(op, way);
@@ -244,10 +271,8 @@ impl SimFs {
                 .collect(),
             None => (0..most)
                 .map(|i| {
-                    let digits: Vec<usize> = ways
-                        .iter()
-                        .map(|ways| if i < 2 { i } else { chance(*ways) })
-                        .collect();
+                    let digits: Vec<usize> =
+                        ways.iter().map(|ways| if i < 2 { i } else { chance(*ways) }).collect();
                     pick(&digits)
                 })
                 .collect(),

@@ -15,6 +15,7 @@ use crate::core::ids::RunId;
 use crate::core::input::Input;
 use crate::core::outcome::Outcome;
 use crate::core::spec::JobSpec;
+use crate::core::state::Link;
 use crate::wire::control::StdinReply;
 use crate::wire::init::{Kind, Message};
 use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
@@ -207,11 +208,13 @@ impl Supervisor {
                 };
                 turn.replies.push(Reply::Stdin(reply, answer));
             }
-            Pending::Survey => {
-                if let Ok(Answer::Inventory { runs }) = result {
+            // One that comes after another has settled everything knows nothing of what was asked for since.
+            Pending::Survey => match result {
+                Ok(Answer::Inventory { runs }) if self.state.instance.link != Link::Working => {
                     self.survey(runs, turn);
                 }
-            }
+                _ => {}
+            },
             Pending::Recover(asked) => match result {
                 Ok(Answer::Inventory { runs }) => self.recover_answered(*asked, runs, turn),
                 _ => asked.cut_off(),

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::journal::simulated::SimFs;
 use crate::core::event::{Event, Want};
 use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
 use crate::core::state::State;
 use crate::core::time::{Millis, Stamp};
+use crate::journal::simulated::SimFs;
 use crate::journal::{Entry, Journal, JournalError, Recovered, recover_on};
 
 /// Seeded chance.
@@ -260,8 +260,7 @@ impl Rig {
         if journal.rotate().is_err() || journal.poisoned().is_some() || journal.last_seq() == 0 {
             return Ok(false);
         }
-        let mut folding = journal.folding();
-        folding.history = 0;
+        let folding = journal.folding().without_history();
         match folding.run(journal.last_seq()) {
             Ok(_) => Ok(true),
             // A disk that refuses is no mistake; one that gives back something else is.
