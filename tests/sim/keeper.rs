@@ -223,7 +223,9 @@ impl Keeper {
                 begun.step = Step::Forked;
                 if !around.calm && around.rng.one_in(25) {
                     // The disk or the kernel refuses before there is a process.
-                    around.host.files.remove(&run);
+                    if let Some(files) = around.host.files.get_mut(&run) {
+                        (files.runtime, files.claim) = (false, Claim::Cancelled);
+                    }
                     let refusal = Refusal::System { what: "making the process".to_owned(), errno: 11 };
                     self.finish(run, Err(refusal), around)?;
                 } else {

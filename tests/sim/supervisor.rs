@@ -225,6 +225,7 @@ impl Supervisor {
             exit: None,
             replaced: false,
         };
+        ground.oracle.turns();
         let mut turn = Turn::default();
         this.decide(&this.started(ground), &mut turn, ground)?;
         let specs = this.config.clone();
@@ -282,6 +283,9 @@ impl Supervisor {
 
     /// One turn: at most `most` pieces of news, and what an operator asks.
     pub(crate) fn turn(&mut self, most: u64, ask: Option<Ask>, ground: &mut Ground<'_>) -> Result<(), Cut> {
+        if !ground.stale {
+            ground.oracle.turns();
+        }
         let mut turn = Turn::default();
         if self.refused.is_empty() {
             for _ in 0..most {
@@ -657,7 +661,8 @@ impl Supervisor {
     }
 
     fn make_starts(&mut self, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        while self.state.is_settled()
+        while self.state.instance.link == Link::Working
+            && self.read_only.is_none()
             && let Some((run, Waiting { attempt, spec })) = self.pace.next(ground.host.now.boot_us)
         {
             self.launch(run, attempt, &spec, ground)?;
@@ -685,7 +690,7 @@ impl Supervisor {
         if read_only.retry_at_us > ground.host.now.boot_us || ground.stale {
             return Ok(());
         }
-        let healed = self.journal.heal().is_ok();
+        let healed = self.journal.heal().map_err(|error| ground.say(|| error.to_string())).is_ok();
         if ground.fs.has_crashed() {
             return Err(Cut::Died);
         }
@@ -699,7 +704,9 @@ impl Supervisor {
         } else {
             let read = read(ground.fs, ground.oracle)?;
             ground.oracle.judge(&read, ground.host)?;
-            if read.last_seq() < self.journal.last_seq() || read.report.lost != self.lost {
+            let known = read.report.lost.iter().all(|range| self.lost.contains(range));
+            if read.last_seq() < self.journal.last_seq() || !known {
+                ground.say(|| format!("it cannot be read back: {}", read.report));
                 self.become_read_only(ground);
                 return Ok(());
             }

@@ -20,7 +20,7 @@ use crate::supervisor::{Ask, Cut, Ground, Supervisor};
 const JOBS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Steps after which everything has to be at rest once nothing happens any more.
-const CALM_STEPS: u32 = 6000;
+const CALM_STEPS: u32 = 2000;
 
 /// The world.
 pub(crate) struct World {
