@@ -205,6 +205,15 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A task that is to run was not started: entries of the event log are missing, and its run may be among
+    /// them. A start by an operator releases it.
+    #[serde(rename = "job.held")]
+    Held {
+        /// The job.
+        job: JobName,
+        /// Why.
+        why: String,
+    },
     /// A run was found that no job accounts for; it was left alone and is reported.
     #[serde(rename = "run.orphan")]
     OrphanFound {
@@ -272,6 +281,7 @@ impl Event {
             | Self::Disowned { job, .. }
             | Self::WaitBegun { job }
             | Self::BackedOff { job, .. }
+            | Self::Held { job, .. }
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }

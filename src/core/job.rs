@@ -75,6 +75,11 @@ pub enum Phase {
         /// When.
         until: Stamp,
     },
+    /// To be run, but perhaps it has run: what would tell is missing. An operator's start releases it.
+    Held {
+        /// Why.
+        why: String,
+    },
     /// Ended, and not to be run again by itself.
     Exited,
     /// Given up.
@@ -210,9 +215,12 @@ impl Job {
             | Phase::Running { run, .. }
             | Phase::Stopping { run, .. }
             | Phase::Leftovers { run, .. } => Some(*run),
-            Phase::Stopped | Phase::Waiting | Phase::Backoff { .. } | Phase::Exited | Phase::Fatal { .. } => {
-                None
-            }
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Backoff { .. }
+            | Phase::Held { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => None,
         }
     }
 
@@ -230,6 +238,7 @@ impl Job {
             | Phase::Starting { .. }
             | Phase::Stopped
             | Phase::Waiting
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => None,
         }
@@ -296,6 +305,7 @@ impl Job {
                 self.failures = *failures;
                 self.rest_in(Phase::Backoff { until: *until });
             }
+            Event::Held { why, .. } => self.rest_in(Phase::Held { why: why.clone() }),
             Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
             Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
@@ -331,7 +341,7 @@ impl Job {
                     stop.then_start = up;
                 }
             }
-            Phase::Waiting | Phase::Backoff { .. } | Phase::Fatal { .. } if !up => {
+            Phase::Waiting | Phase::Backoff { .. } | Phase::Held { .. } | Phase::Fatal { .. } if !up => {
                 self.phase = Phase::Stopped;
             }
             Phase::Stopped
@@ -339,6 +349,7 @@ impl Job {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }
@@ -371,6 +382,7 @@ impl Job {
             | Phase::Stopping { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }
@@ -397,6 +409,7 @@ impl Job {
             | Phase::Stopping { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }

@@ -85,6 +85,16 @@ pub struct Instance {
     pub life: Life,
     /// Set from the beginning of a shutdown on.
     pub shutdown: Option<Shutdown>,
+    /// Whether entries of the event log are missing that no survey has made up for yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
+    /// The latest entry.
+    #[serde(default)]
+    pub latest: Stamp,
+    /// The latest entry before the first supervisor that has had no survey: a run that was made after it is
+    /// one whose entry is missing.
+    #[serde(default)]
+    pub horizon: Stamp,
 }
 
 /// A job and its history.
@@ -145,8 +155,12 @@ impl State {
     /// Remembers one event. `at` is the stamp of its line in the log. Never fails: what does not fit is
     /// ignored, because a supervisor that cannot read its past must still look after its jobs.
     pub fn apply(&mut self, event: &Event, at: Stamp) {
+        let before = std::mem::replace(&mut self.instance.latest, at);
         match event {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
+                if self.instance.link != Link::Recovering {
+                    self.instance.horizon = before;
+                }
                 self.began(*generation, version, epoch, (*recovery, *ending));
             }
             Event::OrphanFound { run, .. } => {
@@ -178,8 +192,31 @@ impl State {
             | Event::Disowned { job, .. }
             | Event::WaitBegun { job }
             | Event::BackedOff { job, .. }
+            | Event::Held { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
+    }
+
+    /// Remembers that entries are missing here. Called by the reader of the event log, in the place of what
+    /// it cannot read: a hole is as much a part of the log as what is around it.
+    pub const fn missed(&mut self) {
+        self.instance.missing = true;
+    }
+
+    /// Whether this run was made after everything that is remembered: what there was about it is missing. Until
+    /// the first survey of a supervisor; from then on it makes runs itself.
+    #[must_use]
+    pub fn is_beyond(&self, run: RunId, job: Option<&JobName>) -> bool {
+        let end_ms = u64::try_from(self.instance.horizon.wall_us / 1000).unwrap_or(0);
+        run.made_ms() > end_ms && !self.has_heard_of(run, job)
+    }
+
+    /// Whether anything is remembered of a run.
+    pub(super) fn has_heard_of(&self, run: RunId, job: Option<&JobName>) -> bool {
+        let past = job.and_then(|job| self.jobs.get(job)).map(|entry| &entry.past);
+        self.live.contains_key(&run)
+            || self.orphans.contains(&run)
+            || past.is_some_and(|past| past.iter().any(|past| past.run == run))
     }
 
     /// Remembers a decision: its events, and the settings it brought. The driver calls this once for
@@ -270,6 +307,9 @@ impl State {
             link: Link::Recovering,
             life,
             shutdown: if ending { old.shutdown.clone() } else { None },
+            missing: old.missing,
+            latest: old.latest,
+            horizon: old.horizon,
         };
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
@@ -363,6 +403,7 @@ impl Instance {
             Event::Surveyed => {
                 self.link = Link::Working;
                 self.life = Life::Continued;
+                self.missing = false;
             }
             Event::KeeperLost => self.link = Link::KeeperLost,
             Event::RecoveryLeft { .. } => {
@@ -406,6 +447,7 @@ impl Job {
             | Phase::Stopping { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }

@@ -23,6 +23,8 @@ pub enum Shown {
     Stopping,
     /// Waiting for the next try.
     Backoff,
+    /// To be run, but perhaps it has run already: an operator's start releases it.
+    Held,
     /// Ended, and not to be run again by itself.
     Exited,
     /// Given up.
@@ -40,6 +42,7 @@ impl Shown {
             Self::Running => "running",
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
+            Self::Held => "held",
             Self::Exited => "exited",
             Self::Fatal => "fatal",
         }
@@ -57,6 +60,7 @@ impl Job {
             Phase::Running { ready_at: None, .. } => Shown::Running,
             Phase::Stopping { .. } | Phase::Leftovers { .. } => Shown::Stopping,
             Phase::Backoff { .. } => Shown::Backoff,
+            Phase::Held { .. } => Shown::Held,
             Phase::Exited => Shown::Exited,
             Phase::Fatal { .. } => Shown::Fatal,
         }
@@ -75,6 +79,7 @@ impl Job {
             | Phase::Starting { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => None,
         }
@@ -186,6 +191,7 @@ impl State {
                 format!("{}, {} failures in a row", last(), job.failures)
             }
             Phase::Backoff { .. } | Phase::Exited => last(),
+            Phase::Held { why } => why.clone(),
             Phase::Fatal { why } => match last() {
                 last if last.is_empty() => why.clone(),
                 last => format!("{why}, the last: {last}"),

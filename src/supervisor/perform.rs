@@ -9,7 +9,7 @@ use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
 use super::pace::Waiting;
-use super::survey::survey;
+use super::survey::{beyond, survey};
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
@@ -156,7 +156,10 @@ impl Supervisor {
         // A start that still waits is found not to have happened.
         self.pace.clear();
         self.startup.begin("survey");
-        let facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        let mut facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        if self.state.instance.link == Link::Recovering {
+            facts.runs.extend(beyond(&self.state_dir, &self.state, &facts, true));
+        }
         self.startup.done("survey");
         self.startup.begin("settle");
         let runs = self.settle(facts, turn);

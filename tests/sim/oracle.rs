@@ -9,6 +9,7 @@ use outlive::core::event::{Event, Want};
 use outlive::core::ids::{Generation, JobName, RunId};
 use outlive::core::input::Input;
 use outlive::core::outcome::Outcome;
+use outlive::core::spec::Kind;
 use outlive::core::state::State;
 use outlive::core::time::Stamp;
 use outlive::journal::simulated::SimFs;
@@ -44,6 +45,17 @@ struct Stop {
     holds: bool,
 }
 
+/// A job of which runs were started, and nothing of that is remembered.
+#[derive(Debug)]
+struct Suspect {
+    job: JobName,
+    runs: BTreeSet<RunId>,
+    /// Whether it is known that entries are missing; otherwise only the files can tell.
+    told: bool,
+    /// The line by which an operator has released it.
+    released: Option<u64>,
+}
+
 /// The truth about what was decided.
 #[derive(Debug)]
 pub(crate) struct Oracle {
@@ -59,6 +71,7 @@ pub(crate) struct Oracle {
     requested: BTreeSet<RunId>,
     ended: BTreeSet<RunId>,
     stops: Vec<Stop>,
+    suspects: Vec<Suspect>,
     /// The file system was damaged behind our back.
     pub(crate) damaged: bool,
     /// Ranges that are known to be missing.
@@ -112,6 +125,7 @@ impl Oracle {
             requested: BTreeSet::new(),
             ended: BTreeSet::new(),
             stops: Vec::new(),
+            suspects: Vec::new(),
             damaged: false,
             holes: Vec::new(),
             lossy: false,
@@ -165,6 +179,9 @@ impl Oracle {
     fn forget_from(&mut self, last: u64) {
         self.lines.truncate(last as usize);
         self.stops.retain(|stop| stop.seq <= last);
+        for suspect in &mut self.suspects {
+            suspect.released = suspect.released.filter(|seq| *seq <= last);
+        }
     }
 
     fn settle(&mut self, last: u64) {
@@ -195,7 +212,7 @@ impl Oracle {
     }
 
     /// What was read is a beginning of what was decided, with everything durable in it.
-    pub(crate) fn judge(&mut self, read: &Read, host: &Host) -> Result<(), Broken> {
+    pub(crate) fn judge(&mut self, read: &Read) -> Result<(), Broken> {
         self.counts.recoveries += 1;
         let (last, report) = (read.last_seq(), &read.report);
         let known = report.lost.iter().all(|range| self.holes.contains(range)) && !report.unreadable;
@@ -220,11 +237,11 @@ impl Oracle {
             let check = if report.checkpoint.is_some_and(|seq| seq == last) { "J16" } else { "J1" };
             return Err(Broken::new(check, || format!("another memory at {last}: {report}")));
         }
-        self.lost(read, host)
+        self.lost(read)
     }
 
     /// Damage has taken something that was durable.
-    fn lost(&mut self, read: &Read, _host: &Host) -> Result<(), Broken> {
+    fn lost(&mut self, read: &Read) -> Result<(), Broken> {
         let (last, report) = (read.last_seq(), &read.report);
         let said = report.is_lossy() || report.is_damaged() || report.torn_bytes > 0;
         // A file that ends at the end of a write, or is gone, shows no trace of what followed.
@@ -232,6 +249,7 @@ impl Oracle {
         law(said || cut, "J7", || format!("another memory, and not a word: {report}"))?;
         self.counts.losses += 1;
         self.lossy = true;
+        self.suspect(read);
         self.holes.clone_from(&report.lost);
         self.lines.truncate(last as usize);
         while (self.lines.len() as u64) < last {
@@ -240,13 +258,44 @@ impl Oracle {
         self.base = read.state.clone();
         self.acked = last;
         let base = &self.base;
-        self.ended.retain(|run| base.job_of(*run).is_none());
+        // An end is known as long as its run is.
+        let ended = |name| base.runs(name).filter(|past| past.end.is_some()).map(|past| past.run);
+        self.ended = base.jobs().flat_map(|(name, _)| ended(name)).collect();
         let wants: BTreeMap<&JobName, Want> = base.jobs().map(|(name, job)| (name, job.want)).collect();
         self.stops.retain(|stop| wants.get(&stop.job) == Some(&Want::Down));
         for stop in &mut self.stops {
             stop.seq = stop.seq.min(last);
         }
         Ok(())
+    }
+
+    /// Notes which runs nobody remembers.
+    fn suspect(&mut self, read: &Read) {
+        let (last, report) = (read.last_seq(), &read.report);
+        let gone = |seq: u64| {
+            seq > last
+                || report.unreadable
+                || report.lost.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+        };
+        for (seq, entry) in (1..).zip(&self.lines[..self.acked as usize]) {
+            for event in &entry.events {
+                if let Event::RunRequested { job, run, .. } = event
+                    && gone(seq)
+                    && self.runs.contains_key(run)
+                {
+                    let told = report.is_lossy();
+                    let runs = BTreeSet::from([*run]);
+                    self.suspects.push(Suspect { job: job.clone(), runs, told, released: None });
+                }
+            }
+        }
+    }
+
+    /// What an operator, or the configuration, has said about a job that may have run.
+    fn release(&mut self, job: &JobName, seq: u64) {
+        for suspect in self.suspects.iter_mut().filter(|suspect| suspect.job == *job) {
+            suspect.released = suspect.released.or(Some(seq));
+        }
     }
 
     /// The memory after a line, if all lines up to there are known.
@@ -286,12 +335,14 @@ impl Oracle {
         input: &Input,
         before: &State,
         decision: &Decision,
+        host: &Host,
     ) -> Result<(), Broken> {
         self.counts.decisions += 1;
         self.upcoming += u64::from(!decision.events.is_empty());
         let seq = self.lines.len() as u64 + self.upcoming;
         let asked = matches!(input, Input::Start { .. } | Input::Restart { .. } | Input::Submitted { .. });
         for event in &decision.events {
+            self.perhaps_again(input, before, (event, seq), host)?;
             match event {
                 Event::WantSet { job, want: Want::Down, .. } if matches!(input, Input::Stop { .. }) => {
                     self.stops.push(Stop { seq, job: job.clone(), holds: true });
@@ -322,6 +373,40 @@ impl Oracle {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// A task of which a run may be among what is missing is not started again by itself.
+    fn perhaps_again(
+        &mut self,
+        input: &Input,
+        before: &State,
+        (event, seq): (&Event, u64),
+        host: &Host,
+    ) -> Result<(), Broken> {
+        use Input::{Restart, Start, Stop, Submitted};
+        let asked = matches!(input, Start { .. } | Restart { .. } | Submitted { .. } | Stop { .. });
+        match event {
+            Event::WantSet { job, .. } if asked => self.release(job, seq),
+            Event::JobRemoved { job } | Event::JobAdded { job, .. } => self.release(job, seq),
+            Event::JobSubmitted { spec, .. } => self.release(&spec.name, seq),
+            Event::Held { .. } => self.counts.held += 1,
+            Event::RunRequested { job, run, .. } => {
+                for suspect in &mut self.suspects {
+                    suspect.runs.remove(run);
+                }
+                let there = |run: &RunId| host.files.get(run).is_some_and(|files| files.dir);
+                let found = self.suspects.iter().find(|suspect| {
+                    let known = suspect.told || suspect.runs.iter().any(there);
+                    suspect.job == *job && suspect.released.is_none() && !suspect.runs.is_empty() && known
+                });
+                let task = before.spec(job).is_some_and(|spec| spec.kind == Kind::Task);
+                law(found.is_none() || !task, "J23", || {
+                    format!("{run} of {job} starts by {input:?}, and {found:?}")
+                })?;
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -189,7 +189,7 @@ impl Supervisor {
     /// A supervisor begins: it reads the log, begins to write, and records that it is there.
     pub(crate) fn begin(ground: &mut Ground<'_>, recovery: bool, born_us: u64) -> Result<Self, Cut> {
         let read = read(ground.fs, ground.oracle)?;
-        ground.oracle.judge(&read, ground.host)?;
+        ground.oracle.judge(&read)?;
         let generation = Generation(read.state.instance.generation.0 + 1);
         let (journal, mut state, report) = read.open(ground.host.now, generation);
         if ground.fs.has_crashed() {
@@ -456,6 +456,13 @@ impl Supervisor {
         for (run, job, this_epoch) in open.into_iter().filter(|(run, _, _)| !listed.contains(run)) {
             runs.push(from_files((run, job), this_epoch, ground));
         }
+        if self.state.instance.link == Link::Recovering {
+            let found: BTreeSet<RunId> = runs.iter().map(|found| found.run).collect();
+            let late = ground.host.files.iter().filter(|(run, files)| {
+                files.dir && !found.contains(run) && self.state.is_beyond(**run, Some(&files.job))
+            });
+            runs.extend(late.map(|(run, files)| from_files((*run, files.job.clone()), true, ground)));
+        }
         Survey { runs }
     }
 
@@ -477,7 +484,7 @@ impl Supervisor {
             format!("{} -> {}", in_short(&format!("{input:?}")), events.join(", "))
         });
         if !ground.stale {
-            ground.oracle.decided(input, &self.state, &decision)?;
+            ground.oracle.decided(input, &self.state, &decision, ground.host)?;
         }
         self.state.commit(&decision, at);
         if !ground.stale {
@@ -703,7 +710,7 @@ impl Supervisor {
             self.read_only = None;
         } else {
             let read = read(ground.fs, ground.oracle)?;
-            ground.oracle.judge(&read, ground.host)?;
+            ground.oracle.judge(&read)?;
             let known = read.report.lost.iter().all(|range| self.lost.contains(range));
             if read.last_seq() < self.journal.last_seq() || !known {
                 ground.say(|| format!("it cannot be read back: {}", read.report));

@@ -397,7 +397,7 @@ impl World {
             // Nothing is written by looking.
             let read = crate::supervisor::read(&self.fs, &mut self.oracle)?;
             if !self.oracle.damaged {
-                self.oracle.judge(&read, &self.host)?;
+                self.oracle.judge(&read)?;
             }
         }
         Ok(())
@@ -525,7 +525,13 @@ impl World {
 
     /// Something else writes to the files of the event log, while nobody is there.
     fn damage(&mut self) {
-        self.reboot(1);
+        if self.rng.one_in(2) {
+            self.reboot(1);
+        } else {
+            self.kill_supervisor();
+            self.stale = None;
+            self.fs.calm();
+        }
         let files: Vec<(PathBuf, Vec<u8>)> = self
             .fs
             .files()
@@ -697,6 +703,7 @@ impl World {
                     self.host.procs.get(run).is_some_and(|proc| proc.stage == Stage::Live)
                 }
                 (Phase::Exited | Phase::Fatal { .. } | Phase::Waiting, Want::Up) => true,
+                (Phase::Held { .. }, Want::Up) => self.oracle.lossy,
                 _ => false,
             };
             if !fine {

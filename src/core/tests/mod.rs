@@ -2,6 +2,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
 mod laws;
+mod missing;
 mod model;
 mod order;
 mod recoveries;
