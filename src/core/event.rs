@@ -225,6 +225,12 @@ pub enum Event {
     /// What survived is known and settled; from here on runs are started and signalled.
     #[serde(rename = "supervisor.surveyed")]
     Surveyed,
+    /// So many entries of the event log are missing by now, and nothing was started that may be among them.
+    #[serde(rename = "loss.settled")]
+    LossSettled {
+        /// How many, from the beginning.
+        entries: u64,
+    },
     /// The keeper is gone; nothing is started or signalled before the next survey.
     #[serde(rename = "keeper.lost")]
     KeeperLost,
@@ -286,6 +292,7 @@ impl Event {
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }
             | Self::Surveyed
+            | Self::LossSettled { .. }
             | Self::KeeperLost
             | Self::Acted { .. }
             | Self::RecoveryLeft { .. }

@@ -310,6 +310,7 @@ impl Job {
             Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
             | Event::Surveyed
+            | Event::LossSettled { .. }
             | Event::KeeperLost
             | Event::Acted { .. }
             | Event::RecoveryLeft { .. }

@@ -85,9 +85,11 @@ pub struct Instance {
     pub life: Life,
     /// Set from the beginning of a shutdown on.
     pub shutdown: Option<Shutdown>,
-    /// Whether entries of the event log are missing that no survey has made up for yet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub missing: bool,
+    /// Entries of the event log that are missing, and how many of them a survey has made up for.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub missing: u64,
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub settled: u64,
     /// The latest entry.
     #[serde(default)]
     pub latest: Stamp,
@@ -95,6 +97,9 @@ pub struct Instance {
     /// one whose entry is missing.
     #[serde(default)]
     pub horizon: Stamp,
+    /// Jobs that were stopped since then.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stopped: BTreeSet<JobName>,
 }
 
 /// A job and its history.
@@ -170,17 +175,27 @@ impl State {
                 self.instance.apply(event, at);
                 self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
             }
-            Event::Surveyed | Event::KeeperLost | Event::RecoveryLeft { .. } | Event::ShutdownForced => {
-                self.instance.apply(event, at)
-            }
+            Event::Surveyed
+            | Event::LossSettled { .. }
+            | Event::KeeperLost
+            | Event::RecoveryLeft { .. }
+            | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
             Event::JobSubmitted { spec, .. } => {
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
             }
+            Event::WantSet { job, want, .. } => {
+                if self.instance.link == Link::Recovering {
+                    match want {
+                        Want::Down => self.instance.stopped.insert(job.clone()),
+                        Want::Up => self.instance.stopped.remove(job),
+                    };
+                }
+                self.job_event(job, event, at);
+            }
             Event::JobAdded { job, .. }
             | Event::JobRemoved { job }
-            | Event::WantSet { job, .. }
             | Event::RunRequested { job, .. }
             | Event::RunStarted { job, .. }
             | Event::RunReady { job, .. }
@@ -199,8 +214,8 @@ impl State {
 
     /// Remembers that entries are missing here. Called by the reader of the event log, in the place of what
     /// it cannot read: a hole is as much a part of the log as what is around it.
-    pub const fn missed(&mut self) {
-        self.instance.missing = true;
+    pub const fn missed(&mut self, entries: u64) {
+        self.instance.missing = self.instance.missing.saturating_add(entries);
     }
 
     /// Whether this run was made after everything that is remembered: what there was about it is missing. Until
@@ -308,8 +323,10 @@ impl State {
             life,
             shutdown: if ending { old.shutdown.clone() } else { None },
             missing: old.missing,
+            settled: old.settled,
             latest: old.latest,
             horizon: old.horizon,
+            stopped: old.stopped.clone(),
         };
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
@@ -403,8 +420,9 @@ impl Instance {
             Event::Surveyed => {
                 self.link = Link::Working;
                 self.life = Life::Continued;
-                self.missing = false;
+                self.stopped.clear();
             }
+            Event::LossSettled { entries } => self.settled = *entries,
             Event::KeeperLost => self.link = Link::KeeperLost,
             Event::RecoveryLeft { .. } => {
                 self.recovery = false;
@@ -452,6 +470,10 @@ impl Job {
             | Phase::Fatal { .. } => {}
         }
     }
+}
+
+const fn is_nought(n: &u64) -> bool {
+    *n == 0
 }
 
 fn move_deadline(

@@ -194,7 +194,7 @@ impl Reading {
         self.report.last_seq = self.applied;
         self.report.unreadable = !self.understood && !self.report.damage.is_empty();
         if self.report.unreadable {
-            self.state.missed();
+            self.state.missed(1);
         }
         Ok(())
     }
@@ -365,7 +365,7 @@ impl Reading {
             Some(range) if range.1 + 1 == first => range.1 = last,
             _ => self.report.lost.push((first, last)),
         }
-        self.state.missed();
+        self.state.missed(last.saturating_sub(self.applied));
         self.applied = last;
         self.crc = None;
         self.tail = None;

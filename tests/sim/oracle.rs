@@ -349,7 +349,9 @@ impl Oracle {
                 }
                 Event::WantSet { job, want: Want::Up, .. } => {
                     let stopped = self.is_stopped(job);
-                    law(!stopped || asked, "stop", || format!("{job} is wanted again by {input:?}"))?;
+                    law(!stopped || asked || self.lossy, "stop", || {
+                        format!("{job} is wanted again by {input:?}")
+                    })?;
                     if stopped {
                         self.stops.push(Stop { seq, job: job.clone(), holds: false });
                     }
@@ -360,8 +362,10 @@ impl Oracle {
                 Event::JobSubmitted { spec, .. } if self.is_stopped(&spec.name) => {
                     self.stops.push(Stop { seq, job: spec.name.clone(), holds: false });
                 }
-                Event::RunRequested { job, attempt, .. } => {
-                    law(!self.is_stopped(job), "stop", || {
+                Event::RunRequested { job, run, attempt, .. } => {
+                    // One that was there already is taken back, and stopped.
+                    let starts = !host.files.contains_key(run);
+                    law(!self.is_stopped(job) || !starts, "stop", || {
                         format!("{job} was stopped, and starts by {input:?}")
                     })?;
                     let known = before.job(job).map_or(0, |job| job.attempt);
@@ -396,7 +400,10 @@ impl Oracle {
                 for suspect in &mut self.suspects {
                     suspect.runs.remove(run);
                 }
-                let there = |run: &RunId| host.files.get(run).is_some_and(|files| files.dir);
+                // The clock may have been set back: then nothing shows that a run is a late one.
+                let there = |run: &RunId| {
+                    host.files.get(run).is_some_and(|files| files.dir) && before.is_beyond(*run, Some(job))
+                };
                 let found = self.suspects.iter().find(|suspect| {
                     let known = suspect.told || suspect.runs.iter().any(there);
                     suspect.job == *job && suspect.released.is_none() && !suspect.runs.is_empty() && known

@@ -17,10 +17,16 @@ use super::super::outcome::Asked;
 use super::super::spec::Kind;
 use super::super::state::State;
 
+/// Whether there are holes in the log that nobody has made up for. The survey that does says how many entries
+/// it knows to be missing: a survey that stands behind a hole was made before there was one.
+pub(super) const fn is_unsettled(state: &State) -> bool {
+    state.instance.missing > state.instance.settled
+}
+
 /// Whether entries are missing.
 pub(super) fn is_anything(state: &State, survey: &Survey) -> bool {
     let witness = |found: &Surveyed| state.is_beyond(found.run, found.job.as_ref());
-    state.instance.missing || survey.runs.iter().any(witness)
+    is_unsettled(state) || survey.runs.iter().any(witness)
 }
 
 /// Holds every task that would be started by itself, now or later. A service is kept up: what lives of it
@@ -53,7 +59,8 @@ pub(super) fn take_back(d: &mut Draft<'_>, survey: &Survey, found: &Surveyed) ->
     if taken {
         let attempt = d.job(name).map_or(1, |job| job.attempt + 1);
         d.record(Event::RunRequested { job: name.clone(), run, attempt, at });
-        if d.job(name).is_some_and(|job| job.want == Want::Down) && matches!(found.fact, Fact::Alive { .. }) {
+        let down = d.job(name).is_some_and(|job| job.want == Want::Down);
+        if down && matches!(found.fact, Fact::Alive { .. }) && !d.base.instance.stopped.contains(name) {
             // It was wanted after all that we know.
             let by = Asked::Policy { rule: "found running".to_owned() };
             d.record(Event::WantSet { job: name.clone(), want: Want::Up, by });

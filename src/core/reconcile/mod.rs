@@ -31,6 +31,9 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     let (link, life) = (d.instance.link, d.instance.life);
     d.seen_us = survey.runs.iter().filter_map(|found| Some((found.run, found.seen_us?))).collect();
     d.record(Event::Surveyed);
+    if missing::is_unsettled(d.base) {
+        d.record(Event::LossSettled { entries: d.base.instance.missing });
+    }
     d.holding = link == Link::Recovering && missing::is_anything(d.base, survey);
     // What was disowned is disowned again before anything is started beside it.
     strangers(d, survey, link);

@@ -4,7 +4,7 @@
 use super::super::ids::RunId;
 use super::super::input::{Fact, Input, Survey, Surveyed};
 use super::super::spec::{JobSpec, Kind, Restart};
-use super::super::state::{Link, State};
+use super::super::state::State;
 use super::{World, exited, expect, identity, name, record, run, spec};
 
 fn task(text: &str) -> JobSpec {
@@ -22,7 +22,7 @@ fn forget(world: &mut World, entries: usize, hole: bool) {
     world.log.truncate(world.log.len() - entries);
     world.replayed();
     if hole {
-        world.state.missed();
+        world.state.missed(3);
     }
 }
 
@@ -44,6 +44,7 @@ fn a_task_whose_start_may_be_missing_is_held_until_somebody_starts_it() {
         &decision,
         &[
             "supervisor.surveyed",
+            "loss.settled",
             "job.held once",
             "job.waiting after",
             "run.requested web 1",
@@ -84,7 +85,13 @@ fn a_task_that_has_ended_is_not_held_and_neither_is_one_when_nothing_is_missing(
     let decision = world.surveyed(vec![(2, "new", Fact::Cancelled)]);
     expect(
         &decision,
-        &["supervisor.surveyed", "run.ended new cancelled before it ran", "job.held new", "> forget 2"],
+        &[
+            "supervisor.surveyed",
+            "loss.settled",
+            "run.ended new cancelled before it ran",
+            "job.held new",
+            "> forget 2",
+        ],
     );
     assert_eq!(world.word("done"), "exited");
 
@@ -98,14 +105,18 @@ fn a_task_that_has_ended_is_not_held_and_neither_is_one_when_nothing_is_missing(
 #[test]
 fn a_survey_makes_up_for_what_is_missing_and_a_supervisor_that_dies_before_it_does_not() {
     let mut state = State::new();
-    state.missed();
+    state.missed(3);
     let mut world = World::bare();
     world.state = state;
     world.supervisor(1, false);
     world.supervisor(1, false);
-    assert!(world.state.instance.missing);
-    world.surveyed(Vec::new());
-    assert!(!world.state.instance.missing && world.state.instance.link == Link::Working);
+    expect(&world.surveyed(Vec::new()), &["supervisor.surveyed", "loss.settled"]);
+    world.supervisor(1, false);
+    expect(&world.surveyed(Vec::new()), &["supervisor.surveyed"]);
+    // What rots later is another loss, wherever it is in the log.
+    world.state.missed(1);
+    world.supervisor(1, false);
+    expect(&world.surveyed(Vec::new()), &["supervisor.surveyed", "loss.settled"]);
 }
 
 #[test]
