@@ -109,12 +109,6 @@ impl RunId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// When it was made: the wall clock in milliseconds that a UUIDv7 begins with.
-    #[must_use]
-    pub fn made_ms(&self) -> u64 {
-        self.as_bytes()[..6].iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte))
-    }
-
     /// The sixteen bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {

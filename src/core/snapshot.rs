@@ -114,6 +114,7 @@ impl State {
                 // Most of them will never grow again.
                 past.shrink_to_fit();
                 job.window.shrink_to_fit();
+                self.instance.newest = self.instance.newest.max(past.iter().map(|past| past.run).max());
                 if let Some(run) = job.run() {
                     self.live.insert(run, name.clone());
                     if earlier {

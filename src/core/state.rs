@@ -85,19 +85,16 @@ pub struct Instance {
     pub life: Life,
     /// Set from the beginning of a shutdown on.
     pub shutdown: Option<Shutdown>,
-    /// Entries of the event log that are missing, and how many of them a survey has made up for.
+    /// Entries of the event log that are missing.
     #[serde(default, skip_serializing_if = "is_nought")]
     pub missing: u64,
+    /// How many of them a survey has made up for.
     #[serde(default, skip_serializing_if = "is_nought")]
     pub settled: u64,
-    /// The latest entry.
-    #[serde(default)]
-    pub latest: Stamp,
-    /// The latest entry before the first supervisor that has had no survey: a run that was made after it is
-    /// one whose entry is missing.
-    #[serde(default)]
-    pub horizon: Stamp,
-    /// Jobs that were stopped since then.
+    /// The newest run that was ever asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<RunId>,
+    /// Jobs that were stopped since this supervisor began, and before its first survey.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub stopped: BTreeSet<JobName>,
 }
@@ -160,12 +157,8 @@ impl State {
     /// Remembers one event. `at` is the stamp of its line in the log. Never fails: what does not fit is
     /// ignored, because a supervisor that cannot read its past must still look after its jobs.
     pub fn apply(&mut self, event: &Event, at: Stamp) {
-        let before = std::mem::replace(&mut self.instance.latest, at);
         match event {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
-                if self.instance.link != Link::Recovering {
-                    self.instance.horizon = before;
-                }
                 self.began(*generation, version, epoch, (*recovery, *ending));
             }
             Event::OrphanFound { run, .. } => {
@@ -194,9 +187,12 @@ impl State {
                 }
                 self.job_event(job, event, at);
             }
+            Event::RunRequested { job, run, .. } => {
+                self.instance.newest = self.instance.newest.max(Some(*run));
+                self.job_event(job, event, at);
+            }
             Event::JobAdded { job, .. }
             | Event::JobRemoved { job }
-            | Event::RunRequested { job, .. }
             | Event::RunStarted { job, .. }
             | Event::RunReady { job, .. }
             | Event::RunAdopted { job, .. }
@@ -218,12 +214,11 @@ impl State {
         self.instance.missing = self.instance.missing.saturating_add(entries);
     }
 
-    /// Whether this run was made after everything that is remembered: what there was about it is missing. Until
-    /// the first survey of a supervisor; from then on it makes runs itself.
+    /// Whether this run was asked for after all that are remembered: what there was about it is missing. The ids of
+    /// runs are in the order of time; where the clock was set back this says no.
     #[must_use]
     pub fn is_beyond(&self, run: RunId, job: Option<&JobName>) -> bool {
-        let end_ms = u64::try_from(self.instance.horizon.wall_us / 1000).unwrap_or(0);
-        run.made_ms() > end_ms && !self.has_heard_of(run, job)
+        self.instance.newest.is_none_or(|newest| run > newest) && !self.has_heard_of(run, job)
     }
 
     /// Whether anything is remembered of a run.
@@ -324,8 +319,7 @@ impl State {
             shutdown: if ending { old.shutdown.clone() } else { None },
             missing: old.missing,
             settled: old.settled,
-            latest: old.latest,
-            horizon: old.horizon,
+            newest: old.newest,
             stopped: old.stopped.clone(),
         };
         for (name, entry) in &mut self.jobs {

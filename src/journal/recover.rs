@@ -193,9 +193,6 @@ impl Reading {
         }
         self.report.last_seq = self.applied;
         self.report.unreadable = !self.understood && !self.report.damage.is_empty();
-        if self.report.unreadable {
-            self.state.missed(1);
-        }
         Ok(())
     }
 

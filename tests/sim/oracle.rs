@@ -283,7 +283,7 @@ impl Oracle {
                     && gone(seq)
                     && self.runs.contains_key(run)
                 {
-                    let told = report.is_lossy();
+                    let told = !report.lost.is_empty();
                     let runs = BTreeSet::from([*run]);
                     self.suspects.push(Suspect { job: job.clone(), runs, told, released: None });
                 }
@@ -412,6 +412,10 @@ impl Oracle {
                 law(found.is_none() || !task, "J23", || {
                     format!("{run} of {job} starts by {input:?}, and {found:?}")
                 })?;
+                if !task {
+                    // A service is kept up, whatever it may become later.
+                    self.release(job, seq);
+                }
             }
             _ => {}
         }

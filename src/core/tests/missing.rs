@@ -11,10 +11,9 @@ fn task(text: &str) -> JobSpec {
     JobSpec { kind: Kind::Task, ..spec(text) }
 }
 
-/// A run that was made after everything that is remembered.
-fn late(world: &World, n: u64) -> RunId {
-    let ms = (world.state.instance.latest.wall_us as u64) / 1000 + n;
-    RunId::from_bytes((u128::from(ms) << 80 | u128::from(n)).to_be_bytes())
+/// A run that was asked for after all that are remembered.
+fn late(n: u128) -> RunId {
+    run(1_000_000 + n)
 }
 
 /// The supervisor dies, and what it recorded last cannot be read. `hole`: and that shows.
@@ -125,7 +124,7 @@ fn a_live_run_that_nobody_asked_for_is_taken_back_by_a_job_that_has_no_other() {
     let mut world = World::with(&specs);
     world.launched(3);
     forget(&mut world, 0, false);
-    let (web, once) = (late(&world, 7), late(&world, 8));
+    let (web, once) = (late(7), late(8));
     begin(&mut world, &specs);
     let alive = |pid| Fact::Alive { identity: identity(pid), started: world.now };
     let ended =
@@ -167,7 +166,7 @@ fn an_end_that_nobody_recorded_is_recorded_and_the_policy_has_the_word() {
     let mut world = World::with(&specs);
     // Neither the survey nor the starts are remembered.
     forget(&mut world, 1, false);
-    let (web, once) = (late(&world, 7), late(&world, 8));
+    let (web, once) = (late(7), late(8));
     begin(&mut world, &specs);
     let ended = |job: &str, run: RunId, code| {
         let mut record = record(job, 1, exited(code), (Some(world.now), world.now));
@@ -198,7 +197,7 @@ fn a_run_of_a_job_that_is_gone_holds_tasks_as_well() {
     let specs = [task("once")];
     let mut world = World::with(&specs);
     forget(&mut world, 1, false);
-    let stranger = late(&world, 3);
+    let stranger = late(3);
     begin(&mut world, &specs);
     let fact = Fact::Alive { identity: identity(9), started: world.now };
     let runs = vec![Surveyed::new(stranger, Some(name("gone")), fact)];
