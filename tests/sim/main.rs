@@ -106,6 +106,61 @@ fn every_promise_is_kept_in_every_world() {
     assert!(total.launches > 3 * seeds && total.recoveries > seeds && total.checkpoints > seeds / 2);
 }
 
+/// Seeds that a mistake may take until it is noticed.
+const PATIENCE: u64 = 3000;
+
+/// The first law that notices a mistake, with the seed.
+fn noticed(mistake: Mistake, by: &[&str]) -> Result<(u64, Broken), String> {
+    let mut others = Vec::new();
+    for seed in 1..=PATIENCE {
+        match std::panic::catch_unwind(|| live(seed, 500, Some(mistake))) {
+            Ok(Err(broken)) if by.contains(&broken.check) => return Ok((seed, broken)),
+            Ok(Err(broken)) => others.push(broken.check),
+            Ok(Ok(_)) => {}
+            Err(_) => return Err(format!("{mistake:?}: a panic in seed {seed}")),
+        }
+    }
+    Err(format!("{mistake:?} is noticed by {others:?}, and not by {by:?}"))
+}
+
+#[test]
+fn every_mistake_is_noticed_by_the_law_that_is_there_for_it() {
+    let next = AtomicU64::new(0);
+    let rows = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((mistake, by)) =
+                    mistakes::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    let began = Instant::now();
+                    let row = noticed(*mistake, by);
+                    rows.lock().unwrap().push((format!("{mistake:?}"), row, began.elapsed()));
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap();
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    if setting("SIM_TABLE").is_some() {
+        for (mistake, row, took) in &rows {
+            match row {
+                Ok((seed, Broken { check, what })) => {
+                    let what: String = what.chars().take(90).collect();
+                    println!(
+                        "{mistake:<36} {check:<9} seed {seed:<5} {took:>6.1?}  {}",
+                        what.replace('\n', " ")
+                    );
+                }
+                Err(why) => println!("{mistake:<36} NOT NOTICED {took:.1?}: {why}"),
+            }
+        }
+    }
+    let unnoticed: Vec<&String> = rows.iter().filter_map(|(_, row, _)| row.as_ref().err()).collect();
+    assert!(unnoticed.is_empty(), "{unnoticed:#?}");
+}
+
 #[test]
 fn the_same_seed_lives_the_same_life() {
     for seed in 1..=10 {

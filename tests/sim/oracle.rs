@@ -74,6 +74,8 @@ pub(crate) struct Oracle {
     suspects: Vec<Suspect>,
     /// The file system was damaged behind our back.
     pub(crate) damaged: bool,
+    /// There was one damage only, of a sort that costs nothing: the law that says so.
+    pub(crate) harmless: Option<&'static str>,
     /// Ranges that are known to be missing.
     holes: Vec<(u64, u64)>,
     /// Something that was durable is gone for good.
@@ -127,6 +129,7 @@ impl Oracle {
             stops: Vec::new(),
             suspects: Vec::new(),
             damaged: false,
+            harmless: None,
             holes: Vec::new(),
             lossy: false,
             runs: BTreeMap::new(),
@@ -228,6 +231,9 @@ impl Oracle {
         };
         if same && (known || self.damaged) {
             return Ok(());
+        }
+        if let Some(check) = self.harmless {
+            return Err(Broken::new(check, || format!("one harmless damage, and a loss: {report}")));
         }
         if !self.damaged {
             law(known, "J9", || format!("a crash is taken for a loss: {report}"))?;

@@ -1,5 +1,9 @@
 //! One world: a host with a disk, an instance on it, people who ask, and accidents. A seed decides all.
 
+mod accidents;
+mod people;
+mod rest;
+
 use std::path::PathBuf;
 
 use outlive::core::event::Want;
@@ -56,7 +60,7 @@ impl World {
     pub(crate) fn new(seed: u64, mistake: Option<Mistake>, listen: bool) -> Self {
         let mut rng = Rng::new(seed);
         let jobs = 2 + rng.index(JOBS.len() - 1);
-        let config_file = JOBS[..jobs].iter().map(|job| any_spec(&mut rng, job)).collect();
+        let config_file = JOBS[..jobs].iter().map(|job| people::any_spec(&mut rng, job)).collect();
         let accidents = [25, 40, 80, 400][rng.index(4)];
         let damages = rng.one_in(4);
         Self {
@@ -185,8 +189,10 @@ impl World {
             return self.accident();
         }
         match self.rng.below(100) {
-            0..=29 => self.supervisor_turn(None),
-            30..=61 => self.keeper_works(),
+            0..=29 if self.supervisor_is_busy() => self.supervisor_turn(None),
+            0..=61 if self.keeper_is_busy() => self.keeper_works(),
+            0..=61 if self.rng.one_in(2) => self.time_passes(),
+            0..=61 => self.child_happens(),
             62..=71 => self.child_happens(),
             72..=81 => {
                 let ask = self.any_ask();
@@ -426,323 +432,8 @@ impl World {
         }
         Ok(())
     }
-
-    // Accidents.
-
-    fn accident(&mut self) -> Result<(), Broken> {
-        match self.rng.below(20) {
-            0..=4 => {
-                self.note("kill supervisor", 0);
-                if self.rng.one_in(4) && self.sup.as_ref().is_some_and(|sup| !sup.is_read_only()) {
-                    self.stale = self.sup.take();
-                } else {
-                    self.kill_supervisor();
-                }
-                self.fs.calm();
-            }
-            5..=7 => {
-                self.kill_keeper();
-                self.note("kill keeper", 0);
-            }
-            8 => {
-                self.kill_init();
-                self.host.init = false;
-                self.note("kill init", 0);
-            }
-            9 => self.host.init = true,
-            10..=11 => {
-                let way = self.rng.below(3);
-                self.reboot(way);
-            }
-            12..=15 => {
-                // A disk that refuses, now or soon, once or for a while.
-                let first = self.fs.ops() + 1 + self.rng.below(4);
-                for op in first..=first + self.rng.below(5) {
-                    let way = self.rng.below(6) as u32;
-                    self.fs.refuse(op, way);
-                }
-                self.note("the disk refuses", 0);
-            }
-            16..=18 => {
-                let op = self.fs.ops() + 1 + self.rng.below(12);
-                self.fs.crash_at(op);
-                self.note("dies at the disk", op);
-            }
-            _ if self.damages => self.damage(),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn kill_supervisor(&mut self) {
-        let Some(sup) = self.sup.take() else { return };
-        if let Some(conn) = sup.connection().and_then(|number| self.conns.get_mut(&number)) {
-            conn.supervisor_gone = true;
-            conn.to_supervisor.clear();
-        }
-    }
-
-    fn kill_keeper(&mut self) {
-        if self.keeper.take().is_some() {
-            for conn in self.conns.values_mut() {
-                conn.keeper_gone = true;
-                conn.to_keeper.clear();
-            }
-            self.conns.retain(|_, conn| !conn.supervisor_gone);
-        }
-    }
-
-    /// Its children get another parent, which reaps what has ended.
-    fn kill_init(&mut self) {
-        self.host.init = false;
-        for proc in self.host.procs.values_mut() {
-            if matches!(proc.stage, Stage::Zombie { .. } | Stage::Live | Stage::Forked) {
-                proc.unknowable = true;
-            }
-        }
-        self.held_config = None;
-    }
-
-    /// 0: the power goes. 1: in order. 2: only the container.
-    fn reboot(&mut self, way: u64) {
-        self.kill_supervisor();
-        self.stale = None;
-        self.keeper = None;
-        self.conns.clear();
-        self.oracle.counts.reboots += 1;
-        if way == 0 {
-            let rng = &mut self.rng;
-            self.fs = self.fs.cut(|ways| rng.index(ways));
-        } else {
-            self.fs.calm();
-        }
-        self.host.restart(way < 2, way == 0, &mut self.rng);
-        self.newest = Generation(0);
-        self.held_config = None;
-        self.up = false;
-        self.note("reboot", way);
-    }
-
-    /// Something else writes to the files of the event log, while nobody is there.
-    fn damage(&mut self) {
-        if self.rng.one_in(2) {
-            self.reboot(1);
-        } else {
-            self.kill_supervisor();
-            self.stale = None;
-            self.fs.calm();
-        }
-        let files: Vec<(PathBuf, Vec<u8>)> = self
-            .fs
-            .files()
-            .into_iter()
-            .filter(|(path, bytes)| {
-                (path.starts_with("/s/journal") || path.starts_with("/s/checkpoints")) && !bytes.is_empty()
-            })
-            .collect();
-        let Some((path, bytes)) = self.rng.pick(&files) else { return };
-        let (path, mut bytes) = (path.clone(), bytes.clone());
-        let at = self.rng.index(bytes.len());
-        let n = (1 + self.rng.index(400)).min(bytes.len() - at);
-        match self.rng.below(5) {
-            0 => bytes[at] ^= 1 << self.rng.below(8),
-            1 => bytes[at..at + n].fill(0),
-            2 => bytes.truncate(at),
-            3 => drop(bytes.drain(at..at + n)),
-            _ => {
-                for byte in &mut bytes[at..at + n] {
-                    *byte = self.rng.next() as u8;
-                }
-            }
-        }
-        self.fs = self.fs.copy();
-        self.fs.put(&path, &bytes);
-        self.oracle.damaged = true;
-        self.note("damage", at as u64);
-    }
-
-    // People.
-
-    fn any_ask(&mut self) -> Ask {
-        let mut known: Vec<JobName> = self.config_file.iter().map(|spec| spec.name.clone()).collect();
-        for n in 0..self.submitted.min(3) {
-            known.extend(JobName::new(format!("z{n}")));
-        }
-        let one = |rng: &mut Rng| known[rng.index(known.len())].clone();
-        let jobs: Vec<JobName> = (0..1 + self.rng.below(2)).map(|_| one(&mut self.rng)).collect();
-        match self.rng.below(24) {
-            0..=5 => Ask::Start(jobs),
-            6..=10 => Ask::Stop(jobs),
-            11..=13 => Ask::Restart(jobs),
-            14..=15 => {
-                let signal = [1, 10, 9][self.rng.index(3)];
-                Ask::Signal(jobs[0].clone(), signal)
-            }
-            16..=18 => {
-                let name = format!("z{}", self.submitted % 3);
-                self.submitted += 1;
-                let mut spec = any_spec(&mut self.rng, &name);
-                spec.kind = if self.rng.one_in(4) { Kind::Service } else { Kind::Task };
-                if spec.kind == Kind::Task && self.rng.one_in(2) {
-                    spec.restart = Restart::Never;
-                }
-                spec.depends_on.truncate(1);
-                Ask::Submit(Box::new(spec))
-            }
-            19..=20 => {
-                self.edit_config();
-                Ask::Reload
-            }
-            21 => Ask::Recover,
-            22 => Ask::LeaveRecovery,
-            _ if self.rng.one_in(6) => Ask::Shutdown { keep_jobs: self.rng.one_in(3) },
-            _ => Ask::Start(jobs),
-        }
-    }
-
-    fn edit_config(&mut self) {
-        let i = self.rng.index(self.config_file.len());
-        if self.config_file.len() > 1 && self.rng.one_in(3) {
-            self.config_file.remove(i);
-        } else {
-            let job = self.config_file[i].name.clone();
-            self.config_file[i] = any_spec(&mut self.rng, job.as_str());
-        }
-        for job in JOBS {
-            let there = self.config_file.iter().any(|spec| spec.name.as_str() == job);
-            if !there && self.rng.one_in(3) {
-                let spec = any_spec(&mut self.rng, job);
-                self.config_file.push(spec);
-            }
-        }
-    }
-
-    // The end.
-
-    /// No more accidents: everything comes to rest where it was wanted.
-    fn rest(&mut self) -> Result<(), Broken> {
-        self.calm = true;
-        self.fs.calm();
-        self.stale = None;
-        self.note("calm", 0);
-        let mut quiet = 0;
-        for _ in 0..CALM_STEPS {
-            self.host.pass(1000);
-            if self.calm_step()? {
-                quiet = 0;
-            } else {
-                quiet += 1;
-                if quiet == 3 {
-                    return self.at_rest();
-                }
-            }
-        }
-        Err(Broken::new("liveness", || "it does not come to rest".to_owned()))
-    }
-
-    /// Whether anything happened.
-    fn calm_step(&mut self) -> Result<bool, Broken> {
-        if !self.up {
-            self.start_instance()?;
-        } else if self.keeper.is_none() {
-            self.start_keeper()?;
-        } else if self.sup.is_none() {
-            self.start_supervisor()?;
-        } else if !self.host.init {
-            self.host.init = true;
-        } else if self.keeper_is_busy() {
-            self.keeper_works()?;
-        } else if let Some(run) = self.unfinished_child() {
-            self.finish_child(run)?;
-        } else if self.sup.as_ref().is_some_and(|sup| sup.connection().is_none() || sup.has_news(&self.conns))
-        {
-            self.supervisor_turn(None)?;
-        } else if self.sup.as_ref().is_some_and(|sup| sup.state.instance.recovery && !sup.is_read_only()) {
-            self.supervisor_turn(Some(Ask::LeaveRecovery))?;
-        } else if self.sup.as_ref().is_some_and(|sup| sup.next_deadline(self.host.now.boot_us).is_some()) {
-            self.time_passes()?;
-        } else {
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    fn keeper_is_busy(&mut self) -> bool {
-        let waiting = self.conns.values().any(|conn| !conn.keeper_gone && !conn.to_keeper.is_empty());
-        waiting || self.keeper.as_ref().is_some_and(|keeper| keeper.has_work(&self.host))
-    }
-
-    fn unfinished_child(&self) -> Option<RunId> {
-        let unfinished =
-            |stage: &Stage, leftovers: bool| *stage == Stage::Forked || (leftovers && *stage != Stage::Live);
-        let mut all = self.host.procs.iter();
-        all.find(|(_, proc)| unfinished(&proc.stage, proc.leftovers && !proc.disowned)).map(|(run, _)| *run)
-    }
-
-    fn finish_child(&mut self, run: RunId) -> Result<(), Broken> {
-        let forked = self.host.procs.get(&run).is_some_and(|proc| proc.stage == Stage::Forked);
-        if forked {
-            exec(run, &mut self.around())?;
-        } else if let Some(proc) = self.host.procs.get_mut(&run) {
-            proc.leftovers = false;
-        }
-        self.note("child goes on", 0);
-        Ok(())
-    }
-
-    fn at_rest(&self) -> Result<(), Broken> {
-        let Some(sup) = &self.sup else { return Err(Broken::new("liveness", || "no supervisor".to_owned())) };
-        let state = &sup.state;
-        if sup.is_read_only() {
-            return Err(Broken::new("liveness", || "still read-only".to_owned()));
-        }
-        for (name, job) in state.jobs() {
-            let fine = match (&job.phase, job.want) {
-                (Phase::Stopped | Phase::Exited, Want::Down) => true,
-                (Phase::Running { run, .. }, Want::Up) => {
-                    self.host.procs.get(run).is_some_and(|proc| proc.stage == Stage::Live)
-                }
-                (Phase::Exited | Phase::Fatal { .. } | Phase::Waiting, Want::Up) => true,
-                (Phase::Held { .. }, Want::Up) => self.oracle.lossy,
-                _ => false,
-            };
-            if !fine {
-                return Err(Broken::new("liveness", || format!("{name} came to rest as {job:?}")));
-            }
-        }
-        self.oracle.true_ends(state, &self.host)?;
-        self.oracle.all_known(state, &self.host)
-    }
 }
 
 fn short(run: RunId) -> String {
     run.to_string()[32..].to_owned()
-}
-
-fn any_spec(rng: &mut Rng, job: &str) -> JobSpec {
-    let name = |text: &str| JobName::new(text).unwrap();
-    let mut spec = JobSpec::new(name(job), vec!["x".to_owned()]);
-    spec.restart = [Restart::Always, Restart::OnFailure, Restart::Never][rng.index(3)];
-    spec.kind = if rng.one_in(3) { Kind::Task } else { Kind::Service };
-    spec.autostart = !rng.one_in(5);
-    spec.backoff.initial = Millis([0, 0, 100, 2000][rng.index(4)]);
-    spec.start_limit.count = [0, 0, 3, 30][rng.index(4)];
-    spec.start_grace = Millis([0, 0, 500][rng.index(3)]);
-    spec.leftovers = [Leftovers::Stop, Leftovers::Wait, Leftovers::Ignore][rng.index(3)];
-    spec.kill_scope = [KillScope::Mixed, KillScope::Tree, KillScope::Group][rng.index(3)];
-    let term = StopStep { act: StopAct::Signal(15), timeout: Millis(1000) };
-    spec.stop = match rng.below(4) {
-        0 => Vec::new(),
-        1 => vec![StopStep { act: StopAct::Command(vec!["quit".to_owned()]), timeout: Millis(700) }, term],
-        _ => vec![term],
-    };
-    for other in JOBS.iter().take_while(|other| **other != job) {
-        if rng.one_in(4) {
-            spec.depends_on.push(name(other));
-        }
-    }
-    if rng.one_in(3) {
-        spec.nice = Some(rng.below(3) as i32);
-    }
-    spec
 }

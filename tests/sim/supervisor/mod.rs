@@ -1,6 +1,10 @@
 //! A supervisor that does what the real one does around the real core and the real event log: gather,
 //! decide, remember, make durable, and only then act and answer.
 
+mod act;
+mod log;
+mod survey;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -218,7 +222,7 @@ impl Supervisor {
             keeper: false,
             pending: BTreeMap::new(),
             next_request: 1,
-            pace: Pace::new(if ground.rng.one_in(2) { 0 } else { 5 }),
+            pace: Pace::new([0, 1, 5][ground.rng.index(3)]),
             refused: Vec::new(),
             recoveries: 0,
             commands: VecDeque::new(),
@@ -381,14 +385,19 @@ impl Supervisor {
                 self.observe(&Input::Refused { run, outcome }, turn, ground)
             }
             Pending::Survey => match result {
-                Ok(Answer::Inventory { runs }) if self.state.instance.link != Link::Working => {
+                Ok(Answer::Inventory { runs })
+                    if self.state.instance.link != Link::Working
+                        || ground.mistake == Some(Mistake::LateSurveyTaken) =>
+                {
                     self.survey(runs, turn, ground)
                 }
                 _ => Ok(()),
             },
             Pending::Recover(live) => match result {
                 Ok(Answer::Inventory { runs })
-                    if self.read_only.is_none() && self.state.instance.link == Link::Working =>
+                    if self.read_only.is_none()
+                        && (self.state.instance.link == Link::Working
+                            || ground.mistake == Some(Mistake::RecoveryTakenForSurvey)) =>
                 {
                     let open =
                         self.open_runs().into_iter().filter(|(run, _, _)| live.contains(run)).collect();
@@ -401,73 +410,6 @@ impl Supervisor {
                 _ => Ok(()),
             },
         }
-    }
-
-    fn survey(
-        &mut self,
-        inventory: Vec<RunStatus>,
-        turn: &mut Turn,
-        ground: &mut Ground<'_>,
-    ) -> Result<(), Cut> {
-        if self.read_only.is_some() {
-            return Ok(());
-        }
-        self.pace.clear();
-        let facts = self.facts(self.open_runs(), inventory, ground);
-        self.settle(facts, turn, ground)
-    }
-
-    fn settle(&mut self, facts: Survey, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        let before = Before::of(&self.state);
-        let input = Input::Surveyed(facts);
-        let decision = self.decide(&input, turn, ground)?;
-        let Input::Surveyed(facts) = input else { return Ok(()) };
-        for item in plan::told(&before, &facts, &decision.events) {
-            if let (Some(job), Some(next)) = (&item.job, item.next)
-                && before.has_run(job)
-            {
-                self.pace.expect(next, item.class);
-            }
-        }
-        let checked = check(&before, &facts, &self.state);
-        match checked.violations.first() {
-            // Histories are cut: of many runs that are taken back at once the first is soon forgotten.
-            Some(first) if !ground.stale && !ground.oracle.lossy => {
-                Err(Broken::new("laws", || first.clone()).into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn open_runs(&self) -> Vec<(RunId, JobName, bool)> {
-        let open = |(run, job): (RunId, &JobName)| (run, job.clone(), !self.state.is_of_earlier_epoch(run));
-        self.state.live_runs().map(open).collect()
-    }
-
-    /// What the inventory and the files say about the open runs.
-    fn facts(
-        &self,
-        open: Vec<(RunId, JobName, bool)>,
-        inventory: Vec<RunStatus>,
-        ground: &Ground<'_>,
-    ) -> Survey {
-        if ground.mistake == Some(Mistake::SurveyIgnored) {
-            return Survey::default();
-        }
-        let listed: BTreeSet<RunId> = inventory.iter().map(|status| status.run).collect();
-        let mut runs: Vec<Surveyed> =
-            inventory.into_iter().map(|status| from_keeper(status, ground.host)).collect();
-        for (run, job, this_epoch) in open.into_iter().filter(|(run, _, _)| !listed.contains(run)) {
-            runs.push(from_files((run, job), this_epoch, ground));
-        }
-        if self.state.instance.link == Link::Recovering {
-            let found: BTreeSet<RunId> = runs.iter().map(|found| found.run).collect();
-            let late = ground.host.files.iter().filter(|(run, files)| {
-                files.dir && !found.contains(run) && self.state.is_beyond(**run, Some(&files.job))
-            });
-            runs.extend(late.map(|(run, files)| from_files((*run, files.job.clone()), true, ground)));
-        }
-        Survey { runs }
     }
 
     /// An observation. While nothing can be recorded it is left to the survey that follows.
@@ -538,11 +480,13 @@ impl Supervisor {
     fn complete(&mut self, turn: Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
         let Turn { entries, effects, replies } = turn;
         let last = self.journal.last_seq() + entries.len() as u64;
-        let early = ground.mistake == Some(Mistake::EffectsBeforeSync);
-        if early {
-            for effect in &effects {
-                self.perform(effect.clone(), last, ground)?;
+        let (early, effects): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|effect| crate::mistakes::is_early(ground.mistake, effect));
+        for effect in early {
+            if !matches!(effect, Effect::Forget { .. }) {
+                ground.oracle.performs(last, ground.stale)?;
             }
+            self.perform(effect, self.journal.last_seq(), ground)?;
         }
         if ground.mistake == Some(Mistake::AnswersBeforeSync) {
             for reply in &replies {
@@ -556,6 +500,8 @@ impl Supervisor {
             }
             self.become_read_only(ground);
             if ground.mistake != Some(Mistake::ReadOnlyIgnored) {
+                self.make_starts(ground)?;
+                self.ask_for_recoveries(ground);
                 return Ok(());
             }
             self.read_only = None;
@@ -564,10 +510,8 @@ impl Supervisor {
             }
             return Ok(());
         }
-        if !early {
-            for effect in effects {
-                self.perform(effect, last, ground)?;
-            }
+        for effect in effects {
+            self.perform(effect, last, ground)?;
         }
         for reply in &replies {
             answer(reply, last, ground)?;
@@ -575,249 +519,6 @@ impl Supervisor {
         self.make_starts(ground)?;
         self.ask_for_recoveries(ground);
         Ok(())
-    }
-
-    /// Whether it is durable now.
-    fn append(&mut self, entries: Vec<Entry>, ground: &mut Ground<'_>) -> Result<bool, Cut> {
-        if ground.stale {
-            // It writes to a file that counts no more; nobody hears its answers.
-            let done = self.journal.append(&entries);
-            return if ground.fs.has_crashed() { Err(Cut::Died) } else { Ok(done.is_ok()) };
-        }
-        let was_poisoned = self.journal.poisoned().is_some();
-        let done = self.journal.append(&entries);
-        if !was_poisoned {
-            ground.oracle.appended(entries);
-        }
-        if ground.fs.has_crashed() {
-            return Err(Cut::Died);
-        }
-        match done {
-            Ok(seq) => {
-                ground.oracle.acknowledged(seq, ground.fs)?;
-                Ok(true)
-            }
-            Err(_) => Ok(false),
-        }
-    }
-
-    fn perform(&mut self, effect: Effect, seq: u64, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        ground.oracle.performs(seq, ground.stale)?;
-        match effect {
-            Effect::Launch { run, attempt, spec } => {
-                if let Some(Waiting { attempt, spec }) = self.pace.wait(run, Waiting { attempt, spec }) {
-                    self.launch(run, attempt, &spec, ground)?;
-                }
-            }
-            Effect::Signal { run, signal, scope, cont, asked } => {
-                if self.read_only.is_some() && !matches!(asked, Asked::Operator { .. }) {
-                    return Err(Broken::new("J25", || format!("{run} is signalled while read-only")).into());
-                }
-                self.request(Request::Signal { run, signal, scope, cont, asked }, None, ground);
-            }
-            Effect::RunStopCommand { run, .. } => {
-                let ok = ground.rng.one_in(2);
-                if ok && ground.rng.one_in(2) {
-                    ground.host.end(run, Outcome::Exited { code: 0 }, false);
-                }
-                self.commands.push_back((run, ok));
-            }
-            Effect::Forget { run } => self.request(Request::Forget { run }, None, ground),
-            Effect::Disown { run } => self.request(Request::Disown { run }, None, ground),
-            Effect::Exit { keep_jobs, .. } => {
-                ground.oracle.exits(keep_jobs, &self.state, ground.host)?;
-                self.request(Request::Goodbye, None, ground);
-                self.exit = Some(keep_jobs);
-            }
-        }
-        Ok(())
-    }
-
-    fn launch(
-        &mut self,
-        run: RunId,
-        attempt: u64,
-        spec: &JobSpec,
-        ground: &mut Ground<'_>,
-    ) -> Result<(), Cut> {
-        if self.read_only.is_some() {
-            return Err(Broken::new("J25", || format!("{run} is started while read-only")).into());
-        }
-        if ground.rng.one_in(60) {
-            // No such user, most likely: it could not even be asked for.
-            self.pace.answered(run);
-            self.refused.push((run, Outcome::NotStarted { step: "user".to_owned(), errno: 2 }));
-            return Ok(());
-        }
-        let launch = launch_of(run, attempt, spec);
-        let again = ground.rng.one_in(40).then(|| launch.clone());
-        self.request(Request::Launch(launch), Some(Pending::Launch(run)), ground);
-        if let Some(launch) = again {
-            // A request that arrives twice; nobody waits for the second answer.
-            self.request(Request::Launch(launch), None, ground);
-        }
-        Ok(())
-    }
-
-    fn request(&mut self, request: Request, pending: Option<Pending>, ground: &mut Ground<'_>) {
-        let conn = self.conn.and_then(|(number, _)| ground.conns.get_mut(&number));
-        let Some(conn) = conn.filter(|_| self.keeper) else { return };
-        self.next_request += 1;
-        if !conn.keeper_gone {
-            conn.to_keeper.push_back((self.next_request, request));
-        }
-        if let Some(pending) = pending {
-            self.pending.insert(self.next_request, pending);
-        }
-    }
-
-    fn make_starts(&mut self, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        while self.state.instance.link == Link::Working
-            && self.read_only.is_none()
-            && let Some((run, Waiting { attempt, spec })) = self.pace.next(ground.host.now.boot_us)
-        {
-            self.launch(run, attempt, &spec, ground)?;
-        }
-        Ok(())
-    }
-
-    fn ask_for_recoveries(&mut self, ground: &mut Ground<'_>) {
-        for _ in 0..std::mem::take(&mut self.recoveries) {
-            let unknown =
-                |run: &RunId| self.pace.holds(*run) || self.refused.iter().any(|(refused, _)| refused == run);
-            let live = self.state.live_runs().map(|(run, _)| run).filter(|run| !unknown(run)).collect();
-            self.request(Request::Inventory, Some(Pending::Recover(live)), ground);
-        }
-    }
-
-    fn become_read_only(&mut self, ground: &Ground<'_>) {
-        let delay_us = self.read_only.as_ref().map_or(1_000_000, |old| (old.delay_us * 2).min(60_000_000));
-        self.read_only = Some(ReadOnly { delay_us, retry_at_us: ground.host.now.boot_us + delay_us });
-    }
-
-    /// Tries to write again, when it is time.
-    fn retry_log(&mut self, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        let Some(read_only) = &self.read_only else { return Ok(()) };
-        if read_only.retry_at_us > ground.host.now.boot_us || ground.stale {
-            return Ok(());
-        }
-        let healed = self.journal.heal().map_err(|error| ground.say(|| error.to_string())).is_ok();
-        if ground.fs.has_crashed() {
-            return Err(Cut::Died);
-        }
-        if !healed {
-            self.become_read_only(ground);
-            return Ok(());
-        }
-        ground.oracle.healed(self.journal.last_seq());
-        if ground.mistake == Some(Mistake::VoidKeptInMemory) {
-            self.read_only = None;
-        } else {
-            let read = read(ground.fs, ground.oracle)?;
-            ground.oracle.judge(&read)?;
-            let known = read.report.lost.iter().all(|range| self.lost.contains(range));
-            if read.last_seq() < self.journal.last_seq() || !known {
-                ground.say(|| format!("it cannot be read back: {}", read.report));
-                self.become_read_only(ground);
-                return Ok(());
-            }
-            self.read_only = None;
-            self.state = read.state;
-            self.state.set_specs(&arcs(&self.config));
-        }
-        if self.state.instance.generation != self.generation {
-            self.decide(&self.started(ground), turn, ground)?;
-        }
-        self.decide(&Input::KeeperLost, turn, ground)?;
-        let specs = self.config.clone();
-        self.decide(&Input::Configured { specs, by: Asked::Nobody }, turn, ground)?;
-        self.request(Request::Inventory, Some(Pending::Survey), ground);
-        Ok(())
-    }
-
-    fn ask(&mut self, ask: Ask, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        let by = |verb: &str| Asked::Operator { uid: 1000, verb: verb.to_owned() };
-        let input = match &ask {
-            Ask::Start(jobs) => Input::Start { jobs: jobs.clone(), by: by("start") },
-            Ask::Stop(jobs) => Input::Stop { jobs: jobs.clone(), by: by("stop") },
-            Ask::Restart(jobs) => Input::Restart { jobs: jobs.clone(), by: by("restart") },
-            Ask::Submit(spec) => Input::Submitted { spec: spec.clone(), by: by("run") },
-            Ask::LeaveRecovery => Input::LeaveRecovery { by: by("recover exit") },
-            Ask::Shutdown { keep_jobs } => Input::Shutdown { keep_jobs: *keep_jobs, by: by("shutdown") },
-            Ask::Reload => Input::Configured { specs: ground.config_file.to_vec(), by: by("reload") },
-            Ask::Signal(job, signal) => Input::Signal {
-                job: job.clone(),
-                signal: *signal,
-                scope: outlive::core::spec::KillScope::Process,
-                by: by("signal"),
-            },
-            Ask::Recover => {
-                if self.read_only.is_none() && self.keeper && self.state.is_settled() {
-                    self.recoveries += 1;
-                }
-                return Ok(());
-            }
-        };
-        let signal = matches!(ask, Ask::Signal(..));
-        if self.read_only.is_some() && !signal {
-            ground.oracle.refused(&ask);
-            return Ok(());
-        }
-        if matches!(ask, Ask::Reload) {
-            if self.state.instance.shutdown.is_some() {
-                return Ok(());
-            }
-            self.config = ground.config_file.to_vec();
-            *ground.held_config = Some(self.config.clone());
-        }
-        let entries = turn.entries.len();
-        let decision = self.decide(&input, turn, ground)?;
-        if signal && self.read_only.is_some() {
-            turn.entries.truncate(entries);
-        }
-        if matches!(ask, Ask::LeaveRecovery) {
-            self.recovery = false;
-        }
-        let granted = !decision.events.is_empty();
-        turn.replies.push(Reply { ask, granted });
-        Ok(())
-    }
-
-    /// What the log's own threads do: a mark, the end of a segment, a checkpoint begun or made.
-    pub(crate) fn housekeeping(&mut self, what: u64, ground: &mut Ground<'_>) -> Result<(), Cut> {
-        match what {
-            0 => {
-                let (before, by) = (self.journal.last_seq(), (ground.host.now, self.generation));
-                if self.journal.poisoned().is_none() {
-                    ground.oracle.marks(by);
-                    let done = self.journal.mark();
-                    match done {
-                        Ok(()) if self.journal.last_seq() == before => ground.oracle.unmarked(),
-                        Ok(()) => ground.oracle.acknowledged(before + 1, ground.fs)?,
-                        Err(_) => {}
-                    }
-                }
-            }
-            1 => drop(self.journal.rotate()),
-            2 => {
-                if self.journal.rotate().is_ok()
-                    && self.journal.poisoned().is_none()
-                    && self.journal.last_seq() > 0
-                {
-                    let folding = self.journal.folding().without_history();
-                    self.fold = Some((folding, self.journal.last_seq()));
-                }
-            }
-            _ => {
-                if let Some((folding, upto)) = self.fold.take() {
-                    let done = folding.run(upto);
-                    if !ground.fs.has_crashed() {
-                        ground.oracle.folded(upto, done)?;
-                    }
-                }
-            }
-        }
-        if ground.fs.has_crashed() { Err(Cut::Died) } else { Ok(()) }
     }
 }
 
@@ -846,48 +547,4 @@ fn in_short(text: &str) -> String {
 
 fn arcs(specs: &[JobSpec]) -> Vec<Arc<JobSpec>> {
     specs.iter().cloned().map(Arc::new).collect()
-}
-
-fn launch_of(run: RunId, attempt: u64, spec: &JobSpec) -> Box<Launch> {
-    Box::new(Launch {
-        run,
-        job: spec.name.clone(),
-        attempt,
-        argv: Vec::new(),
-        env: Vec::new(),
-        cwd: String::new(),
-        user: None,
-        umask: None,
-        rlimits: Vec::new(),
-        nice: spec.nice,
-        oom_score_adj: None,
-        stdin: spec.stdin.clone(),
-        output: spec.output.clone(),
-        on_supervisor_death: spec.on_supervisor_death,
-    })
-}
-
-fn from_keeper(status: RunStatus, host: &Host) -> Surveyed {
-    let fact = match (status.ended, status.identity) {
-        (Some(record), _) => Fact::Ended { record, leftovers: status.leftovers },
-        (None, Some(identity)) if identity.epoch == host.epoch => {
-            Fact::Alive { identity, started: status.started.unwrap_or(Stamp::default()) }
-        }
-        (None, _) => Fact::Lost { why: "the keeper holds it without a proven identity".to_owned() },
-    };
-    Surveyed::new(status.run, Some(status.job), fact)
-}
-
-/// What the files say of a run that no keeper lists.
-fn from_files((run, job): (RunId, JobName), this_epoch: bool, ground: &Ground<'_>) -> Surveyed {
-    let files = ground.host.files.get(&run).filter(|files| files.dir);
-    if let Some(record) = files.and_then(|files| files.exit.clone()) {
-        let fact = Fact::Ended { record: Box::new(record), leftovers: false };
-        return Surveyed::new(run, Some(job), fact);
-    }
-    let careless = ground.mistake == Some(Mistake::EpochIgnored);
-    if (this_epoch || careless) && files.is_none() {
-        return Surveyed::new(run, Some(job), Fact::Cancelled);
-    }
-    Surveyed::new(run, Some(job), Fact::Lost { why: "no record".to_owned() })
 }
