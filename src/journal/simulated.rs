@@ -205,15 +205,14 @@ impl SimFs {
         disk.refusals.clear();
     }
 
-    /// Whether everything in a directory would survive a power cut: names, and content.
+    /// Whether the file of the highest name in a directory would survive a power cut: its name, and its content.
     pub fn is_durable(&self, dir: &Path) -> bool {
         let disk = self.lock();
-        let Some(dir) = disk.dirs.get(dir) else { return true };
-        let inode = |number: &usize| {
-            let inode = &disk.inodes[*number];
-            !inode.unsynced() && inode.cache == inode.disk
-        };
-        dir.now == dir.durable && dir.now.values().next_back().is_none_or(inode)
+        let newest = disk.dirs.get(dir).and_then(|dir| {
+            let (name, number) = dir.now.iter().rfind(|(name, _)| name.ends_with(".jsonl"))?;
+            Some((dir.durable.get(name) == Some(number), &disk.inodes[*number]))
+        });
+        newest.is_none_or(|(named, inode)| named && !inode.unsynced() && inode.cache == inode.disk)
     }
 
     /// Refuses one operation, in one of several ways.

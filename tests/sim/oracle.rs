@@ -288,6 +288,7 @@ impl Oracle {
                 if let Event::RunRequested { job, run, .. } = event
                     && gone(seq)
                     && self.runs.contains_key(run)
+                    && !self.has_later_run(job, seq, &gone)
                 {
                     let told = !report.lost.is_empty();
                     let runs = BTreeSet::from([*run]);
@@ -295,6 +296,15 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    /// Whether a later run of the job is remembered: then those before it are over.
+    fn has_later_run(&self, job: &JobName, seq: u64, gone: &impl Fn(u64) -> bool) -> bool {
+        let later = (1..).zip(&self.lines[..self.acked as usize]).skip(seq as usize);
+        let requests = |entry: &Entry| {
+            entry.events.iter().any(|event| matches!(event, Event::RunRequested { job: of, .. } if of == job))
+        };
+        later.filter(|(seq, _)| !gone(*seq)).any(|(_, entry)| requests(entry))
     }
 
     /// What an operator, or the configuration, has said about a job that may have run.
@@ -403,8 +413,11 @@ impl Oracle {
             Event::JobSubmitted { spec, .. } => self.release(&spec.name, seq),
             Event::Held { .. } => self.counts.held += 1,
             Event::RunRequested { job, run, .. } => {
-                for suspect in &mut self.suspects {
-                    suspect.runs.remove(run);
+                // The runs of a job come one after the other: one that is found has ended those before it.
+                if host.files.contains_key(run) {
+                    for suspect in self.suspects.iter_mut().filter(|suspect| suspect.job == *job) {
+                        suspect.runs.retain(|lost| lost > run);
+                    }
                 }
                 // The clock may have been set back: then nothing shows that a run is a late one.
                 let there = |run: &RunId| {
