@@ -46,7 +46,7 @@ pub(crate) enum Verb {
     /// Stop jobs, and wait until they are stopped
     Stop(StopArgs),
     /// Restart jobs
-    Restart(StartArgs),
+    Restart(RestartArgs),
     /// Send a signal to jobs
     Signal(SignalArgs),
     /// Read the configuration again and apply what differs
@@ -179,6 +179,22 @@ impl StreamArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
+    /// Wait until they run (or have ended)
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait (30s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// Every job that is held because entries of the event log are missing
+    #[arg(long, conflicts_with = "jobs")]
+    pub(crate) held: bool,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required_unless_present = "held", value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
     /// Wait until they run (or have ended)
     #[arg(long)]
     pub(crate) wait: bool,
