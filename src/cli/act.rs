@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::args::{ScopeArg, SignalArgs, StartArgs, StartOnlyArgs, StopArgs};
+use super::args::{RestartArgs, ScopeArg, SignalArgs, StartArgs, StopArgs};
 use super::error::Fail;
 use super::{Ctx, code, saga, watch};
 use crate::client::Client;
@@ -16,12 +16,23 @@ enum Verb {
     Restart,
 }
 
-pub(crate) async fn start(args: &StartOnlyArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+pub(crate) async fn start(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let mut jobs = args.jobs.clone();
+    if args.held {
+        let all = ctx.client.status(&[]).await?.jobs;
+        jobs.extend(
+            all.into_iter().filter(|job| job.state == StateWord::Held).map(|job| job.name.to_string()),
+        );
+        if jobs.is_empty() {
+            ctx.out.note("outlive: no job is held");
+            return Ok(code::OK);
+        }
+    }
     if !args.or_rollback {
-        return start_or_restart(Verb::Start, &args.start, ctx).await;
+        return start_or_restart(Verb::Start, &jobs, (args.wait, args.timeout), ctx).await;
     }
     let within = args.within.unwrap_or(saga::WITHIN);
-    let reply = ctx.client.start_or_roll_back(&args.start.jobs, within).await?;
+    let reply = ctx.client.start_or_roll_back(&jobs, within).await?;
     let told = report(&reply, ctx)?;
     ctx.out.flush()?;
     let Some(id) = reply.saga else { return Ok(told) };
@@ -29,15 +40,20 @@ pub(crate) async fn start(args: &StartOnlyArgs, ctx: &mut Ctx<'_>) -> Result<u8,
     Ok(told.max(saga::say(&end, ctx)))
 }
 
-pub(crate) async fn restart(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    start_or_restart(Verb::Restart, args, ctx).await
+pub(crate) async fn restart(args: &RestartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    start_or_restart(Verb::Restart, &args.jobs, (args.wait, args.timeout), ctx).await
 }
 
-async fn start_or_restart(verb: Verb, args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+async fn start_or_restart(
+    verb: Verb,
+    jobs: &[String],
+    (wait_for_it, timeout): (bool, Option<Duration>),
+    ctx: &mut Ctx<'_>,
+) -> Result<u8, Fail> {
     // A restart is over when the run is another one; without a run there is nothing to compare with.
-    let before = ctx.client.status(&args.jobs).await?.jobs;
-    let told = act(verb, &args.jobs, ctx).await?;
-    if !args.wait || told != code::OK {
+    let before = ctx.client.status(jobs).await?.jobs;
+    let told = act(verb, jobs, ctx).await?;
+    if !wait_for_it || told != code::OK {
         return Ok(told);
     }
     let settled = |jobs: &[JobStatus]| {
@@ -47,7 +63,7 @@ async fn start_or_restart(verb: Verb, args: &StartArgs, ctx: &mut Ctx<'_>) -> Re
             moved && !matches!(job.state, StateWord::Starting | StateWord::Stopping | StateWord::Waiting)
         })
     };
-    let jobs = wait(ctx, &args.jobs, args.timeout, settled).await?;
+    let jobs = wait(ctx, jobs, timeout, settled).await?;
     let mut good = true;
     for job in jobs.iter().filter(|job| !super::status::is_well(job)) {
         good = false;

@@ -44,11 +44,11 @@ pub(crate) enum Verb {
     /// Print captured output
     Logs(LogsArgs),
     /// Start jobs
-    Start(StartOnlyArgs),
+    Start(StartArgs),
     /// Stop jobs, and wait until they are stopped
     Stop(StopArgs),
     /// Restart jobs
-    Restart(StartArgs),
+    Restart(RestartArgs),
     /// Send a signal to jobs
     Signal(SignalArgs),
     /// Read the configuration again and apply what differs
@@ -191,21 +191,31 @@ pub(crate) struct StartArgs {
     /// How long to wait (30s, 5m)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
     pub(crate) timeout: Option<Duration>,
-    /// Jobs: names, patterns, `web:*`, all
-    #[arg(required = true, value_name = "JOB")]
-    pub(crate) jobs: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StartOnlyArgs {
-    #[command(flatten)]
-    pub(crate) start: StartArgs,
     /// Wait until they run, and stop all of them again if one does not come up
     #[arg(long, conflicts_with_all = ["wait", "timeout"])]
     pub(crate) or_rollback: bool,
     /// With --or-rollback: how long they may take (30s)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
     pub(crate) within: Option<Duration>,
+    /// Every job that is held because entries of the event log are missing
+    #[arg(long, conflicts_with = "jobs")]
+    pub(crate) held: bool,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required_unless_present = "held", value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// Wait until they run (or have ended)
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait (30s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// Jobs: names, patterns, `web:*`, all
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
 }
 
 #[derive(Debug, Args)]

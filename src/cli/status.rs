@@ -70,6 +70,7 @@ pub(crate) fn is_well(job: &JobStatus) -> bool {
         | StateWord::Waiting
         | StateWord::Stopping
         | StateWord::Backoff
+        | StateWord::Held
         | StateWord::Fatal => false,
     }
 }
@@ -163,7 +164,7 @@ impl Rendering {
             StateWord::Running => 32,
             StateWord::Exited if is_well(job) => 32,
             StateWord::Starting | StateWord::Stopping | StateWord::Waiting | StateWord::Backoff => 33,
-            StateWord::Fatal | StateWord::Exited => 31,
+            StateWord::Held | StateWord::Fatal | StateWord::Exited => 31,
             StateWord::Stopped => 2,
         };
         format!("\x1b[{colour}m{cell}\x1b[0m")

@@ -50,7 +50,7 @@ pub(super) fn stop(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked) {
         }
         match shown {
             Shown::Stopped | Shown::Exited => d.answer(job, wanted, "not running"),
-            Shown::Waiting | Shown::Backoff | Shown::Fatal => d.answer(job, true, "stopped"),
+            Shown::Waiting | Shown::Backoff | Shown::Held | Shown::Fatal => d.answer(job, true, "stopped"),
             Shown::Stopping => d.answer(job, wanted, "already stopping"),
             Shown::Starting | Shown::Running => {
                 tell(d, job, &News::Halt { by, then_start: false });
@@ -76,7 +76,12 @@ pub(super) fn signal(d: &mut Draft<'_>, job: &JobName, (signal, scope): (i32, Ki
             d.refuse(job, "still starting, try again");
             return;
         }
-        Phase::Stopped | Phase::Waiting | Phase::Backoff { .. } | Phase::Exited | Phase::Fatal { .. } => {
+        Phase::Stopped
+        | Phase::Waiting
+        | Phase::Backoff { .. }
+        | Phase::Held { .. }
+        | Phase::Exited
+        | Phase::Fatal { .. } => {
             d.refuse(job, "not running");
             return;
         }
@@ -146,7 +151,7 @@ fn start_one(d: &mut Draft<'_>, job: &JobName, by: &Asked) {
             pull_up(d, job, by);
             say_started(d, job);
         }
-        Shown::Stopped | Shown::Backoff | Shown::Exited | Shown::Fatal => {
+        Shown::Stopped | Shown::Backoff | Shown::Held | Shown::Exited | Shown::Fatal => {
             want(d, job, Want::Up, by);
             pull_up(d, job, by);
             tell(d, job, &News::Start);

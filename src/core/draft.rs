@@ -37,6 +37,10 @@ pub(super) struct Draft<'a> {
     submitted: Option<Arc<JobSpec>>,
     /// When runs of a survey were last seen alive, wall clock.
     pub(super) seen_us: BTreeMap<RunId, i64>,
+    /// Whether tasks are held instead of started.
+    pub(super) holding: bool,
+    /// Whether starts are left to the end of the decision.
+    pub(super) putting_off: bool,
     /// Runs that live or may live by now.
     live: usize,
     out: Decision,
@@ -53,6 +57,8 @@ impl<'a> Draft<'a> {
             specs: None,
             submitted: None,
             seen_us: BTreeMap::new(),
+            holding: false,
+            putting_off: false,
             live: base.live.len(),
             out: Decision::default(),
         }

@@ -218,6 +218,15 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A task that is to run was not started: entries of the event log are missing, and its run may be among
+    /// them. A start by an operator releases it.
+    #[serde(rename = "job.held")]
+    Held {
+        /// The job.
+        job: JobName,
+        /// Why.
+        why: String,
+    },
     /// A run was found that no job accounts for; it was left alone and is reported.
     #[serde(rename = "run.orphan")]
     OrphanFound {
@@ -229,6 +238,12 @@ pub enum Event {
     /// What survived is known and settled; from here on runs are started and signalled.
     #[serde(rename = "supervisor.surveyed")]
     Surveyed,
+    /// So many entries of the event log are missing by now, and nothing was started that may be among them.
+    #[serde(rename = "loss.settled")]
+    LossSettled {
+        /// How many, from the beginning.
+        entries: u64,
+    },
     /// The keeper is gone; nothing is started or signalled before the next survey.
     #[serde(rename = "keeper.lost")]
     KeeperLost,
@@ -317,10 +332,12 @@ impl Event {
             | Self::Disowned { job, .. }
             | Self::WaitBegun { job }
             | Self::BackedOff { job, .. }
+            | Self::Held { job, .. }
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }
             | Self::Surveyed
+            | Self::LossSettled { .. }
             | Self::KeeperLost
             | Self::Acted { .. }
             | Self::RecoveryLeft { .. }

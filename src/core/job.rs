@@ -76,6 +76,11 @@ pub enum Phase {
         /// When.
         until: Stamp,
     },
+    /// To be run, but perhaps it has run: what would tell is missing. An operator's start releases it.
+    Held {
+        /// Why.
+        why: String,
+    },
     /// Ended, and not to be run again by itself.
     Exited,
     /// Given up.
@@ -214,9 +219,12 @@ impl Job {
             | Phase::Running { run, .. }
             | Phase::Stopping { run, .. }
             | Phase::Leftovers { run, .. } => Some(*run),
-            Phase::Stopped | Phase::Waiting | Phase::Backoff { .. } | Phase::Exited | Phase::Fatal { .. } => {
-                None
-            }
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Backoff { .. }
+            | Phase::Held { .. }
+            | Phase::Exited
+            | Phase::Fatal { .. } => None,
         }
     }
 
@@ -234,6 +242,7 @@ impl Job {
             | Phase::Starting { .. }
             | Phase::Stopped
             | Phase::Waiting
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => None,
         }
@@ -298,11 +307,13 @@ impl Job {
                 self.failures = *failures;
                 self.rest_in(Phase::Backoff { until: *until });
             }
+            Event::Held { why, .. } => self.rest_in(Phase::Held { why: why.clone() }),
             Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
             | Event::Surveyed
+            | Event::LossSettled { .. }
             | Event::KeeperLost
             | Event::Acted { .. }
             | Event::RecoveryLeft { .. }
@@ -338,7 +349,7 @@ impl Job {
                     stop.then_start = up;
                 }
             }
-            Phase::Waiting | Phase::Backoff { .. } | Phase::Fatal { .. } if !up => {
+            Phase::Waiting | Phase::Backoff { .. } | Phase::Held { .. } | Phase::Fatal { .. } if !up => {
                 self.phase = Phase::Stopped;
             }
             Phase::Stopped
@@ -346,6 +357,7 @@ impl Job {
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }
@@ -378,6 +390,7 @@ impl Job {
             | Phase::Stopping { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }
@@ -404,6 +417,7 @@ impl Job {
             | Phase::Stopping { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }

@@ -68,7 +68,7 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
 pub(super) fn tell(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     let Some(phase) = d.job(name).map(|job| job.phase.clone()) else { return };
     match phase {
-        Phase::Stopped | Phase::Exited | Phase::Fatal { .. } => resting(d, name, news),
+        Phase::Stopped | Phase::Held { .. } | Phase::Exited | Phase::Fatal { .. } => resting(d, name, news),
         Phase::Waiting => waiting(d, name, news),
         Phase::Backoff { until } => backoff(d, name, until, news),
         Phase::Starting { run } => starting(d, name, run, news),
@@ -80,7 +80,7 @@ pub(super) fn tell(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     }
 }
 
-/// Stopped, exited, fatal: only a wish gets it out of there.
+/// Stopped, held, exited, fatal: only a wish gets it out of there.
 fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     match news {
         News::Start => start(d, name),
@@ -246,7 +246,11 @@ fn start(d: &mut Draft<'_>, name: &JobName) {
     }
     let attempt = job.attempt + 1;
     let waits = job.phase == Phase::Waiting;
-    if !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
+    if d.holding && spec.kind == Kind::Task {
+        hold(d, name);
+        return;
+    }
+    if d.putting_off || !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
         if !waits {
             d.record(Event::WaitBegun { job: name.clone() });
         }
@@ -255,6 +259,12 @@ fn start(d: &mut Draft<'_>, name: &JobName) {
     let run = d.fresh.run_id();
     d.record(Event::RunRequested { job: name.clone(), run, attempt, at: d.now });
     d.effect(Effect::Launch { run, attempt, spec: Box::new((*spec).clone()) });
+}
+
+/// Does not start a task of which a run may be among what is missing.
+pub(super) fn hold(d: &mut Draft<'_>, name: &JobName) {
+    let why = "entries of the event log are missing, perhaps those of its run; start it if it has not run";
+    d.record(Event::Held { job: name.clone(), why: why.to_owned() });
 }
 
 /// Whether those that depend on it may start.
@@ -280,6 +290,7 @@ pub(super) fn counts_as_up(job: &Job, spec: &JobSpec) -> bool {
         | Phase::Stopping { .. }
         | Phase::Leftovers { .. }
         | Phase::Backoff { .. }
+        | Phase::Held { .. }
         | Phase::Fatal { .. } => false,
     }
 }
@@ -313,7 +324,12 @@ fn adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, S
     }
 }
 
-fn record_adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, started): (&Identity, Stamp)) {
+pub(super) fn record_adopted(
+    d: &mut Draft<'_>,
+    name: &JobName,
+    run: RunId,
+    (identity, started): (&Identity, Stamp),
+) {
     let grace = d.spec(name).map_or(Millis(0), |spec| spec.start_grace);
     d.record(Event::RunAdopted { job: name.clone(), run, identity: identity.clone(), started, grace });
 }
@@ -460,6 +476,7 @@ fn stops_to_start(job: &Job) -> bool {
         | Phase::Starting { .. }
         | Phase::Running { .. }
         | Phase::Backoff { .. }
+        | Phase::Held { .. }
         | Phase::Exited
         | Phase::Fatal { .. } => false,
     }

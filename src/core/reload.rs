@@ -10,7 +10,7 @@ use super::job::{Job, Phase};
 use super::life::{News, tell};
 use super::outcome::Asked;
 use super::spec::JobSpec;
-use super::state::State;
+use super::state::{Link, State};
 
 /// What a new configuration means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -174,13 +174,15 @@ pub(super) fn apply(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked, plan: &Rel
             tell(d, job, &News::Start);
         }
     }
-    // Before the first survey a wish is enough: the survey starts what is wanted.
-    if d.working() {
+    // Before the first survey a wish is enough: that one starts what is wanted. A later one starts what waits.
+    if d.instance.link != Link::Recovering {
         for (job, want) in &wants {
             if *want == Want::Up && !d.instance.recovery {
                 tell(d, job, &News::Start);
             }
         }
+    }
+    if d.working() {
         look_again(d);
     }
 }

@@ -205,6 +205,8 @@ pub enum Act {
     Backoff,
     /// It is stopped, or its stop goes on.
     Stop,
+    /// It is held: it may have run already.
+    Hold,
     /// It is not started again by itself.
     GiveUp,
     /// It is left alone.
@@ -222,6 +224,7 @@ impl Act {
             Self::Wait => "wait",
             Self::Backoff => "start later",
             Self::Stop => "stop",
+            Self::Hold => "hold",
             Self::GiveUp => "give up",
             Self::LeaveAlone => "leave alone",
         }

@@ -181,6 +181,7 @@ impl State {
         } = serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(job), None, None) => {
+                self.instance.newest = self.instance.newest.max(past.iter().map(|past| past.run).max());
                 // An earlier checkpoint says it elsewhere.
                 let is_over = job.submitted && job.is_finished();
                 let said = || self.finished.iter().find(|(_, other)| **other == name).map(|(n, _)| *n);

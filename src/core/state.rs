@@ -89,6 +89,18 @@ pub struct Instance {
     pub life: Life,
     /// Set from the beginning of a shutdown on.
     pub shutdown: Option<Shutdown>,
+    /// Entries of the event log that are missing.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub missing: u64,
+    /// How many of them a survey has made up for.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub settled: u64,
+    /// The newest run that was ever asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<RunId>,
+    /// Jobs that were stopped since this supervisor began, and before its first survey.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stopped: BTreeSet<JobName>,
 }
 
 /// A job and its history.
@@ -178,9 +190,11 @@ impl State {
                 self.instance.apply(event, at);
                 self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
             }
-            Event::Surveyed | Event::KeeperLost | Event::RecoveryLeft { .. } | Event::ShutdownForced => {
-                self.instance.apply(event, at)
-            }
+            Event::Surveyed
+            | Event::LossSettled { .. }
+            | Event::KeeperLost
+            | Event::RecoveryLeft { .. }
+            | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
             Event::SagaBegun { .. }
             | Event::SagaStepDone { .. }
@@ -191,10 +205,21 @@ impl State {
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
             }
+            Event::WantSet { job, want, .. } => {
+                if self.instance.link == Link::Recovering {
+                    match want {
+                        Want::Down => self.instance.stopped.insert(job.clone()),
+                        Want::Up => self.instance.stopped.remove(job),
+                    };
+                }
+                self.job_event(job, event, at);
+            }
+            Event::RunRequested { job, run, .. } => {
+                self.instance.newest = self.instance.newest.max(Some(*run));
+                self.job_event(job, event, at);
+            }
             Event::JobAdded { job, .. }
             | Event::JobRemoved { job }
-            | Event::WantSet { job, .. }
-            | Event::RunRequested { job, .. }
             | Event::RunStarted { job, .. }
             | Event::RunReady { job, .. }
             | Event::RunAdopted { job, .. }
@@ -206,8 +231,30 @@ impl State {
             | Event::Disowned { job, .. }
             | Event::WaitBegun { job }
             | Event::BackedOff { job, .. }
+            | Event::Held { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
+    }
+
+    /// Remembers that entries are missing here. Called by the reader of the event log, in the place of what
+    /// it cannot read: a hole is as much a part of the log as what is around it.
+    pub const fn missed(&mut self, entries: u64) {
+        self.instance.missing = self.instance.missing.saturating_add(entries);
+    }
+
+    /// Whether this run was asked for after all that are remembered: what there was about it is missing. The ids of
+    /// runs are in the order of time; where the clock was set back this says no.
+    #[must_use]
+    pub fn is_beyond(&self, run: RunId, job: Option<&JobName>) -> bool {
+        self.instance.newest.is_none_or(|newest| run > newest) && !self.has_heard_of(run, job)
+    }
+
+    /// Whether anything is remembered of a run.
+    pub(super) fn has_heard_of(&self, run: RunId, job: Option<&JobName>) -> bool {
+        let past = job.and_then(|job| self.entry(job)).map(|entry| &entry.past);
+        self.live.contains_key(&run)
+            || self.orphans.contains(&run)
+            || past.is_some_and(|past| past.iter().any(|past| past.run == run))
     }
 
     /// Remembers a decision: its events, and the settings it brought. The driver calls this once for
@@ -322,6 +369,10 @@ impl State {
             link: Link::Recovering,
             life,
             shutdown: if ending { old.shutdown.clone() } else { None },
+            missing: old.missing,
+            settled: old.settled,
+            newest: old.newest,
+            stopped: old.stopped.clone(),
         };
         if !same_epoch {
             self.rest.meet_epoch();
@@ -457,7 +508,9 @@ impl Instance {
             Event::Surveyed => {
                 self.link = Link::Working;
                 self.life = Life::Continued;
+                self.stopped.clear();
             }
+            Event::LossSettled { entries } => self.settled = *entries,
             Event::KeeperLost => self.link = Link::KeeperLost,
             Event::RecoveryLeft { .. } => {
                 self.recovery = false;
@@ -500,10 +553,15 @@ impl Job {
             | Phase::Stopping { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }
     }
+}
+
+const fn is_nought(n: &u64) -> bool {
+    *n == 0
 }
 
 fn move_deadline(

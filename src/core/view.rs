@@ -28,6 +28,8 @@ pub enum Shown {
     Stopping,
     /// Waiting for the next try.
     Backoff,
+    /// To be run, but perhaps it has run already: an operator's start releases it.
+    Held,
     /// Ended, and not to be run again by itself.
     Exited,
     /// Given up.
@@ -45,6 +47,7 @@ impl Shown {
             Self::Running => "running",
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
+            Self::Held => "held",
             Self::Exited => "exited",
             Self::Fatal => "fatal",
         }
@@ -62,6 +65,7 @@ impl Job {
             Phase::Running { ready_at: None, .. } => Shown::Running,
             Phase::Stopping { .. } | Phase::Leftovers { .. } => Shown::Stopping,
             Phase::Backoff { .. } => Shown::Backoff,
+            Phase::Held { .. } => Shown::Held,
             Phase::Exited => Shown::Exited,
             Phase::Fatal { .. } => Shown::Fatal,
         }
@@ -80,6 +84,7 @@ impl Job {
             | Phase::Starting { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => None,
         }
@@ -262,6 +267,7 @@ impl State {
                 format!("{}, {} failures in a row", job.last_words(), job.failures)
             }
             Phase::Backoff { .. } => job.last_words(),
+            Phase::Held { why } => why.clone(),
         }
     }
 

@@ -41,6 +41,14 @@ impl Folding {
         Self { fs, dirs, lost, keep_runs, history: HISTORY_BYTES }
     }
 
+    /// The same, keeping no segment that is not needed.
+    #[cfg(any(test, feature = "simulation"))]
+    #[must_use]
+    pub const fn without_history(mut self) -> Self {
+        self.history = 0;
+        self
+    }
+
     /// Makes a checkpoint of everything up to line `upto`, which ends a segment, and removes what nobody
     /// needs any more.
     ///

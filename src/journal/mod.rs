@@ -63,6 +63,8 @@ mod report;
 mod scan;
 mod sealed;
 mod segment;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 #[cfg(test)]
 mod tests;
 mod writer;

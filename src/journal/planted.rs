@@ -1,10 +1,13 @@
 //! Mistakes that a test can switch on, to see that the other tests notice. Always off in a release build; a
 //! debug build takes the name of one from `OUTLIVE_TEST_FAULT`, for tests of the whole executable.
+#![cfg_attr(
+    not(any(test, feature = "simulation")),
+    allow(dead_code, unreachable_pub, reason = "only a test switches one on")
+)]
 
 /// One mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "only a test switches one on"))]
-pub(super) enum Fault {
+pub enum Fault {
     /// A batch is acknowledged before it is synced.
     AckBeforeSync,
     /// The name of a new segment is not made durable.
@@ -37,30 +40,40 @@ pub(super) enum Fault {
     TailNotCopied,
 }
 
-#[cfg(all(not(test), not(debug_assertions)))]
+#[cfg(not(any(test, feature = "simulation", debug_assertions)))]
 pub(super) const fn planted(_: Fault) -> bool {
     false
 }
 
-#[cfg(all(not(test), debug_assertions))]
-pub(super) fn planted(fault: Fault) -> bool {
+/// The one that the environment of a debug build names.
+#[cfg(debug_assertions)]
+fn named(fault: Fault) -> bool {
     static NAMED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let named = NAMED.get_or_init(|| std::env::var("OUTLIVE_TEST_FAULT").ok());
     named.as_ref().is_some_and(|name| *name == format!("{fault:?}"))
 }
 
-#[cfg(test)]
+#[cfg(all(debug_assertions, not(any(test, feature = "simulation"))))]
+pub(super) fn planted(fault: Fault) -> bool {
+    named(fault)
+}
+
+#[cfg(any(test, feature = "simulation"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(super) fn planted(fault: Fault) -> bool {
+    #[cfg(debug_assertions)]
+    if named(fault) {
+        return true;
+    }
     PLANTED.get() == Some(fault)
 }
 
 /// Switches a mistake on for this thread, or all of them off.
-#[cfg(test)]
-pub(super) fn plant(fault: Option<Fault>) {
+#[cfg(any(test, feature = "simulation"))]
+pub fn plant(fault: Option<Fault>) {
     PLANTED.set(fault);
 }

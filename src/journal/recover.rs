@@ -366,6 +366,7 @@ impl Reading {
             Some(range) if range.1 + 1 == first => range.1 = last,
             _ => self.report.lost.push((first, last)),
         }
+        self.state.missed(last.saturating_sub(self.applied));
         self.applied = last;
         self.crc = None;
         self.tail = None;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::main_loop::now;
-use super::survey::from_disk;
+use super::survey::{beyond, from_disk};
 use crate::config;
 use crate::core::decide;
 use crate::core::identity::{Epoch, Identity};
@@ -49,7 +49,8 @@ pub fn plan(state_dir: &Path, config: Option<&Path>) -> Result<RunsReport, Strin
     }
     let live: BTreeMap<RunId, JobName> = state.live_runs().map(|(run, job)| (run, job.clone())).collect();
     let look = |(run, job)| look(&state_dir, &epoch, (run, job), !state.is_of_earlier_epoch(run));
-    let survey = Survey { runs: live.into_iter().map(look).collect() };
+    let mut survey = Survey { runs: live.into_iter().map(look).collect() };
+    survey.runs.extend(beyond(&state_dir, &state, &survey, false));
     Ok(plan::plan(&state, &survey, at))
 }
 

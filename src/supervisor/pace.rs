@@ -8,6 +8,7 @@ use crate::core::outcome::Outcome;
 use crate::core::reconcile::plan::Before;
 use crate::core::report::Item;
 use crate::core::spec::JobSpec;
+use crate::core::state::Link;
 use crate::sys::clock;
 
 /// A launch that waits.
@@ -30,9 +31,11 @@ impl Supervisor {
         }
     }
 
-    /// Makes the starts whose turn it is. Never while a survey is due: it would not know of them.
+    /// Makes the starts whose turn it is. Never while a survey is due, which would not know of them, nor while
+    /// nothing can be recorded.
     pub(super) fn make_starts(&mut self) {
-        while self.state.is_settled()
+        while self.state.instance.link == Link::Working
+            && self.read_only.is_none()
             && let Some((run, Waiting { attempt, spec })) = self.pace.next(clock::boot_us())
         {
             self.launch(run, attempt, &spec);

@@ -9,13 +9,14 @@ use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
 use super::pace::Waiting;
-use super::survey::survey;
+use super::survey::{beyond, survey};
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
 use crate::core::outcome::Outcome;
 use crate::core::severity::contradictions;
 use crate::core::spec::JobSpec;
+use crate::core::state::Link;
 use crate::wire::control::StdinReply;
 use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
 
@@ -154,7 +155,10 @@ impl Supervisor {
         // A start that still waits is found not to have happened.
         self.pace.clear();
         self.startup.begin("survey");
-        let facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        let mut facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        if self.state.instance.link == Link::Recovering {
+            facts.runs.extend(beyond(&self.state_dir, &self.state, &facts, true));
+        }
         self.startup.done("survey");
         self.startup.begin("settle");
         let runs = self.settle(facts, turn);
@@ -207,11 +211,13 @@ impl Supervisor {
                 };
                 turn.replies.push(Reply::Stdin(reply, answer));
             }
-            Pending::Survey => {
-                if let Ok(Answer::Inventory { runs }) = result {
+            // One that comes after another has settled everything knows nothing of what was asked for since.
+            Pending::Survey => match result {
+                Ok(Answer::Inventory { runs }) if self.state.instance.link != Link::Working => {
                     self.survey(runs, turn);
                 }
-            }
+                _ => {}
+            },
             Pending::Recover(asked) => match result {
                 Ok(Answer::Inventory { runs }) => self.recover_answered(*asked, runs, turn),
                 _ => asked.cut_off(),

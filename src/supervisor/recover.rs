@@ -17,6 +17,7 @@ use crate::core::input::{Input, Survey};
 use crate::core::reconcile::check::check;
 use crate::core::reconcile::plan::{self, Before};
 use crate::core::report::RunsReport;
+use crate::core::state::Link;
 use crate::wire::control::{ActReply, ActResult};
 use crate::wire::keeper::{Request, RunStatus};
 
@@ -63,7 +64,8 @@ impl Supervisor {
 
     pub(super) fn recover_answered(&mut self, asked: Asked, inventory: Vec<RunStatus>, turn: &mut Turn) {
         let Asked { dry_run, peer, reply, live } = asked;
-        if self.read_only.is_some() && !dry_run {
+        // When a survey of everything is on its way, this one, of less, must not be taken for it.
+        if (self.read_only.is_some() && !dry_run) || self.state.instance.link != Link::Working {
             let _ = reply.send(Err(AskError::Recovering));
             return;
         }

@@ -13,6 +13,7 @@
 use crate::core::identity::Epoch;
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::{Fact, Survey, Surveyed};
+use crate::core::state::State;
 use crate::state_dir::exit::read_exit;
 use crate::state_dir::layout::StateDir;
 use crate::state_dir::quarantine;
@@ -55,6 +56,21 @@ pub(super) fn survey(
         runs.push(from_disk(state, (run, job), this_epoch, set_aside));
     }
     Survey { runs }
+}
+
+/// Runs that have a directory, were made after the end of what is remembered, and are not among those found:
+/// what the event log held about them is missing.
+pub(super) fn beyond(dir: &StateDir, state: &State, found: &Survey, set_aside: bool) -> Vec<Surveyed> {
+    let known: std::collections::BTreeSet<RunId> = found.runs.iter().map(|found| found.run).collect();
+    let all = dir.list_runs().unwrap_or_default();
+    let late = all.into_iter().filter(|run| !known.contains(run) && state.is_beyond(*run, None));
+    let look = |run: RunId| match dir.run(run).read_run() {
+        Ok(Some(record)) => from_disk(dir, (run, record.job), true, set_aside),
+        Ok(None) | Err(_) => {
+            Surveyed::new(run, None, Fact::Lost { why: "whose it is cannot be read".to_owned() })
+        }
+    };
+    late.map(look).filter(|found| state.is_beyond(found.run, found.job.as_ref())).collect()
 }
 
 fn from_keeper(status: RunStatus, epoch: &Epoch) -> Surveyed {

@@ -129,6 +129,7 @@ impl Supervisor {
         let why = self.state.job(name).and_then(|job| {
             let lost = job.last_end().is_some_and(|last| matches!(last.outcome, Outcome::Lost { .. }));
             match &job.phase {
+                Phase::Held { why } => Some(format!("{name}: {why}")),
                 Phase::Fatal { why } if lost => Some(format!("{name}: {why}")),
                 _ => None,
             }
@@ -242,6 +243,7 @@ const fn word(shown: Shown) -> StateWord {
         Shown::Running => StateWord::Running,
         Shown::Stopping => StateWord::Stopping,
         Shown::Backoff => StateWord::Backoff,
+        Shown::Held => StateWord::Held,
         Shown::Exited => StateWord::Exited,
         Shown::Fatal => StateWord::Fatal,
     }

@@ -134,6 +134,8 @@ pub enum StateWord {
     Stopping,
     /// Waiting for the next try.
     Backoff,
+    /// To be run, but perhaps it has run already: entries of the event log are missing. A start releases it.
+    Held,
     /// Ended, and not to be run again by itself.
     Exited,
     /// Given up.
@@ -151,6 +153,7 @@ impl StateWord {
             Self::Running => "running",
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
+            Self::Held => "held",
             Self::Exited => "exited",
             Self::Fatal => "fatal",
         }

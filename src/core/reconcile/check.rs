@@ -51,7 +51,9 @@ fn jobs(all: &mut Checked, before: &Before, after: &State) {
             });
             continue;
         };
-        all.law(job.want == old.want, || format!("job {name}: what is wanted of it has changed"));
+        // One that was found running, and nothing was known of that, is wanted.
+        let found = job.want == Want::Up && job.attempt > old.attempt;
+        all.law(job.want == old.want || found, || format!("job {name}: what is wanted of it has changed"));
         // A run that never ran is not counted any more.
         all.law(job.starts + 1 >= old.starts && job.attempt >= old.attempt, || {
             format!("job {name}: its runs are counted anew")

@@ -10,13 +10,15 @@
 pub mod check;
 pub mod plan;
 
+mod missing;
+
 use std::collections::BTreeMap;
 
 use super::draft::Draft;
 use super::effect::Effect;
 use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
-use super::input::{Fact, Survey};
+use super::input::{Fact, Survey, Surveyed};
 use super::job::{Job, Phase};
 use super::life::{News, tell};
 use super::outcome::{Asked, Outcome};
@@ -29,9 +31,16 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     let (link, life) = (d.instance.link, d.instance.life);
     d.seen_us = survey.runs.iter().filter_map(|found| Some((found.run, found.seen_us?))).collect();
     d.record(Event::Surveyed);
+    if missing::is_unsettled(d.base) {
+        d.record(Event::LossSettled { entries: d.base.instance.missing });
+    }
+    d.holding = link == Link::Recovering && missing::is_anything(d.base, survey);
     // What was disowned is disowned again before anything is started beside it.
-    strangers(d, survey);
+    strangers(d, survey, link);
     settle(d, survey, link);
+    if d.holding {
+        missing::hold_tasks(d);
+    }
     if d.ending() {
         stop::resume(d);
         return;
@@ -42,13 +51,14 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     resume(d);
 }
 
-/// Recovery mode is over: what it has left undone is done. Before the survey that is left to the survey.
+/// Recovery mode is over: what it has left undone is done. Before the first survey
+/// that is left to the survey; a later one starts what waits for it.
 pub(super) fn leave_recovery(d: &mut Draft<'_>, by: &Asked) {
     if !d.instance.recovery {
         return;
     }
     d.record(Event::RecoveryLeft { by: by.clone() });
-    if d.working() && !d.ending() {
+    if d.instance.link != Link::Recovering && !d.ending() {
         revive(d, Life::AfterRecovery);
     }
 }
@@ -69,6 +79,10 @@ fn settle(d: &mut Draft<'_>, survey: &Survey, link: Link) {
         if link == Link::Working && d.job(&job).is_some_and(|job| is_known(job, fact)) {
             continue;
         }
+        // A later run of the job was found, and has taken its place.
+        if d.job(&job).is_none_or(|job| job.run() != Some(run)) {
+            continue;
+        }
         tell(d, &job, &News::Found { fact, first: link == Link::Recovering });
     }
 }
@@ -82,11 +96,16 @@ const fn is_known(job: &Job, fact: &Fact) -> bool {
     )
 }
 
-/// Runs we do not hold as alive: never adopted on a guess.
-fn strangers(d: &mut Draft<'_>, survey: &Survey) {
-    for found in &survey.runs {
+/// Runs we do not hold as alive: never adopted on a guess. A live one that the keeper proves to be of a job
+/// that has no other is no guess.
+fn strangers(d: &mut Draft<'_>, survey: &Survey, link: Link) {
+    // Ids of runs are in the order of time, and a job's runs come one after the other.
+    let mut all: Vec<&Surveyed> =
+        survey.runs.iter().filter(|found| !d.base.live.contains_key(&found.run)).collect();
+    all.sort_by_key(|found| found.run);
+    for found in all {
         let run = found.run;
-        if d.base.live.contains_key(&run) {
+        if link == Link::Recovering && missing::take_back(d, survey, found) {
             continue;
         }
         match &found.fact {

@@ -91,10 +91,13 @@ impl Fresh for Nobody {
 #[must_use]
 pub fn told(before: &Before, survey: &Survey, events: &[Event]) -> Vec<Item> {
     let mut about: BTreeMap<&JobName, Vec<&Event>> = BTreeMap::new();
-    let mut orphans = Vec::new();
+    let facts: BTreeMap<RunId, &Surveyed> = survey.runs.iter().map(|found| (found.run, found)).collect();
+    let (mut orphans, mut taken_back) = (Vec::new(), Vec::new());
     for event in events {
         match event {
             Event::OrphanFound { run, .. } => orphans.push(*run),
+            // No start: it was there.
+            Event::RunRequested { run, .. } if facts.contains_key(run) => taken_back.push(*run),
             _ => {
                 if let Some(job) = event.job() {
                     about.entry(job).or_default().push(event);
@@ -103,7 +106,6 @@ pub fn told(before: &Before, survey: &Survey, events: &[Event]) -> Vec<Item> {
         }
     }
     let mut items = Vec::new();
-    let facts: BTreeMap<RunId, &Surveyed> = survey.runs.iter().map(|found| (found.run, found)).collect();
     for found in &survey.runs {
         match before.live.get(&found.run) {
             Some(job) => {
@@ -112,6 +114,7 @@ pub fn told(before: &Before, survey: &Survey, events: &[Event]) -> Vec<Item> {
                 }
             }
             None if orphans.contains(&found.run) => items.push(orphan(found)),
+            None if taken_back.contains(&found.run) => items.push(beyond(found)),
             None => {}
         }
     }
@@ -135,6 +138,23 @@ fn orphan(found: &Surveyed) -> Item {
         found: words(&found.fact),
         acts: vec![Act::LeaveAlone],
         why: "no job accounts for it".to_owned(),
+        next: None,
+    }
+}
+
+/// A run whose request is missing.
+fn beyond(found: &Surveyed) -> Item {
+    let (class, act) = match found.fact {
+        Fact::Alive { .. } => (Class::Adoptable, Act::Adopt),
+        _ => (Class::EndedMeanwhile, Act::RecordEnd),
+    };
+    Item {
+        job: found.job.clone(),
+        run: Some(found.run),
+        class,
+        found: words(&found.fact),
+        acts: vec![act],
+        why: "entries of the event log are missing; it is known from elsewhere".to_owned(),
         next: None,
     }
 }
@@ -212,6 +232,7 @@ pub(in super::super) fn acts(events: &[&Event]) -> Vec<Act> {
             Event::WaitBegun { .. } => Act::Wait,
             Event::BackedOff { .. } => Act::Backoff,
             Event::StopBegun { .. } | Event::StopStepBegun { .. } => Act::Stop,
+            Event::Held { .. } => Act::Hold,
             Event::GaveUp { .. } => Act::GiveUp,
             Event::Disowned { .. } => Act::LeaveAlone,
             _ => continue,
@@ -245,7 +266,7 @@ fn why_alone(before: &Before, job: &JobName, events: &[&Event]) -> String {
     let wanted = before.jobs.get(job).is_none_or(|job| job.want == Want::Up);
     for event in events.iter().rev() {
         return match event {
-            Event::GaveUp { why, .. } => why.clone(),
+            Event::GaveUp { why, .. } | Event::Held { why, .. } => why.clone(),
             Event::RunRequested { .. } => "it is wanted, and nothing of it lives".to_owned(),
             Event::WaitBegun { .. } => "it is wanted, and waits for the jobs it depends on".to_owned(),
             Event::BackedOff { until, .. } => format!("its restart policy: next try at {}", until.rfc3339()),

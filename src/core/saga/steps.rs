@@ -53,7 +53,7 @@ fn rise(job: Option<&Job>, spec: Option<&JobSpec>, step: &Step) -> Rise {
         Phase::Running { ready_at: None, .. } if step.same_process => Rise::Up,
         Phase::Exited if ours && spec.is_some_and(|spec| well(job, spec)) => Rise::Up,
         Phase::Exited if ours => Rise::Broken(how_it_ended(job)),
-        Phase::Fatal { why } => Rise::Broken(why.clone()),
+        Phase::Fatal { why } | Phase::Held { why } => Rise::Broken(why.clone()),
         Phase::Stopped
         | Phase::Waiting
         | Phase::Starting { .. }
@@ -86,7 +86,7 @@ fn is_active(job: &Job) -> bool {
         Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Backoff { .. } => true,
         Phase::Stopping { stop, .. } => stop.then_start,
         Phase::Leftovers { .. } => job.want == Want::Up,
-        Phase::Stopped | Phase::Exited | Phase::Fatal { .. } => false,
+        Phase::Stopped | Phase::Held { .. } | Phase::Exited | Phase::Fatal { .. } => false,
     }
 }
 

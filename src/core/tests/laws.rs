@@ -363,6 +363,7 @@ impl History {
             | Phase::Running { .. }
             | Phase::Stopping { process: None, .. }
             | Phase::Leftovers { ladder: Some(_), .. }
+            | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
         }

@@ -3,6 +3,7 @@
 
 mod laws;
 mod laws_of_sagas;
+mod missing;
 mod model;
 mod order;
 mod recoveries;

@@ -55,6 +55,16 @@ fn only_what_changed_about_the_process_restarts() {
 }
 
 #[test]
+fn a_job_that_is_added_while_the_keeper_is_away_starts_when_it_is_back() {
+    let mut world = World::with(&[]);
+    world.feed(Input::KeeperLost);
+    let decision = world.reload(&[spec("fresh")]);
+    expect(&decision, &["job.added fresh Up", "job.waiting fresh"]);
+    let decision = world.surveyed(Vec::new());
+    expect(&decision, &["supervisor.surveyed", "run.requested fresh 1", "> launch fresh 1 1"]);
+}
+
+#[test]
 fn a_removed_job_is_stopped_by_the_ladder_it_had() {
     let mut a = spec("a");
     a.stop = vec![super::signal_step(3, 70)];

@@ -1,7 +1,7 @@
 //! The last operation that ever happens, and the operation that is refused, for every one of them.
 
 use super::rig::{Rig, Rng, setting};
-use super::sim::SimFs;
+use crate::journal::simulated::SimFs;
 
 /// A life on a disk, the same for the same seed.
 fn live(fs: SimFs, seed: u64, acts: u64) -> Result<Rig, String> {
@@ -36,7 +36,7 @@ fn recovers(rig: &Rig, image: &SimFs, rng: &mut Rng) -> Result<u64, String> {
         let mut second = other(fs.clone());
         second.start()?;
         let done = fs.ops() < op;
-        let third = other(if rng.one_in(2) { fs.cut(rng) } else { fs.killed() });
+        let third = other(if rng.one_in(2) { fs.cut(rng.choose()) } else { fs.killed() });
         let again = third.read().map_err(|e| e.to_string())?;
         if again.state != state {
             third.judge(&again).map_err(|e| format!("op {op} of opening: {e}"))?;
@@ -60,7 +60,7 @@ pub(super) fn every_crash(seed: u64, acts: u64, most: usize) -> Result<(u64, u64
         let fs = SimFs::default();
         fs.crash_at(op);
         let rig = live(fs.clone(), seed, acts)?;
-        let left = fs.images(most, &mut rng);
+        let left = fs.images(most, rng.choose());
         for image in left.iter().chain([&fs.killed()]) {
             images += 1;
             nested += recovers(&rig, image, &mut rng).map_err(|e| format!("seed {seed} op {op}: {e}"))?;
@@ -91,7 +91,7 @@ pub(super) fn every_error(seed: u64, acts: u64, ways: u32) -> Result<u64, String
                 rig.append(1);
             }
             reached |= fs.refused() > 0;
-            for image in fs.images(6, &mut rng).into_iter().chain([fs.killed()]) {
+            for image in fs.images(6, rng.choose()).into_iter().chain([fs.killed()]) {
                 let read = Rig::new(image, 1).read().map_err(|e| where_(e.to_string()))?;
                 rig.judge(&read).map_err(where_)?;
                 runs += 1;
@@ -126,7 +126,7 @@ pub(super) fn many_lives(seed: u64, lives: u64) -> Result<(), String> {
         }
         rig.journal = None;
         let fs = rig.fs.clone();
-        rig.fs = if rig.rng.one_in(3) { fs.killed() } else { fs.cut(&mut rig.rng) };
+        rig.fs = if rig.rng.one_in(3) { fs.killed() } else { fs.cut(rig.rng.choose()) };
     }
     let read = rig.read().map_err(|e| e.to_string())?;
     rig.judge(&read)

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::rig::{Rig, Rng, bare_sample, log_files, sample, setting, stamp};
-use super::sim::SimFs;
 use crate::core::ids::Generation;
+use crate::journal::simulated::SimFs;
 use crate::journal::{Kind, Recovered};
 
 /// What is read from a damaged copy.

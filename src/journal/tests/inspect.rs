@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::rig::{Rig, Rng, bare_sample, log_files, sample, stamp, state_dir};
-use super::sim::SimFs;
 use crate::core::state::State;
 use crate::journal::fs::Fs;
 use crate::journal::inspect::lines::lines_on;
@@ -16,6 +15,7 @@ use crate::journal::inspect::stats::stats_on;
 use crate::journal::inspect::verify::{Checked, check};
 use crate::journal::inspect::{Item, Mode, Repaired, ReplayError, Verdict, What, fingerprint, replay_on};
 use crate::journal::segment::Dirs;
+use crate::journal::simulated::SimFs;
 
 fn dirs() -> Dirs {
     Dirs::of(&state_dir())

@@ -3,7 +3,7 @@
 use super::crash::{every_crash, every_error, many_lives};
 use super::damage::{cuts, flips, lines, one_gone, smashes};
 use super::rig::{bare_sample, sample};
-use crate::journal::planted::{Fault, plant};
+use crate::journal::simulated::{Fault, plant};
 
 type Check = fn() -> Result<(), String>;
 

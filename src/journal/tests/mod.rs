@@ -7,5 +7,4 @@ mod files;
 mod inspect;
 mod mistakes;
 mod rig;
-mod sim;
 mod threads;

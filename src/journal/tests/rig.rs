@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::sim::SimFs;
 use crate::core::event::{Event, Want};
 use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{Generation, JobName, RunId};
@@ -11,6 +10,7 @@ use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
 use crate::core::spec::{JobSpec, Kind, Restart};
 use crate::core::state::State;
 use crate::core::time::{Millis, Stamp};
+use crate::journal::simulated::SimFs;
 use crate::journal::{Entry, Journal, JournalError, Recovered, recover_on};
 
 /// Seeded chance.
@@ -32,6 +32,11 @@ impl Rng {
 
     pub(super) fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.next() % n }
+    }
+
+    /// For a disk that asks.
+    pub(super) fn choose(&mut self) -> impl FnMut(usize) -> usize {
+        |ways| self.below(ways as u64) as usize
     }
 
     pub(super) fn one_in(&mut self, n: u64) -> bool {
@@ -263,8 +268,7 @@ impl Rig {
         if journal.rotate().is_err() || journal.poisoned().is_some() || journal.last_seq() == 0 {
             return Ok(false);
         }
-        let mut folding = journal.folding();
-        folding.history = 0;
+        let folding = journal.folding().without_history();
         match folding.run(journal.last_seq()) {
             Ok(_) => Ok(true),
             // A disk that refuses is no mistake; one that gives back something else is.

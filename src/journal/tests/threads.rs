@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier};
 
 use super::rig::{Rig, Rng, entry, stamp, state_dir};
-use super::sim::SimFs;
 use crate::core::ids::Generation;
 use crate::core::state::State;
+use crate::journal::simulated::SimFs;
 use crate::journal::{Entry, JournalError, Writer, recover_on};
 
 fn start(fs: &SimFs) -> Writer {

@@ -1,18 +1,24 @@
-//! A disk that promises no more than POSIX does: what was not synced may be lost, kept, cut or zeroed, any
-//! of the names that were changed since a directory was synced may be old or new, and any operation may be
-//! refused. After a refused sync the kernel believes that everything is written.
+//! For tests: a disk that promises no more than POSIX does. What was not synced may be lost, kept, cut or
+//! zeroed, any of the names that were changed since a directory was synced may be old or new, and any
+//! operation may be refused. After a refused sync the kernel believes that everything is written.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::rig::Rng;
-use crate::journal::fs::{Appending, Fs, ReadAt};
+use super::fs::{Appending, Fs, ReadAt};
+
+pub use super::planted::{Fault, plant};
+
+/// Error numbers, the same on every Linux.
+const ENOENT: i32 = 2;
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 
 /// A handle on one disk; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SimFs(Arc<Mutex<Disk>>);
+pub struct SimFs(Arc<Mutex<Disk>>);
 
 #[derive(Debug, Clone, Default)]
 struct Disk {
@@ -110,16 +116,26 @@ impl Inode {
     }
 }
 
+/// Directory and name.
+fn split(path: &Path) -> (&Path, &str) {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    (path.parent().unwrap_or(path), name)
+}
+
 fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
 impl Disk {
+    fn crashed(&self) -> bool {
+        self.crash_at.is_some_and(|at| self.ops >= at)
+    }
+
     /// Counts an operation; the way in which it is refused, if it is.
     fn step(&mut self) -> io::Result<Option<u32>> {
         self.ops += 1;
-        if self.crash_at.is_some_and(|at| self.ops >= at) {
-            return Err(error(libc::EIO));
+        if self.crashed() {
+            return Err(error(EIO));
         }
         let refused = self.refusals.get(&self.ops).copied();
         self.refused += u64::from(refused.is_some());
@@ -127,31 +143,34 @@ impl Disk {
     }
 
     fn dir(&mut self, path: &Path) -> (&mut Dir, String) {
-        let dir = self.dirs.entry(path.parent().unwrap().to_owned()).or_default();
-        (dir, path.file_name().unwrap().to_str().unwrap().to_owned())
+        let (parent, name) = split(path);
+        let dir = self.dirs.entry(parent.to_owned()).or_default();
+        (dir, name.to_owned())
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {
-        let dir = self.dirs.get(path.parent().unwrap());
-        let found = dir.and_then(|dir| dir.now.get(path.file_name().unwrap().to_str().unwrap()));
-        found.copied().ok_or_else(|| error(libc::ENOENT))
+        let (parent, name) = split(path);
+        let found = self.dirs.get(parent).and_then(|dir| dir.now.get(name));
+        found.copied().ok_or_else(|| error(ENOENT))
     }
 
     /// The disk after a power cut, each unsynced thing decided by `choose(ways)`.
     fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Self {
-        let mut inodes = Vec::new();
-        for inode in &self.inodes {
-            let way = if inode.unsynced() { choose(WAYS) } else { 0 };
-            let disk = inode.after(way);
-            inodes.push(Inode { cache: disk.clone(), dirty_from: disk.len(), disk });
-        }
-        let mut dirs = BTreeMap::new();
+        let (mut inodes, mut dirs) = (Vec::new(), BTreeMap::new());
         for (path, dir) in &self.dirs {
             let mut names = dir.durable.clone();
             for op in &dir.pending {
                 if choose(2) == 1 {
                     op.run(&mut names);
                 }
+            }
+            // What has no name any more is gone.
+            for number in names.values_mut() {
+                let inode = &self.inodes[*number];
+                let way = if inode.unsynced() { choose(WAYS) } else { 0 };
+                let disk = inode.after(way);
+                *number = inodes.len();
+                inodes.push(Inode { cache: disk.clone(), dirty_from: disk.len(), disk });
             }
             dirs.insert(path.clone(), Dir { now: names.clone(), durable: names, pending: Vec::new() });
         }
@@ -161,31 +180,53 @@ impl Disk {
 
 impl SimFs {
     fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Operations so far that change something.
-    pub(super) fn ops(&self) -> u64 {
+    pub fn ops(&self) -> u64 {
         self.lock().ops
     }
 
     /// From this operation on nothing happens any more.
-    pub(super) fn crash_at(&self, op: u64) {
+    pub fn crash_at(&self, op: u64) {
         self.lock().crash_at = Some(op);
     }
 
+    /// Whether the last operation that ever happens is over.
+    pub fn has_crashed(&self) -> bool {
+        self.lock().crashed()
+    }
+
+    /// The disk goes on, for another process than the one that was killed, and refuses nothing any more.
+    pub fn calm(&self) {
+        let mut disk = self.lock();
+        disk.crash_at = None;
+        disk.refusals.clear();
+    }
+
+    /// Whether the file of the highest name in a directory would survive a power cut: its name, and its content.
+    pub fn is_durable(&self, dir: &Path) -> bool {
+        let disk = self.lock();
+        let newest = disk.dirs.get(dir).and_then(|dir| {
+            let (name, number) = dir.now.iter().rfind(|(name, _)| name.ends_with(".jsonl"))?;
+            Some((dir.durable.get(name) == Some(number), &disk.inodes[*number]))
+        });
+        newest.is_none_or(|(named, inode)| named && !inode.unsynced() && inode.cache == inode.disk)
+    }
+
     /// Refuses one operation, in one of several ways.
-    pub(super) fn refuse(&self, op: u64, way: u32) {
+    pub fn refuse(&self, op: u64, way: u32) {
         self.lock().refusals.insert(op, way);
     }
 
     /// How many operations were refused.
-    pub(super) fn refused(&self) -> u64 {
+    pub fn refused(&self) -> u64 {
         self.lock().refused
     }
 
     /// The disk for another process after this one was killed: nothing is lost, nothing is synced.
-    pub(super) fn killed(&self) -> Self {
+    pub fn killed(&self) -> Self {
         let mut disk = self.lock().clone();
         disk.crash_at = None;
         disk.refusals.clear();
@@ -193,15 +234,15 @@ impl SimFs {
         Self(Arc::new(Mutex::new(disk)))
     }
 
-    /// One disk as a power cut may leave it.
-    pub(super) fn cut(&self, rng: &mut Rng) -> Self {
-        let disk = self.lock().image(|ways| rng.below(ways as u64) as usize);
+    /// One disk as a power cut may leave it, each unsynced thing decided by `choose(ways)`.
+    pub fn cut(&self, choose: impl FnMut(usize) -> usize) -> Self {
+        let disk = self.lock().image(choose);
         Self(Arc::new(Mutex::new(disk)))
     }
 
     /// Disks as a power cut may leave them: all if there are at most `most`, else the plainest two and
     /// chance.
-    pub(super) fn images(&self, most: usize, rng: &mut Rng) -> Vec<Self> {
+    pub fn images(&self, most: usize, mut chance: impl FnMut(usize) -> usize) -> Vec<Self> {
         let disk = self.lock();
         let mut ways = Vec::new();
         disk.image(|n| {
@@ -211,7 +252,7 @@ impl SimFs {
         let all = ways.iter().try_fold(1usize, |all, n| all.checked_mul(*n).filter(|all| *all <= most));
         let pick = |digits: &[usize]| {
             let mut digits = digits.iter();
-            Self(Arc::new(Mutex::new(disk.image(|_| *digits.next().unwrap()))))
+            Self(Arc::new(Mutex::new(disk.image(|_| digits.next().copied().unwrap_or(0)))))
         };
         match all {
             Some(all) => (0..all)
@@ -229,10 +270,8 @@ impl SimFs {
                 .collect(),
             None => (0..most)
                 .map(|i| {
-                    let digits: Vec<usize> = ways
-                        .iter()
-                        .map(|ways| if i < 2 { i } else { rng.below(*ways as u64) as usize })
-                        .collect();
+                    let digits: Vec<usize> =
+                        ways.iter().map(|ways| if i < 2 { i } else { chance(*ways) }).collect();
                     pick(&digits)
                 })
                 .collect(),
@@ -240,7 +279,7 @@ impl SimFs {
     }
 
     /// All files with their content.
-    pub(super) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let disk = self.lock();
         let mut files = BTreeMap::new();
         for (path, dir) in &disk.dirs {
@@ -252,7 +291,7 @@ impl SimFs {
     }
 
     /// Puts a file there, durably.
-    pub(super) fn put(&self, path: &Path, bytes: &[u8]) {
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
         let mut disk = self.lock();
         let inode = disk.inodes.len();
         disk.inodes.push(Inode { cache: bytes.to_vec(), disk: bytes.to_vec(), dirty_from: bytes.len() });
@@ -262,7 +301,7 @@ impl SimFs {
     }
 
     /// A disk of its own with the same content.
-    pub(super) fn copy(&self) -> Self {
+    pub fn copy(&self) -> Self {
         let fs = Self::default();
         for (path, bytes) in self.files() {
             fs.put(&path, &bytes);
@@ -322,7 +361,7 @@ impl Fs for SimFs {
                 return Ok(Box::new(SimFile { fs: self.clone(), inode }));
             }
         }
-        Err(error(libc::ENOSPC))
+        Err(error(ENOSPC))
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
@@ -335,11 +374,11 @@ impl Fs for SimFs {
         let refused = disk.step()?;
         if refused.is_none_or(|way| way % 2 == 1) {
             let inode = disk.find(from)?;
-            let to = to.file_name().unwrap().to_str().unwrap().to_owned();
+            let to = split(to).1.to_owned();
             let (dir, from) = disk.dir(from);
             dir.change(DirOp::Rename(from, to, inode));
         }
-        refused.map_or(Ok(()), |_| Err(error(libc::EIO)))
+        refused.map_or(Ok(()), |_| Err(error(EIO)))
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
@@ -350,7 +389,7 @@ impl Fs for SimFs {
             let (dir, name) = disk.dir(path);
             dir.change(DirOp::Unlink(name));
         }
-        refused.map_or(Ok(()), |_| Err(error(libc::EIO)))
+        refused.map_or(Ok(()), |_| Err(error(EIO)))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -361,7 +400,7 @@ impl Fs for SimFs {
             dir.durable = dir.now.clone();
             dir.pending.clear();
         }
-        refused.map_or(Ok(()), |_| Err(error(libc::EIO)))
+        refused.map_or(Ok(()), |_| Err(error(EIO)))
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
@@ -385,7 +424,7 @@ impl Appending for SimFile {
             Some(way) => bytes.len() * (way as usize % 3) / 2,
         };
         disk.inodes[self.inode].cache.extend_from_slice(&bytes[..taken]);
-        refused.map_or(Ok(()), |_| Err(error(libc::ENOSPC)))
+        refused.map_or(Ok(()), |_| Err(error(ENOSPC)))
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -409,11 +448,11 @@ impl Appending for SimFile {
                 inode.disk.extend_from_slice(&new);
             }
         }
-        refused.map_or(Ok(()), |_| Err(error(libc::EIO)))
+        refused.map_or(Ok(()), |_| Err(error(EIO)))
     }
 
     fn allocate(&mut self, _: u64) -> io::Result<()> {
         let refused = self.fs.lock().step()?;
-        refused.map_or(Ok(()), |_| Err(error(libc::ENOSPC)))
+        refused.map_or(Ok(()), |_| Err(error(ENOSPC)))
     }
 }
