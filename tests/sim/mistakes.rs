@@ -91,6 +91,33 @@ pub(crate) const ALL: [(Mistake, &[&str]); 32] = [
     (Mistake::StrangersLeftAlone, &["one life"]),
 ];
 
+/// Whether only a damaged event log shows it.
+pub(crate) const fn needs_damage(mistake: Mistake) -> bool {
+    matches!(
+        mistake,
+        Mistake::Journal(Fault::OneGeneration | Fault::DeletesTooEarly | Fault::NoMending)
+            | Mistake::HolesMustStay
+            | Mistake::HeldRuleOff
+            | Mistake::StrangersLeftAlone
+    )
+}
+
+/// Whether it shows so seldom that it is looked for only when there is time.
+pub(crate) const fn is_rare(mistake: Mistake) -> bool {
+    matches!(
+        mistake,
+        Mistake::Journal(Fault::DeletesTooEarly)
+            | Mistake::HolesMustStay
+            | Mistake::StrangersLeftAlone
+            | Mistake::LateSurveyTaken
+            | Mistake::RecoveryTakenForSurvey
+            | Mistake::PacedWhileReadOnly
+            | Mistake::SeenRunsForgotten
+            | Mistake::VoidKeptInMemory
+            | Mistake::HeldRuleOff
+    )
+}
+
 /// Makes a decision wrong, if that is the mistake.
 pub(crate) fn spoil(mistake: Option<Mistake>, input: &Input, before: &State, decision: &mut Decision) {
     let want_all = |decision: &mut Decision| {

@@ -93,7 +93,7 @@ fn from_keeper(status: RunStatus, host: &Host) -> Surveyed {
     let fact = match (status.ended, status.identity) {
         (Some(record), _) => Fact::Ended { record, leftovers: status.leftovers },
         (None, Some(identity)) if identity.epoch == host.epoch => {
-            Fact::Alive { identity, started: status.started.unwrap_or(Stamp::default()) }
+            Fact::Alive { identity, started: status.started.unwrap_or_default() }
         }
         (None, _) => Fact::Lost { why: "the keeper holds it without a proven identity".to_owned() },
     };

@@ -4,6 +4,10 @@ use super::*;
 
 impl World {
     pub(super) fn accident(&mut self) -> Result<(), Broken> {
+        if self.damages && self.rng.one_in(8) {
+            self.damage();
+            return Ok(());
+        }
         match self.rng.below(20) {
             0..=4 => {
                 self.note("kill supervisor", 0);
@@ -41,7 +45,6 @@ impl World {
                 self.fs.crash_at(op);
                 self.note("dies at the disk", op);
             }
-            _ if self.damages => self.damage(),
             _ => {}
         }
         Ok(())

@@ -62,7 +62,7 @@ impl World {
         let jobs = 2 + rng.index(JOBS.len() - 1);
         let config_file = JOBS[..jobs].iter().map(|job| people::any_spec(&mut rng, job)).collect();
         let accidents = [25, 40, 80, 400][rng.index(4)];
-        let damages = rng.one_in(4);
+        let damages = rng.one_in(4) || mistake.is_some_and(crate::mistakes::needs_damage);
         Self {
             rng,
             fs: SimFs::default(),

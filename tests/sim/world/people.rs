@@ -11,7 +11,7 @@ impl World {
         let one = |rng: &mut Rng| known[rng.index(known.len())].clone();
         let jobs: Vec<JobName> = (0..1 + self.rng.below(2)).map(|_| one(&mut self.rng)).collect();
         match self.rng.below(24) {
-            0..=5 => Ask::Start(jobs),
+            1..=5 => Ask::Start(jobs),
             6..=10 => Ask::Stop(jobs),
             11..=13 => Ask::Restart(jobs),
             14..=15 => {
@@ -33,7 +33,7 @@ impl World {
                 self.edit_config();
                 Ask::Reload
             }
-            21 => Ask::Recover,
+            0 | 21 => Ask::Recover,
             22 => Ask::LeaveRecovery,
             _ if self.rng.one_in(6) => Ask::Shutdown { keep_jobs: self.rng.one_in(3) },
             _ => Ask::Start(jobs),
@@ -59,7 +59,7 @@ impl World {
 }
 
 pub(super) fn any_spec(rng: &mut Rng, job: &str) -> JobSpec {
-    let name = |text: &str| JobName::new(text).unwrap();
+    let name = |text: &str| JobName::new(text).unwrap_or_else(|_| unreachable!("{text} is a name"));
     let mut spec = JobSpec::new(name(job), vec!["x".to_owned()]);
     spec.restart = [Restart::Always, Restart::OnFailure, Restart::Never][rng.index(3)];
     spec.kind = if rng.one_in(3) { Kind::Task } else { Kind::Service };
