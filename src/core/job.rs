@@ -290,13 +290,8 @@ impl Job {
             Event::StopBegun { run, by, then_start, .. } => {
                 self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
             }
-            Event::StopStepBegun { run: news, step, until, kill, .. } => {
-                if let Phase::Stopping { run, ladder, .. } | Phase::Leftovers { run, ladder, .. } =
-                    &mut self.phase
-                    && run == news
-                {
-                    *ladder = Some(Ladder { step: *step, until: *until, kill: *kill });
-                }
+            Event::StopStepBegun { run, step, until, kill, .. } => {
+                self.climbed(*run, Ladder { step: *step, until: *until, kill: *kill });
             }
             Event::RunEnded { record, leftovers, failures, interrupted, .. } => {
                 self.ended(record, *leftovers, *failures, *interrupted);
@@ -420,6 +415,14 @@ impl Job {
             | Phase::Held { .. }
             | Phase::Exited
             | Phase::Fatal { .. } => {}
+        }
+    }
+
+    fn climbed(&mut self, news: RunId, rung: Ladder) {
+        if let Phase::Stopping { run, ladder, .. } | Phase::Leftovers { run, ladder, .. } = &mut self.phase
+            && *run == news
+        {
+            *ladder = Some(rung);
         }
     }
 

@@ -315,7 +315,7 @@ struct Bytes(Vec<u8>);
 
 impl ReadAt for Bytes {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = &self.0[self.0.len().min(usize::try_from(offset).unwrap())..];
+        let rest = &self.0[self.0.len().min(usize::try_from(offset).unwrap_or(usize::MAX))..];
         let n = rest.len().min(buffer.len());
         buffer[..n].copy_from_slice(&rest[..n]);
         Ok(n)
