@@ -14,7 +14,7 @@
 //! | [`keeper`] | spawns and captures | `core` types, `sys`, `wire`, `state_dir` |
 //! | [`supervisor`] | the driver around `core` | everything but `cli`, `client` |
 //! | [`control`] | HTTP on the control socket | `core`, `wire`, `state_dir`, `journal`, the supervisor's handle |
-//! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core` |
+//! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core`, what `journal` shows |
 
 pub mod cli;
 pub mod client;

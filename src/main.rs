@@ -14,6 +14,8 @@ fn main() -> ExitCode {
             up: up::run,
             plan: supervisor::offline::plan,
             report: supervisor::offline::report,
+            format: supervisor::offline::format,
+            repair: supervisor::offline::repair,
         }));
     };
     let code = match RoleArguments::parse(arguments) {

@@ -82,7 +82,7 @@ fn try_run(options: UpOptions) -> Result<u8, Failure> {
         // holder ended meanwhile, and its place may be free.
         tried = match (flock::retry(lock).map_err(cannot)?, process) {
             (flock::Tried::Busy(lock, now), Ok(process)) if now == holder => {
-                if let Some(code) = stand_in(&options, &state, &process)? {
+                if let Some(code) = stand_in(&options, &state, holder.pid, &process)? {
                     return Ok(code);
                 }
                 flock::retry(lock).map_err(cannot)?
@@ -181,12 +181,16 @@ fn detach(
     let other = output.try_clone().map_err(|e| failed(format!("cannot write {}: {e}", log.display())))?;
     command.stdin(std::process::Stdio::null()).stdout(output).stderr(other);
     exec::in_a_session_of_its_own(&mut command);
-    let child = command.spawn().map_err(|e| failed(format!("cannot start the instance: {e}")))?;
+    let mut child = command.spawn().map_err(|e| failed(format!("cannot start the instance: {e}")))?;
     let process = i32::try_from(child.id()).ok().and_then(|pid| pidfd::open(pid).ok());
     if wait_until_ready(&options.paths.socket, process.as_ref()) {
         Ok(code::OK)
     } else {
-        Err(failed(format!("the instance did not come up; its messages are in {}", log.display())))
+        // It may have ended with a code that says why.
+        let ended = child.try_wait().ok().flatten().and_then(|status| status.code());
+        let code = ended.filter(|code| *code == i32::from(code::LOSS)).map_or(code::FAILED, |_| code::LOSS);
+        let text = format!("the instance did not come up; its messages are in {}", log.display());
+        Err(Failure { code, text })
     }
 }
 
@@ -215,19 +219,24 @@ fn wait_until_ready(socket: &Path, process: Option<&OwnedFd>) -> bool {
 
 /// An instance lives already: wait for its end, and pass signals on to it. `None` if its init was killed
 /// and the rest goes on: then its place is ours to take.
-fn stand_in(options: &UpOptions, state: &StateDir, process: &OwnedFd) -> Result<Option<u8>, Failure> {
+fn stand_in(
+    options: &UpOptions,
+    state: &StateDir,
+    pid: i32,
+    process: &OwnedFd,
+) -> Result<Option<u8>, Failure> {
     let socket = &options.paths.socket;
     if options.detach {
         return if wait_until_ready(socket, Some(process)) {
-            say("outlive: an instance is running here already");
+            say(&format!("outlive: an instance is running here already (process {pid})"));
             Ok(Some(code::OK))
         } else {
-            Err(failed("an instance is running here already, and does not answer"))
+            Err(failed(format!("an instance is running here already (process {pid}), and does not answer")))
         };
     }
     let asked = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
     let signals = signals::block_all_and_open(&asked).map_err(|e| failed(format!("signals: {e}")))?;
-    say("outlive: an instance is running here already; standing in for it");
+    say(&format!("outlive: an instance is running here already (process {pid}); standing in for it"));
     loop {
         let mut fds = [PollFd::new(process, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         if poll(&mut fds, None).is_err() {

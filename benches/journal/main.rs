@@ -4,9 +4,11 @@
 //! ```text
 //! cargo bench --bench journal                     # everything
 //! cargo bench --bench journal -- open 100000      # one measure, one size
+//! BENCH_AGAIN=1 cargo bench --bench journal       # the tail is about tasks that were over
 //! BENCH_DIR=/mnt/ssd cargo bench --bench journal  # on another disk
-//! BENCH_SUBMITTED=1 cargo bench --bench journal   # with jobs whose settings are in the log
 //! ```
+//!
+//! `make DIR N` leaves such a log behind for a closer look (`child DIR`).
 //!
 //! `open` reads a checkpoint and a tail of up to 10,000 events in a process of its own, proves every line
 //! and builds the memory. `append` is a closed loop of 1, 10 and 100 threads; the floor beside it is the
@@ -36,11 +38,15 @@ fn main() {
     if let ["child", dir] = words[..] {
         return open::child(dir.as_ref());
     }
+    if let ["make", dir, jobs] = words[..] {
+        let jobs = jobs.parse().unwrap();
+        return data::make(dir.as_ref(), jobs, 100, (4 * jobs).min(10_000));
+    }
     let (measure, size) = (words.first().copied(), words.get(1).and_then(|n| n.parse::<u64>().ok()));
     let wanted = |name: &str| measure.is_none_or(|measure| measure == name);
     let sizes = |all: &[u64]| size.map_or_else(|| all.to_vec(), |size| vec![size]);
     if wanted("open") {
-        sizes(&[105, 1000, 10_000, 100_000]).into_iter().for_each(open::open);
+        sizes(&[105, 1000, 10_000, 100_000, 1_000_000]).into_iter().for_each(open::open);
     }
     if wanted("checkpoint") {
         sizes(&[1000, 100_000]).into_iter().for_each(open::checkpoint);

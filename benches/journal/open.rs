@@ -27,7 +27,7 @@ pub(crate) fn child(dir: &Path) {
 
 pub(crate) fn open(jobs: u64) {
     let dir = scratch();
-    data::make(dir.path(), jobs, (4 * jobs).min(10_000));
+    data::make(dir.path(), jobs, 100, (4 * jobs).min(10_000));
     let mut times = Vec::new();
     let mut memory = 0;
     for _ in 0..ROUNDS {
@@ -48,7 +48,7 @@ pub(crate) fn checkpoint(jobs: u64) {
     let (mut create, mut restore) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let dir = scratch();
-        data::make(dir.path(), jobs, jobs.min(10_000));
+        data::make(dir.path(), jobs, 100, jobs.min(10_000));
         let mut journal = data::open(dir.path());
         journal.rotate().unwrap();
         let begun = Instant::now();

@@ -25,9 +25,13 @@
 
 mod adopt;
 mod child;
+#[path = "../journal/data.rs"]
+#[allow(dead_code, reason = "the other benchmark needs more of it")]
+mod data;
 mod floor;
 mod idle;
 mod instance;
+mod many;
 mod marks;
 mod output;
 mod proc;
@@ -51,13 +55,15 @@ const MEASURES: &[(&str, Measure)] = &[
     ("storm", restart::storm),
     ("adopt", adopt::adoption),
     ("idle", idle::idle),
+    ("many", many::many),
     ("flood", output::flood),
     ("lines", output::lines),
 ];
 
 const USAGE: &str = "\
 whole [MEASURE…] [OPTIONS]
-  MEASURE       start stop restart storm adopt idle flood lines; all when none is named
+  MEASURE       start stop restart storm adopt idle many flood lines;
+                all when none is named
   --n LIST      numbers of jobs (default 1,100,1000)
   --reps K      rounds (default 3)
   --kills K     kills in each round of `restart` (default 200)

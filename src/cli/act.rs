@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::args::{RestartArgs, ScopeArg, SignalArgs, StartArgs, StopArgs};
+use super::args::{RestartArgs, ScopeArg, SignalArgs, StartOnlyArgs, StopArgs};
 use super::error::Fail;
-use super::{Ctx, code, watch};
+use super::{Ctx, code, saga, watch};
 use crate::client::Client;
 use crate::core::spec::KillScope;
 use crate::wire::control::{ActReply, JobStatus, SignalRequest, StateWord};
@@ -16,19 +16,27 @@ enum Verb {
     Restart,
 }
 
-pub(crate) async fn start(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    let mut jobs = args.jobs.clone();
-    if args.held {
+pub(crate) async fn start(args: &StartOnlyArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+    let mut jobs = args.start.jobs.clone();
+    if args.start.held {
         let all = ctx.client.status(&[]).await?.jobs;
-        jobs.extend(
-            all.into_iter().filter(|job| job.state == StateWord::Held).map(|job| job.name.to_string()),
-        );
+        let held = all.into_iter().filter(|job| job.state == StateWord::Held);
+        jobs = held.map(|job| job.name.to_string()).collect();
         if jobs.is_empty() {
             ctx.out.note("outlive: no job is held");
             return Ok(code::OK);
         }
     }
-    start_or_restart(Verb::Start, &jobs, (args.wait, args.timeout), ctx).await
+    if !args.or_rollback {
+        return start_or_restart(Verb::Start, &jobs, (args.start.wait, args.start.timeout), ctx).await;
+    }
+    let within = args.within.unwrap_or(saga::WITHIN);
+    let reply = ctx.client.start_or_roll_back(&jobs, within).await?;
+    let told = report(&reply, ctx)?;
+    ctx.out.flush()?;
+    let Some(id) = reply.saga else { return Ok(told) };
+    let end = saga::wait(&ctx.client, id).await?;
+    Ok(told.max(saga::say(&end, ctx)))
 }
 
 pub(crate) async fn restart(args: &RestartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {

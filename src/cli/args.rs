@@ -39,10 +39,12 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Show the instance and its jobs
     Status(StatusArgs),
+    /// Show what the runs of jobs came to: starts, ends by cause, restart times, peaks
+    Stats(StatusArgs),
     /// Print captured output
     Logs(LogsArgs),
     /// Start jobs
-    Start(StartArgs),
+    Start(StartOnlyArgs),
     /// Stop jobs, and wait until they are stopped
     Stop(StopArgs),
     /// Restart jobs
@@ -57,10 +59,14 @@ pub(crate) enum Verb {
     Audit(AuditArgs),
     /// Look again at what survived and do what follows, or show what the last start did
     Recover(RecoverArgs),
+    /// Look at the files of the event log, check them, put them in order; works without an instance
+    Journal(JournalArgs),
     /// Wait for jobs; with one job, exit with its code
     Wait(WaitArgs),
     /// Write to a job's stdin
     Send(SendArgs),
+    /// From within a job: say how far it is, and leave a token for its next run
+    Publish(PublishArgs),
     /// Check a configuration without starting anything
     Check(CheckArgs),
     /// End the instance
@@ -207,6 +213,18 @@ pub(crate) struct RestartArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StartOnlyArgs {
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    /// Wait until they run, and stop all of them again if one does not come up
+    #[arg(long, conflicts_with_all = ["wait", "timeout"])]
+    pub(crate) or_rollback: bool,
+    /// With --or-rollback: how long they may take (30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
+    pub(crate) within: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// Return when the stop is decided (the default is to wait for it)
     #[arg(long, conflicts_with_all = ["wait", "timeout"])]
@@ -250,9 +268,31 @@ pub(crate) struct ReloadArgs {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Put the old configuration back if a job that the new one adds or changes does not come up
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) or_rollback: bool,
+    /// With --or-rollback: how long they may take (30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "or_rollback")]
+    pub(crate) within: Option<Duration>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// How far it is, in percent
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) progress: Option<u8>,
+    /// A line for people
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// What the next run finds in OUTLIVE_RESUME_TOKEN; durable when the command returns. Empty: none
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) resume_token: Option<String>,
+    /// Which run; else the one this command is run by [env: OUTLIVE_RUN_ID]
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -310,6 +350,73 @@ pub(crate) enum RecoverWhat {
         #[arg(value_name = "PHASE")]
         phase: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    #[command(subcommand)]
+    pub(crate) what: JournalWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalWhat {
+    /// Print the lines of the event log
+    Show(ShowArgs),
+    /// Check every segment and checkpoint from the first byte to the last
+    Verify {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set aside what is damaged and make a fresh checkpoint, as a start would
+    Repair {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Go on although lines are missing that nothing brings back
+        #[arg(long)]
+        accept_loss: bool,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what was known after a line
+    Replay {
+        /// The number of the line; else the newest
+        #[arg(long, value_name = "SEQ")]
+        until: Option<u64>,
+        /// JSON lines: the entities, as a checkpoint has them
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print how much there is of what
+    Stats {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Only what is about this job
+    #[arg(long, value_name = "NAME")]
+    pub(crate) job: Option<String>,
+    /// Only events of this kind (run.ended, job.want, ...), or `mark` for lines without events
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+    /// From this line on
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) from: Option<u64>,
+    /// Up to this line
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) to: Option<u64>,
+    /// Only what was written since a time (RFC 3339) or within an age (10m, 1h30m)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// The lines as they are in the files
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -59,15 +59,17 @@ async fn read(
 
 /// One line an event: number, time, what, and its fields.
 fn render(entry: &EventView) -> Vec<String> {
-    let one = |event: &Value| {
-        let kind = event.get("k").and_then(Value::as_str).unwrap_or("?");
-        let job = event.get("job").and_then(Value::as_str).unwrap_or("");
-        let mut words = vec![format!("{:>6} {} {kind:<18} {job}", entry.seq, entry.at)];
-        let fields = event.as_object().into_iter().flatten();
-        words.extend(fields.filter(|(name, _)| !INNER.contains(&name.as_str())).filter_map(short));
-        words.join(" ").trim_end().to_owned()
-    };
-    entry.events.iter().map(one).collect()
+    entry.events.iter().map(|event| line(entry.seq, &entry.at, event)).collect()
+}
+
+/// An event in one line.
+pub(super) fn line(seq: u64, at: &str, event: &Value) -> String {
+    let kind = event.get("k").and_then(Value::as_str).unwrap_or("?");
+    let job = event.get("job").and_then(Value::as_str).unwrap_or("");
+    let mut words = vec![format!("{seq:>6} {at} {kind:<18} {job}")];
+    let fields = event.as_object().into_iter().flatten();
+    words.extend(fields.filter(|(name, _)| !INNER.contains(&name.as_str())).filter_map(short));
+    words.join(" ").trim_end().to_owned()
 }
 
 /// What is said elsewhere in the line, or means nothing to people.

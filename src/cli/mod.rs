@@ -11,14 +11,18 @@ mod completions;
 mod demo_http;
 mod error;
 mod events;
+mod journal;
 mod logs;
 mod out;
 pub mod paths;
+mod publish;
 mod recover;
 mod reload;
 mod run;
+mod saga;
 mod send;
 mod shutdown;
+mod stats;
 mod status;
 mod table;
 #[cfg(test)]
@@ -43,6 +47,7 @@ pub use self::out::Out;
 use self::paths::Paths;
 use crate::client::Client;
 use crate::core::report::{RunsReport, StartReport};
+use crate::journal::inspect::{Mode, Repaired};
 
 /// Exit codes, other than those a job's own code is passed on with (`wait`, `run --wait`).
 pub mod code {
@@ -56,16 +61,25 @@ pub mod code {
     pub const NOT_RUNNING: u8 = 3;
     /// `status`: there is no such job.
     pub const NO_SUCH_JOB: u8 = 4;
+    /// `journal`: files are damaged, nothing is missing.
+    pub const DAMAGED: u8 = 5;
+    /// `journal`, `up`: entries are missing.
+    pub const LOSS: u8 = 6;
+    /// `--or-rollback`: a job did not come up, and what was before is in force again.
+    pub const ROLLED_BACK: u8 = 7;
     /// `--timeout` is over.
     pub const TIMEOUT: u8 = 124;
 
     /// The table that `--help` prints.
-    pub const TABLE: [(u8, &str); 6] = [
+    pub const TABLE: [(u8, &str); 9] = [
         (OK, "done; status: everything named runs, or ended well"),
         (FAILED, "the request failed"),
         (USAGE, "wrong usage or wrong configuration"),
         (NOT_RUNNING, "status: no instance runs, or a job that should run does not"),
         (NO_SUCH_JOB, "status: there is no such job"),
+        (DAMAGED, "journal: files are damaged, and no entry is missing"),
+        (LOSS, "journal, up: entries are missing that nothing brings back"),
+        (ROLLED_BACK, "--or-rollback: a job did not come up; what was before is in force again"),
         (TIMEOUT, "the time given with --timeout is over"),
     ];
 }
@@ -78,6 +92,9 @@ Exit codes:
     2  wrong usage or wrong configuration
     3  status: no instance runs, or a job that should run does not
     4  status: there is no such job
+    5  journal: files are damaged, and no entry is missing
+    6  journal, up: entries are missing that nothing brings back
+    7  --or-rollback: a job did not come up; what was before is in force again
   124  the time given with --timeout is over
   wait JOB and run --wait exit with the job's own code: 128 + N after signal N,
   127 or 126 if the program was not found or could not be executed, 125 if it
@@ -95,6 +112,10 @@ pub struct Hooks {
     pub plan: fn(&Path, Option<&Path>) -> Result<RunsReport, String>,
     /// The report of the last start in a state directory.
     pub report: fn(&Path) -> Result<Option<StartReport>, String>,
+    /// Why this build cannot work with a state directory, by its file `format`.
+    pub format: fn(&Path) -> Result<(), String>,
+    /// Puts the event log in a state directory in order, unless an instance lives there.
+    pub repair: fn(&Path, Mode) -> Result<Repaired, String>,
 }
 
 /// What a verb works with.
@@ -182,6 +203,7 @@ fn with_instance(
         Verb::Up(args) => Ok(up::up(args, ctx)),
         Verb::Run(args) => run::run(&args, ctx),
         Verb::Status(args) => block_on(status::status(&args, ctx))?,
+        Verb::Stats(args) => block_on(stats::stats(&args, ctx))?,
         Verb::Logs(args) => block_on(logs::logs(&args, ctx))?,
         Verb::Start(args) => block_on(act::start(&args, ctx))?,
         Verb::Stop(args) => block_on(act::stop(&args, ctx))?,
@@ -191,8 +213,10 @@ fn with_instance(
         Verb::Events(args) => block_on(events::events(&args, ctx))?,
         Verb::Audit(args) => block_on(audit::audit(&args, ctx))?,
         Verb::Recover(args) => block_on(recover::recover(&args, ctx))?,
+        Verb::Journal(args) => journal::journal(&args, ctx),
         Verb::Wait(args) => block_on(wait::wait(&args, ctx))?,
         Verb::Send(args) => block_on(send::send(&args, ctx))?,
+        Verb::Publish(args) => block_on(publish::publish(&args, ctx))?,
         Verb::Shutdown(args) => block_on(shutdown::shutdown(&args, ctx))?,
         Verb::Version(args) => block_on(version::version(&args, ctx))?,
         Verb::Check(_) | Verb::Completions(_) | Verb::DemoHttp => Ok(code::OK),

@@ -10,6 +10,8 @@ pub struct Out {
     pub(crate) colour: bool,
     /// Columns of the terminal; `None` if stdout is none.
     pub(crate) width: Option<usize>,
+    /// Whether stderr is a terminal, where a line can be written over.
+    live: bool,
 }
 
 impl Out {
@@ -23,14 +25,15 @@ impl Out {
             .flatten()
             .map(|size| usize::from(size.ws_col))
             .filter(|columns| *columns > 0);
+        let live = io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self { stdout: Box::new(stdout), stderr: Box::new(io::stderr()), colour, width }
+        Self { stdout: Box::new(stdout), stderr: Box::new(io::stderr()), colour, width, live }
     }
 
     /// Others, without colours and of any width.
     #[must_use]
     pub fn to(stdout: Box<dyn Write>, stderr: Box<dyn Write>) -> Self {
-        Self { stdout, stderr, colour: false, width: None }
+        Self { stdout, stderr, colour: false, width: None, live: false }
     }
 
     /// A line on stdout.
@@ -53,6 +56,14 @@ impl Out {
     /// A remark for people on stderr. That it cannot be written is nobody's loss.
     pub(crate) fn note(&mut self, text: &str) {
         let _ = writeln!(self.stderr, "{text}");
+    }
+
+    /// What is being done, on a terminal's last line; an empty text takes it away.
+    pub(crate) fn progress(&mut self, text: &str) {
+        if self.live {
+            let _ = write!(self.stderr, "\r{text}\x1b[K");
+            let _ = self.stderr.flush();
+        }
     }
 
     /// Writes out what is buffered.

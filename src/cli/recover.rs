@@ -6,6 +6,7 @@ use super::table::table;
 use super::{Ctx, code};
 use crate::client::Error;
 use crate::core::report::{Item, PhaseReport, RunsReport, StartReport};
+use crate::core::severity::{Assessment, Finding};
 
 pub(crate) async fn recover(args: &RecoverArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     match &args.what {
@@ -98,7 +99,27 @@ pub(crate) fn report_lines(report: &StartReport, width: Option<usize>) -> Vec<St
     }
     let (entries, percent) = (report.entries, report.loss_percent());
     lines.push(format!("event log: {} entries read, {} lost ({percent:.2} %)", entries.read, entries.lost));
+    lines.extend(report.assessment.iter().flat_map(assessment_lines));
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     lines.extend(report.damage.iter().map(|damage| format!("damage: {damage}")));
+    lines
+}
+
+/// How bad it is; nothing if all is well.
+fn assessment_lines(all: &Assessment) -> Vec<String> {
+    let one =
+        |found: &Finding| format!("{}: {}; {}", found.severity.as_str(), found.what, found.strategy.as_str());
+    let mut lines: Vec<String> = all.findings.iter().map(one).collect();
+    if !lines.is_empty() {
+        let (bytes, uncertain, percent) =
+            (all.bytes_quarantined, all.entities_uncertain, all.integrity_percent);
+        lines.push(format!(
+            "integrity {percent:.2} %; {bytes} bytes in quarantine; {uncertain} runs uncertain"
+        ));
+    }
+    if let Some(seq) = all.checkpoint_before {
+        lines.push(format!("before anything was changed, a checkpoint of what was read was made ({seq})"));
+    }
     lines
 }
 
@@ -195,6 +216,8 @@ mod tests {
             phases: vec![phase],
             runs: Some(runs),
             damage: vec!["something".to_owned()],
+            assessment: None,
+            notes: vec!["by the way".to_owned()],
             entries: Entries { read: 3, lost: 1 },
         }
     }
@@ -219,6 +242,7 @@ mod tests {
                 "checks: 3 of 4 hold (75.00 %)",
                 "  job web is forgotten",
                 "event log: 3 entries read, 1 lost (25.00 %)",
+                "note: by the way",
                 "damage: something",
             ]
         );

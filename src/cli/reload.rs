@@ -1,14 +1,20 @@
 //! `outlive reload`.
 
+use serde::Serialize;
+
 use super::args::ReloadArgs;
 use super::error::Fail;
-use super::{Ctx, code};
+use super::{Ctx, code, saga};
 use crate::client::Error;
 use crate::core::ids::JobName;
-use crate::wire::control::ReloadReply;
+use crate::wire::control::{ReloadReply, SagaState, SagaView};
 
 pub(crate) async fn reload(args: &ReloadArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
-    let reply = match ctx.client.reload(args.plan).await {
+    let asked = match args.or_rollback {
+        true => ctx.client.reload_or_roll_back(args.within.unwrap_or(saga::WITHIN)).await,
+        false => ctx.client.reload(args.plan).await,
+    };
+    let reply = match asked {
         Ok(reply) => reply,
         // A wrong configuration is answered with a 400 and one line for each mistake.
         Err(e @ Error::Refused { status: 400, .. }) => {
@@ -19,14 +25,30 @@ pub(crate) async fn reload(args: &ReloadArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
         }
         Err(e) => return Err(e.into()),
     };
-    if args.json {
+    if args.json && reply.saga.is_none() {
         ctx.out.json(&reply)?;
-    } else {
+    } else if !args.json {
         for line in render(&reply) {
             ctx.out.line(&line)?;
         }
+        ctx.out.flush()?;
     }
-    Ok(code::OK)
+    let Some(id) = reply.saga else { return Ok(code::OK) };
+    let end = saga::wait(&ctx.client, id).await?;
+    if args.json {
+        ctx.out.json(&Both { reply, end: &end })?;
+    } else if end.state == SagaState::Done {
+        ctx.out.line("every job it adds or changes is up")?;
+    }
+    Ok(saga::say(&end, ctx))
+}
+
+/// With `--or-rollback --json`: what was to be done, and how it ended.
+#[derive(Serialize)]
+struct Both<'a> {
+    #[serde(flatten)]
+    reply: ReloadReply,
+    end: &'a SagaView,
 }
 
 fn render(reply: &ReloadReply) -> Vec<String> {

@@ -147,6 +147,11 @@ impl Rendering {
         if let Some(next) = job.next_try.as_ref().and_then(|at| until(at, self.now_ms)) {
             words.push(format!("next try {next}"));
         }
+        if let Some(progress) = job.progress.as_ref().filter(|_| runs) {
+            let percent = progress.percent.map(|percent| format!("{percent} %"));
+            let said: Vec<String> = percent.into_iter().chain(progress.text.clone()).collect();
+            words.extend((!said.is_empty()).then(|| said.join(", ")));
+        }
         if job.adopted {
             words.push("adopted".to_owned());
         }

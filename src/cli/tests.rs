@@ -48,6 +48,7 @@ pub(crate) fn job(name: &str, state: StateWord) -> JobStatus {
         next_try: None,
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
+        progress: None,
     }
 }
 
@@ -94,7 +95,13 @@ fn fake_up(options: up::UpOptions) -> u8 {
     77
 }
 
-const HOOKS: Hooks = Hooks { up: fake_up, plan: |_, _| Ok(RunsReport::default()), report: |_| Ok(None) };
+const HOOKS: Hooks = Hooks {
+    up: fake_up,
+    plan: |_, _| Ok(RunsReport::default()),
+    report: |_| Ok(None),
+    format: |_| Ok(()),
+    repair: |_, _| Err("not in this test".to_owned()),
+};
 
 /// What a command did.
 struct Done {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Local};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since 1970 by the wall clock; only for what is shown.
@@ -45,6 +45,12 @@ pub(crate) fn parse_ms(text: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis())
 }
 
+/// A moment in microseconds since 1970, as the clock on the wall here shows it.
+pub(crate) fn local(wall_us: i64) -> String {
+    let at = DateTime::from_timestamp_micros(wall_us).unwrap_or_default();
+    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S%.3f").to_string()
+}
+
 /// How long ago `since` was, in two units at most: `12s`, `3m05s`, `2h07m`, `4d3h`.
 pub(crate) fn ago(since: &str, now_ms: i64) -> String {
     parse_ms(since).map_or_else(|| "-".to_owned(), |then| length(now_ms - then))
@@ -56,7 +62,8 @@ pub(crate) fn until(at: &str, now_ms: i64) -> Option<String> {
     Some(if left <= 0 { "now".to_owned() } else { format!("in {}", length(left + 999)) })
 }
 
-fn length(ms: i64) -> String {
+/// A length of time in two units at most.
+pub(crate) fn length(ms: i64) -> String {
     let seconds = (ms / 1000).max(0);
     let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     match (d, h, m) {

@@ -25,8 +25,8 @@ use crate::core::audit::Deed;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
-    ActReply, ErrorReply, JobStatus, ReloadReply, RunReply, RunRequest, RunView, ShutdownRequest,
-    SignalRequest, Status, StdinReply, Version,
+    ActReply, ErrorReply, JobStats, JobStatus, PublishReply, PublishRequest, ReloadReply, RunReply,
+    RunRequest, RunView, SagaView, ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
@@ -207,6 +207,12 @@ impl Client {
         self.get(&format!("/v1/jobs/{}", escape(name.as_str())), &[]).await
     }
 
+    /// What the runs of jobs came to; of all jobs without selectors.
+    pub async fn stats(&self, selectors: &[String]) -> Result<Vec<JobStats>, Error> {
+        let query: Vec<_> = selectors.iter().map(|s| ("job", s.clone())).collect();
+        self.get("/v1/stats", &query).await
+    }
+
     /// A job's runs, oldest first.
     pub async fn runs(&self, name: &JobName) -> Result<Vec<RunView>, Error> {
         self.get(&format!("/v1/jobs/{}/runs", escape(name.as_str())), &[]).await
@@ -244,6 +250,31 @@ impl Client {
         self.post("/v1/reload", query, Bytes::new()).await
     }
 
+    /// Applies the configuration, and has the old one put back if a job does not come up in time. The answer
+    /// names the operation; see [`Self::saga`].
+    pub async fn reload_or_roll_back(&self, within: Duration) -> Result<ReloadReply, Error> {
+        self.post("/v1/reload", &or_rollback(within), Bytes::new()).await
+    }
+
+    /// Starts the jobs that all these selectors mean, and has them stopped again if one does not come up.
+    pub async fn start_or_roll_back(&self, jobs: &[String], within: Duration) -> Result<ActReply, Error> {
+        let mut query = or_rollback(within);
+        let (first, more) = jobs.split_first().map_or(("", &[][..]), |(first, more)| (first.as_str(), more));
+        query.extend(more.iter().map(|job| ("job", job.clone())));
+        self.post(&verb(first, "start"), &query, Bytes::new()).await
+    }
+
+    /// An operation of several steps. `wait`: answered at its end, or after a while.
+    pub async fn saga(&self, id: u64, wait: bool) -> Result<SagaView, Error> {
+        let query: &[_] = if wait { &[("wait", "true".to_owned())] } else { &[] };
+        self.get(&format!("/v1/sagas/{id}"), query).await
+    }
+
+    /// Says something about a run, as that run.
+    pub async fn publish(&self, run: RunId, request: &PublishRequest) -> Result<PublishReply, Error> {
+        self.post_json(&format!("/v1/runs/{run}/progress"), request).await
+    }
+
     /// Submits a job.
     pub async fn run(&self, request: &RunRequest) -> Result<RunReply, Error> {
         self.post_json("/v1/run", request).await
@@ -273,6 +304,11 @@ impl Client {
     /// Looks again at what there is, and does what follows from it.
     pub async fn recover(&self) -> Result<RunsReport, Error> {
         self.post("/v1/recovery/run", &[], Bytes::new()).await
+    }
+
+    /// Reads all files of the event log, and puts in order what can be.
+    pub async fn scrub(&self) -> Result<ScrubReply, Error> {
+        self.post("/v1/journal/scrub", &[], Bytes::new()).await
     }
 
     /// Leaves out a phase of the start.
@@ -432,6 +468,10 @@ impl Client {
             }
         }
     }
+}
+
+fn or_rollback(within: Duration) -> Vec<(&'static str, String)> {
+    vec![("or_rollback", "true".to_owned()), ("within_ms", within.as_millis().to_string())]
 }
 
 fn verb(selector: &str, verb: &str) -> String {

@@ -59,6 +59,7 @@
 //! | `socket_group` | that of the supervisor | group of the control socket |
 //! | `log_level` | `"info"` | `error`, `warn`, `info`, `debug` or `trace` |
 //! | `keep_runs` | `20` | ended runs kept for each job, at least 1 |
+//! | `on_unreadable_log` | `"recovery-mode"` | when nothing of the event log can be read: `recovery-mode`, `exit` or `fresh` |
 //! | `recovery_start_rate` | `100` | jobs started again by recovery in a second, 0: as fast as possible |
 //!
 //! # `[job.NAME]`
@@ -152,7 +153,7 @@ use crate::core::spec::JobSpec;
 
 pub use error::{Error, Errors};
 pub use schema::schema;
-pub use settings::{LogLevel, SupervisorSettings};
+pub use settings::{LogLevel, OnUnreadableLog, SupervisorSettings};
 
 /// A configuration, read, checked and resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

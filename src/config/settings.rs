@@ -10,8 +10,15 @@ use super::substitute;
 use super::users::Account;
 
 /// Every key of `[supervisor]`.
-pub(super) const SUPERVISOR_KEYS: &[&str] =
-    &["shutdown_timeout", "socket_mode", "socket_group", "log_level", "keep_runs", "recovery_start_rate"];
+pub(super) const SUPERVISOR_KEYS: &[&str] = &[
+    "shutdown_timeout",
+    "socket_mode",
+    "socket_group",
+    "log_level",
+    "keep_runs",
+    "recovery_start_rate",
+    "on_unreadable_log",
+];
 
 /// Settings of the instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,34 @@ pub struct SupervisorSettings {
     /// Jobs started again by recovery in a second; 0: as fast as possible.
     #[serde(default = "recovery_start_rate")]
     pub recovery_start_rate: u32,
+    /// What a start does when nothing of the event log can be read.
+    #[serde(default)]
+    pub on_unreadable_log: OnUnreadableLog,
+}
+
+/// What a start does when there was an event log and nothing of it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnreadableLog {
+    /// Runs that live are adopted, and nothing is started unless asked for.
+    #[default]
+    RecoveryMode,
+    /// The instance ends and leaves everything as it is.
+    Exit,
+    /// Runs that live are adopted, and what is wanted is started.
+    Fresh,
+}
+
+impl OnUnreadableLog {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RecoveryMode => "recovery-mode",
+            Self::Exit => "exit",
+            Self::Fresh => "fresh",
+        }
+    }
 }
 
 const fn recovery_start_rate() -> u32 {
@@ -75,6 +110,7 @@ impl Default for SupervisorSettings {
             log_level: LogLevel::Info,
             keep_runs: 20,
             recovery_start_rate: recovery_start_rate(),
+            on_unreadable_log: OnUnreadableLog::default(),
         }
     }
 }
@@ -94,6 +130,10 @@ pub(super) fn read(context: &Context<'_>, node: &Node<'_>) -> SupervisorSettings
     settings.keep_runs = keep.unwrap_or(settings.keep_runs);
     let rate = table.get("recovery_start_rate").and_then(|n| n.integer(0..=1_000_000));
     settings.recovery_start_rate = rate.unwrap_or(settings.recovery_start_rate);
+    let policies = [OnUnreadableLog::RecoveryMode, OnUnreadableLog::Exit, OnUnreadableLog::Fresh]
+        .map(|policy| (policy.as_str(), policy));
+    settings.on_unreadable_log =
+        table.get("on_unreadable_log").and_then(|n| n.choice(&policies)).unwrap_or_default();
     settings
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::error::Failure;
 use super::params::{Name, Params, read_body, read_json};
+use super::sagas;
 use super::status::{exact, pick};
 use crate::core::ids::JobName;
 use crate::core::signal;
@@ -40,8 +41,19 @@ pub(crate) async fn start(
     Name(selector): Name,
     params: Params,
 ) -> Result<Json<ActReply>, Failure> {
-    let jobs = selected(&shared, &selector, params)?;
-    ask(&shared, |reply| Ask::Start { jobs, peer, reply }).await.map(Json)
+    let params = params.only(&["or_rollback", "within_ms", "job"])?;
+    let within = sagas::within(&params)?;
+    let more: Vec<&str> = params.all("job").collect();
+    let Some(within) = within else {
+        if !more.is_empty() {
+            return Err(Failure::bad("job means nothing without or_rollback"));
+        }
+        let jobs = pick(&shared, &[&selector])?;
+        return ask(&shared, |reply| Ask::Start { jobs, peer, reply }).await.map(Json);
+    };
+    let selectors: Vec<&str> = std::iter::once(&*selector).chain(more).collect();
+    let jobs = pick(&shared, &selectors)?;
+    ask(&shared, |reply| Ask::StartOrRollBack { jobs, within, peer, reply }).await.map(Json)
 }
 
 pub(crate) async fn stop(

@@ -50,6 +50,7 @@ impl From<AskError> for Failure {
         match error {
             AskError::NotFound(_) => Self::not_found(text),
             AskError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", text),
+            AskError::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, "forbidden", text),
             AskError::Bad { details, .. } => Self::bad(text).details(details),
             AskError::ReadOnly(_) => Self::new(busy, "read_only", text),
             AskError::Recovering => Self::new(busy, "recovering", text),

@@ -206,25 +206,26 @@ enum Next {
 }
 
 fn first(view: &View, job: &JobName) -> Next {
-    match view.runs.get(job) {
+    match view.runs(job) {
         Some(runs) => runs.first().map_or(Next::NotYet, |r| Next::Run(r.run)),
-        None if view.jobs.contains_key(job) => Next::NotYet,
+        None if view.has(job) => Next::NotYet,
         None => Next::Never,
     }
 }
 
 /// Runs are listed in the order of their starts; one that is no longer listed is older than all of them.
 fn after(view: &View, job: &JobName, run: RunId) -> Next {
-    let Some(runs) = view.runs.get(job) else { return first(view, job) };
+    let Some(runs) = view.runs(job) else { return first(view, job) };
     let place = runs.iter().position(|r| r.run == run).map_or(0, |at| at + 1);
     match runs.get(place) {
         Some(next) => Next::Run(next.run),
-        None if view.jobs.contains_key(job) => Next::NotYet,
+        None if view.has(job) => Next::NotYet,
         None => Next::Never,
     }
 }
 
 fn is_over(view: &View, job: &JobName, run: RunId) -> bool {
-    let found = view.runs.get(job).and_then(|runs| runs.iter().find(|r| r.run == run));
+    let runs = view.runs(job);
+    let found = runs.iter().flat_map(|runs| runs.iter()).find(|r| r.run == run);
     found.is_none_or(|r| r.ended.is_some() || r.outcome.is_some())
 }

@@ -10,6 +10,7 @@ use super::Shared;
 use super::act::ask;
 use super::error::Failure;
 use super::params::{Params, read_json};
+use super::sagas;
 use crate::supervisor::handle::{Ask, Peer};
 use crate::wire::control::{ReloadReply, RunReply, RunRequest, ShutdownRequest};
 
@@ -35,7 +36,14 @@ pub(crate) async fn reload(
     Extension(peer): Extension<Peer>,
     params: Params,
 ) -> Result<Json<ReloadReply>, Failure> {
-    let plan = params.only(&["plan"])?.on("plan")?;
+    let params = params.only(&["plan", "or_rollback", "within_ms"])?;
+    let (plan, within) = (params.on("plan")?, sagas::within(&params)?);
+    if let Some(within) = within {
+        if plan {
+            return Err(Failure::bad("a plan changes nothing that could be rolled back"));
+        }
+        return ask(&shared, |reply| Ask::ReloadOrRollBack { within, peer, reply }).await.map(Json);
+    }
     ask(&shared, |reply| Ask::Reload { plan, peer: Some(peer), reply }).await.map(Json)
 }
 

@@ -19,21 +19,26 @@
 //! | `GET /v1/health` | 200 while the supervisor answers, with the resources that do not do all they should |
 //! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
 //! | `GET /v1/status` | the instance and its jobs; `job=SELECTOR` narrows |
-//! | `GET /v1/jobs/NAME` | one job |
+//! | `GET /v1/jobs/NAME` | one job, with `stats`: what its runs came to |
+//! | `GET /v1/stats` | the same of all jobs; `job=SELECTOR` narrows |
 //! | `GET /v1/jobs/NAME/runs` | its runs, oldest first |
 //! | `POST /v1/jobs/SELECTOR/start`, `stop`, `restart` | answered once the decision is durable, not when it is carried out |
 //! | `POST /v1/jobs/SELECTOR/signal` | body `{"signal": "HUP", "scope": "tree"}`; the scope may be absent |
 //! | `GET /v1/jobs/NAME/output` | captured bytes, see below |
 //! | `POST /v1/jobs/NAME/stdin` | the body goes to the job's stdin; `close=true` closes it afterwards |
+//! | `POST /v1/runs/RUN/progress` | a run says how far it is: `{"progress": 40, "text": "…", "resume_token": "…"}`; a token is durable when it is answered |
 //! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `GET /v1/audit` | who did what to which job, and what it changed: operators and recovery; `limit=N`, the latest |
-//! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done |
+//! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done; `or_rollback=true&within_ms=N` puts the old one back if a job it adds or changes does not come up in time |
+//! | `POST /v1/jobs/SELECTOR/start?or_rollback=true` | starts them (and those of `job=SELECTOR`, repeated), and stops them again if one does not come up |
+//! | `GET /v1/sagas`, `/v1/sagas/ID` | what may still be rolled back, and the last that were; `wait=true` answers at the end, or after 20 s |
 //! | `GET /v1/recovery` | the start of this supervisor, while it goes on and afterwards: phases, what was found, what was done |
 //! | `GET /v1/recovery/starts` | the last starts, oldest first, in short |
 //! | `GET /v1/recovery/plan` | what `POST /v1/recovery/run` would do; changes nothing |
 //! | `POST /v1/recovery/run` | looks again at what there is, and does what follows |
 //! | `POST /v1/recovery/skip` | `phase=NAME`: leaves out a phase of the start that waits |
 //! | `POST /v1/recovery/exit` | ends recovery mode |
+//! | `POST /v1/journal/scrub` | reads all files of the event log, and puts in order what can be |
 //! | `POST /v1/run` | submits a job; answers 201 with its name |
 //! | `POST /v1/shutdown` | body `{"keep_jobs": true}` or none; answers 202 when it has begun |
 //! | `GET /v1/openapi.json` | this interface as an OpenAPI document |
@@ -83,12 +88,15 @@ mod output_route;
 mod params;
 mod patient;
 mod plan;
+mod publish;
 mod recovery;
 mod render;
 mod routes;
 mod run_feed;
+mod sagas;
 mod serve;
 mod sources;
+mod stats;
 mod status;
 mod stream;
 #[cfg(test)]

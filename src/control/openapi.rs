@@ -47,6 +47,18 @@ const EVENTS_QUERY: &[(&str, &str, &str)] = &[
     ("follow", "boolean", "go on with what comes"),
 ];
 
+const START_QUERY: &[(&str, &str, &str)] = &[
+    ("or_rollback", "boolean", "stop them again if one does not come up"),
+    ("within_ms", "integer", "with or_rollback: in so many milliseconds (30000)"),
+    ("job", "string", "with or_rollback: one more selector; may be repeated"),
+];
+
+const RELOAD_QUERY: &[(&str, &str, &str)] = &[
+    ("plan", "boolean", "only say what would be done"),
+    ("or_rollback", "boolean", "put the old one back if a job it adds or changes does not come up"),
+    ("within_ms", "integer", "with or_rollback: in so many milliseconds (30000)"),
+];
+
 fn describe(path: &str) -> Option<Entry> {
     let bytes = "application/octet-stream";
     Some(match path {
@@ -57,10 +69,16 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("job", "string", "a selector; may be repeated")],
             ..entry("The instance and its jobs", "Status")
         },
-        "/v1/jobs/{name}" => entry("One job", "JobStatus"),
+        "/v1/jobs/{name}" => entry("One job", "JobDetail"),
+        "/v1/stats" => Entry {
+            query: &[("job", "string", "a selector; may be repeated")],
+            ..entry("What the runs of jobs came to", "StatsList")
+        },
         "/v1/jobs/{name}/runs" => entry("The job's runs, oldest first", "RunList"),
         "/v1/jobs/{name}/output" => Entry { query: OUTPUT_QUERY, ..entry("Captured output", bytes) },
-        "/v1/jobs/{name}/start" => entry("Start the jobs a selector means", "ActReply"),
+        "/v1/jobs/{name}/start" => {
+            Entry { query: START_QUERY, ..entry("Start the jobs a selector means", "ActReply") }
+        }
         "/v1/jobs/{name}/stop" => entry("Stop the jobs a selector means", "ActReply"),
         "/v1/jobs/{name}/restart" => entry("Restart the jobs a selector means", "ActReply"),
         "/v1/jobs/{name}/signal" => {
@@ -71,13 +89,16 @@ fn describe(path: &str) -> Option<Entry> {
             body: Some(bytes),
             ..entry("Write the body to the job's stdin", "StdinReply")
         },
+        "/v1/runs/{run}/progress" => Entry {
+            body: Some("PublishRequest"),
+            ..entry("A run says how far it is, and how the next one can go on", "PublishReply")
+        },
         "/v1/events" => {
             Entry { query: EVENTS_QUERY, ..entry("Recorded decisions as JSON lines", "application/x-ndjson") }
         }
-        "/v1/reload" => Entry {
-            query: &[("plan", "boolean", "only say what would be done")],
-            ..entry("Read the configuration again and apply it", "ReloadReply")
-        },
+        "/v1/reload" => {
+            Entry { query: RELOAD_QUERY, ..entry("Read the configuration again and apply it", "ReloadReply") }
+        }
         "/v1/run" => Entry {
             body: Some("RunRequest"),
             answer: ("201", "RunReply"),
@@ -88,10 +109,22 @@ fn describe(path: &str) -> Option<Entry> {
             answer: ("202", "ShutdownRequest"),
             ..entry("End the instance", "ShutdownRequest")
         },
+        "/v1/sagas" => entry("Operations of several steps: the last ones, and the one under way", "SagaList"),
+        "/v1/sagas/{id}" => Entry {
+            query: &[("wait", "boolean", "answer at its end, or after 20 s")],
+            ..entry("An operation that is done whole or rolled back", "Saga")
+        },
+        _ => return describe_recovery(path),
+    })
+}
+
+fn describe_recovery(path: &str) -> Option<Entry> {
+    Some(match path {
         "/v1/audit" => Entry {
             query: &[("limit", "integer", "at most so many, the latest (1000)")],
             ..entry("Who did what to which job, and what it changed", "DeedList")
         },
+        "/v1/openapi.json" => entry("This document", "application/json"),
         "/v1/recovery" => entry("The start of this supervisor, and what it found", "StartReport"),
         "/v1/recovery/starts" => entry("The last starts, oldest first, in short", "StartList"),
         "/v1/recovery/plan" => entry("What a recovery would do now; changes nothing", "RunsReport"),
@@ -100,8 +133,10 @@ fn describe(path: &str) -> Option<Entry> {
             query: &[("phase", "string", "the name of the phase")],
             ..entry("Leave out a phase of the start that waits", "Skipped")
         },
+        "/v1/journal/scrub" => {
+            entry("Read all files of the event log, and put in order what can be", "ScrubReply")
+        }
         "/v1/recovery/exit" => entry("End recovery mode", "ActReply"),
-        "/v1/openapi.json" => entry("This document", "application/json"),
         _ => return None,
     })
 }
@@ -144,6 +179,18 @@ fn operation(path: &str, entry: &Entry) -> Value {
         parameters.push(json!({
             "name": "name", "in": "path", "required": true, "schema": { "type": "string" },
             "description": "a job name; for start, stop, restart and signal a selector",
+        }));
+    }
+    if path.contains("{run}") {
+        parameters.push(json!({
+            "name": "run", "in": "path", "required": true, "schema": { "type": "string" },
+            "description": "OUTLIVE_RUN_ID of the run",
+        }));
+    }
+    if path.contains("{id}") {
+        parameters.push(json!({
+            "name": "id", "in": "path", "required": true, "schema": { "type": "integer" },
+            "description": "the number in the answer to the request",
         }));
     }
     let mut answers = Map::new();
@@ -205,7 +252,7 @@ fn schemas() -> Value {
             ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
             ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
-            ("depends_on", list(text.clone())), ("command", list(text.clone())),
+            ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
         ]),
         "Outcome": object(&[
             ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),
@@ -218,12 +265,13 @@ fn schemas() -> Value {
     let requests = json!({
         "RunList": list(object(&[
             ("run", text.clone()), ("job", text.clone()), ("attempt", number.clone()),
-            ("started", some_text.clone()), ("ended", some_text.clone()), ("pid", some_number),
-            ("outcome", maybe("Outcome")), ("rusage", json!({})), ("output_bytes", number.clone()),
+            ("started", some_text.clone()), ("ended", some_text.clone()), ("pid", some_number.clone()),
+            ("outcome", maybe("Outcome")), ("cause", some_text.clone()), ("rusage", json!({})),
+            ("output_bytes", number.clone()),
         ])),
         "ActReply": object(&[("jobs", list(object(&[
             ("name", text.clone()), ("changed", flag.clone()), ("text", text.clone()), ("ok", flag.clone()),
-        ])))]),
+        ]))), ("saga", some_number.clone())]),
         "SignalRequest": object(&[("signal", text.clone()), ("scope", some_text.clone())]),
         "StdinReply": object(&[("bytes", number.clone())]),
         "RunRequest": object(&[
@@ -235,11 +283,12 @@ fn schemas() -> Value {
         "ReloadReply": object(&[
             ("applied", flag.clone()), ("added", list(text.clone())), ("removed", list(text.clone())),
             ("restarted", list(text.clone())), ("updated", list(text.clone())), ("blocked", list(text.clone())), ("unchanged", number),
+            ("saga", some_number),
         ]),
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    for more in [requests, recovery_schemas()] {
+    for more in [requests, recovery_schemas(), saga_schemas(), stats_schemas()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -267,8 +316,22 @@ fn recovery_schemas() -> Value {
             ("result", words(&["running", "done", "degraded", "failed", "aborted"])),
             ("recovery_mode", some_text.clone()), ("aborted_before", number.clone()),
             ("phases", list(of("Phase"))), ("runs", json!({ "oneOf": [of("RunsReport"), { "type": "null" }] })),
-            ("damage", list(text.clone())),
+            ("damage", list(text.clone())), ("notes", list(text.clone())), ("assessment", of("Assessment")),
             ("entries", object(&[("read", number.clone()), ("lost", number.clone())])),
+        ]),
+        "Assessment": object(&[
+            ("findings", list(object(&[
+                ("severity", words(&["constraint", "consistency", "integrity"])),
+                ("strategy", words(&["rollback", "partial", "repair"])), ("what", text.clone()),
+            ]))),
+            ("lines_read", number.clone()), ("lines_lost", number.clone()), ("ranges_lost", json!({})),
+            ("loss_percent", json!({ "type": "number" })), ("bytes_quarantined", number.clone()),
+            ("entities_uncertain", number.clone()), ("integrity_percent", json!({ "type": "number" })),
+            ("checkpoint_before", some_number.clone()),
+        ]),
+        "ScrubReply": object(&[
+            ("flaws", list(text.clone())), ("checkpoint", some_number.clone()), ("kept", number.clone()),
+            ("sound", flag.clone()), ("why", some_text.clone()),
         ]),
         "Phase": object(&[
             ("name", text.clone()), ("depends_on", list(text.clone())), ("critical", flag),
@@ -290,6 +353,51 @@ fn recovery_schemas() -> Value {
             ("why", text.clone()), ("next", some_text),
         ]),
         "Skipped": object(&[("skipped", text)]),
+    })
+}
+
+fn saga_schemas() -> Value {
+    let text = json!({ "type": "string" });
+    let some_text = json!({ "type": ["string", "null"] });
+    let words = |list: &[&str]| json!({ "type": "string", "enum": list });
+    json!({
+        "SagaList": list(of("Saga")),
+        "Saga": object(&[
+            ("id", json!({ "type": "integer" })), ("verb", words(&["reload", "start"])),
+            ("state", words(&["running", "undoing", "done", "rolled_back", "abandoned"])),
+            ("pending", list(text)), ("job", some_text.clone()), ("why", some_text.clone()),
+            ("ended", some_text),
+        ]),
+    })
+}
+
+fn stats_schemas() -> Value {
+    let number = json!({ "type": "integer" });
+    let (text, flag) = (json!({ "type": "string" }), json!({ "type": "boolean" }));
+    let some_text = json!({ "type": ["string", "null"] });
+    let numbers = |names: &[&str]| {
+        let fields: Vec<(&str, Value)> = names.iter().map(|name| (*name, number.clone())).collect();
+        object(&fields)
+    };
+    json!({
+        "Progress": object(&[
+            ("run", text.clone()), ("at", text.clone()), ("percent", json!({ "type": ["integer", "null"] })),
+            ("text", some_text.clone()), ("resume_token", some_text.clone()),
+        ]),
+        "PublishRequest": object(&[
+            ("progress", number.clone()), ("text", text.clone()), ("resume_token", text.clone()),
+        ]),
+        "PublishReply": object(&[("recorded", flag.clone()), ("resume_token", flag)]),
+        "JobDetail": { "allOf": [of("JobStatus"), object(&[("stats", of("Stats"))])] },
+        "StatsList": list(object(&[("name", json!({ "type": "string" })), ("stats", of("Stats"))])),
+        "Stats": object(&[
+            ("starts", number.clone()),
+            ("exits", numbers(&["ok", "failed", "signal", "oom", "asked", "lost", "refused"])),
+            ("uptime_ms", number.clone()), ("longest_uptime_ms", number.clone()),
+            ("max_rss_kib", number.clone()),
+            ("restart_time", json!({ "oneOf": [numbers(&["samples", "p50_ms", "p95_ms", "p99_ms"]),
+                { "type": "null" }] })),
+        ]),
     })
 }
 

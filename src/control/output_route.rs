@@ -133,7 +133,7 @@ pub(crate) async fn output(
 /// The runs asked for, oldest first.
 fn choose(shared: &Shared, job: &JobName, runs: &Runs) -> Result<Vec<RunId>, Failure> {
     let view = shared.view();
-    let known: &[_] = view.runs.get(job).map_or(&[], |runs| runs.as_slice());
+    let known = view.runs(job).unwrap_or_default();
     match runs {
         Runs::All => Ok(known.iter().map(|r| r.run).collect()),
         Runs::Latest => Ok(known.last().map(|r| r.run).into_iter().collect()),

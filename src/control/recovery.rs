@@ -1,4 +1,4 @@
-//! The start of the supervisor as it goes on, and recovery on request.
+//! The start of the supervisor as it goes on, and recovery and a scrub on request.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::params::Params;
 use crate::core::report::{RunsReport, StartReport};
 use crate::supervisor::handle::{Ask, AskError, Peer, Skip};
-use crate::wire::control::ActReply;
+use crate::wire::control::{ActReply, ScrubReply};
 
 /// Reads the log of the last starts.
 pub(crate) type ReadStarts = fn(state_dir: &Path) -> std::io::Result<Vec<StartReport>>;
@@ -67,6 +67,11 @@ pub(crate) async fn exit(
 ) -> Result<Json<ActReply>, Failure> {
     params.only(&[])?;
     ask(&shared, |reply| Ask::LeaveRecovery { peer, reply }).await.map(Json)
+}
+
+pub(crate) async fn scrub(State(shared): State<Shared>, params: Params) -> Result<Json<ScrubReply>, Failure> {
+    params.only(&[])?;
+    ask(&shared, |reply| Ask::Scrub { reply }).await.map(Json)
 }
 
 pub(crate) async fn skip(

@@ -5,7 +5,9 @@ use axum::http::{StatusCode, Uri};
 use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
-use super::{Shared, act, audit, events, instance, openapi, output_route, recovery, status};
+use super::{
+    Shared, act, audit, events, instance, openapi, output_route, publish, recovery, sagas, stats, status,
+};
 
 /// One route: its method, its path, and who answers.
 pub(crate) struct Route {
@@ -32,20 +34,25 @@ pub(crate) fn table() -> Vec<Route> {
         reads("/v1/jobs/{name}", get(status::job)),
         reads("/v1/jobs/{name}/runs", get(status::runs)),
         reads("/v1/jobs/{name}/output", get(output_route::output)),
+        reads("/v1/stats", get(stats::stats)),
         reads("/v1/events", get(events::events)),
         reads("/v1/audit", get(audit::audit)),
+        reads("/v1/sagas", get(sagas::list)),
+        reads("/v1/sagas/{id}", get(sagas::saga)),
         reads("/v1/recovery", get(recovery::report)),
         reads("/v1/recovery/starts", get(recovery::starts)),
         reads("/v1/recovery/plan", get(recovery::plan)),
         changes("/v1/recovery/run", post(recovery::recover)),
         changes("/v1/recovery/skip", post(recovery::skip)),
         changes("/v1/recovery/exit", post(recovery::exit)),
+        changes("/v1/journal/scrub", post(recovery::scrub)),
         reads("/v1/openapi.json", get(openapi::document)),
         changes("/v1/jobs/{name}/start", post(act::start)),
         changes("/v1/jobs/{name}/stop", post(act::stop)),
         changes("/v1/jobs/{name}/restart", post(act::restart)),
         changes("/v1/jobs/{name}/signal", post(act::send_signal)),
         changes("/v1/jobs/{name}/stdin", post(act::stdin)),
+        changes("/v1/runs/{run}/progress", post(publish::progress)),
         changes("/v1/reload", post(instance::reload)),
         changes("/v1/run", post(instance::run)),
         changes("/v1/shutdown", post(instance::shutdown)),

@@ -14,7 +14,7 @@ use super::params::{Name, Params};
 use crate::core::ids::JobName;
 use crate::core::select;
 use crate::supervisor::handle::{AskError, View};
-use crate::wire::control::{API, Health, InstanceState, JobStatus, RunView, Status, Version};
+use crate::wire::control::{API, Health, InstanceState, JobDetail, RunView, Status, Version};
 
 pub(crate) async fn version(State(shared): State<Shared>, params: Params) -> Result<Json<Version>, Failure> {
     params.only(&[])?;
@@ -43,8 +43,8 @@ pub(crate) async fn status(State(shared): State<Shared>, params: Params) -> Resu
     let selectors: Vec<&str> = params.all("job").collect();
     let view = known(&shared)?;
     let names =
-        if selectors.is_empty() { view.jobs.keys().cloned().collect() } else { pick(&shared, &selectors)? };
-    let jobs = names.iter().filter_map(|name| view.jobs.get(name)).map(|job| JobStatus::clone(job)).collect();
+        if selectors.is_empty() { view.names().cloned().collect() } else { pick(&shared, &selectors)? };
+    let jobs = names.iter().filter_map(|name| view.job(name)).map(Arc::unwrap_or_clone).collect();
     Ok(Json(Status { instance: (*view.instance).clone(), jobs }))
 }
 
@@ -52,12 +52,13 @@ pub(crate) async fn job(
     State(shared): State<Shared>,
     Name(name): Name,
     params: Params,
-) -> Result<Json<JobStatus>, Failure> {
+) -> Result<Json<JobDetail>, Failure> {
     params.only(&[])?;
     let name = exact(&shared, &name)?;
     let view = shared.view();
-    let job = view.jobs.get(&name).ok_or_else(|| gone(&name))?;
-    Ok(Json(JobStatus::clone(job)))
+    let job = view.job(&name).ok_or_else(|| gone(&name))?;
+    let stats = super::stats::of(&view, &job);
+    Ok(Json(JobDetail { status: Arc::unwrap_or_clone(job), stats }))
 }
 
 pub(crate) async fn runs(
@@ -68,7 +69,7 @@ pub(crate) async fn runs(
     params.only(&[])?;
     let name = exact(&shared, &name)?;
     let view = shared.view();
-    Ok(Json(view.runs.get(&name).map(|runs| runs.as_slice().to_vec()).unwrap_or_default()))
+    Ok(Json(view.runs(&name).map(Arc::unwrap_or_clone).unwrap_or_default()))
 }
 
 /// The latest view, once it is known which jobs there are.
@@ -84,7 +85,8 @@ fn gone(name: &JobName) -> Failure {
 /// The jobs that selectors mean.
 pub(crate) fn pick(shared: &Shared, selectors: &[&str]) -> Result<Vec<JobName>, Failure> {
     let view = known(shared)?;
-    select::select_all(selectors, view.jobs.keys()).map_err(|e| {
+    let names: Vec<&JobName> = view.names().collect();
+    select::select_all(selectors, names.iter().copied()).map_err(|e| {
         // Before the survey is done, a job that is not there may only be not there yet.
         if view.instance.state == InstanceState::Recovering && !view.ready {
             return AskError::Recovering.into();
@@ -97,7 +99,7 @@ pub(crate) fn pick(shared: &Shared, selectors: &[&str]) -> Result<Vec<JobName>, 
 pub(crate) fn exact(shared: &Shared, name: &str) -> Result<JobName, Failure> {
     let view = shared.view();
     match JobName::new(name) {
-        Ok(name) if view.jobs.contains_key(&name) => Ok(name),
+        Ok(name) if view.has(&name) => Ok(name),
         _ => {
             let found = pick(shared, &[name])?;
             let names: Vec<String> = found.iter().map(|n| format!("{:?}", n.as_str())).collect();

@@ -126,7 +126,7 @@ pub(super) fn submit(d: &mut Draft<'_>, spec: &JobSpec, by: &Asked) {
     say_started(d, job);
 }
 
-fn may_start(d: &mut Draft<'_>, job: &JobName) -> bool {
+pub(super) fn may_start(d: &mut Draft<'_>, job: &JobName) -> bool {
     let why = match d.job(job) {
         None => "no such job",
         Some(_) if d.ending() => "the instance is shutting down",

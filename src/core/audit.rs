@@ -11,6 +11,7 @@ use super::event::{Event, Want};
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::Asked;
 use super::reconcile::plan;
+use super::saga::End;
 use super::state::State;
 use super::time::Stamp;
 
@@ -91,6 +92,11 @@ pub fn live_through(state: &mut State, entry: &Entry<'_>) -> Vec<Deed> {
             Event::OrphanFound { run, job } => {
                 deeds.push(deed(job.clone(), Some(*run), "leave alone".to_owned()));
             }
+            Event::SagaEnded { saga, end: End::RolledBack(broken) } => {
+                let mut deed = deed(broken.job.clone(), None, format!("roll operation {saga} back"));
+                deed.why.clone_from(&broken.why);
+                deeds.push(deed);
+            }
             Event::ShutdownBegun { .. } | Event::RecoveryLeft { .. } if jobs.is_empty() => {
                 deeds.push(deed(None, None, verb.clone().unwrap_or_default()));
             }
@@ -112,6 +118,10 @@ pub fn live_through(state: &mut State, entry: &Entry<'_>) -> Vec<Deed> {
 
 /// Who acts in this entry, and by which verb; recovery has acts instead of one.
 fn actor(entry: &Entry<'_>) -> Option<(String, Option<String>)> {
+    let undone = |event: &Event| matches!(event, Event::SagaEnded { end: End::RolledBack(_), .. });
+    if entry.events.iter().any(undone) {
+        return Some((format!("rollback (supervisor {})", entry.generation.0), None));
+    }
     if let Some(found) = entry.events.iter().find_map(by).and_then(words) {
         return Some(found);
     }
@@ -185,6 +195,27 @@ mod tests {
             words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" | ")
         };
         all.into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn a_rollback_is_accounted_for_with_its_reason() {
+        let mut world = World::with(&[]);
+        let specs = vec![spec("a")];
+        world.feed(Input::ReloadOrRollBack {
+            specs,
+            by: operator("reload"),
+            within: crate::core::time::Millis(1000),
+        });
+        world.ended("a", 1, exited(2), false);
+        world.feed(Input::Tick);
+        assert_eq!(
+            deeds(&world),
+            [
+                "user 1000 | reload | a | not known | starting, wanted",
+                "rollback (supervisor 7) | roll operation 1 back | a | exit 2",
+                "rollback (supervisor 7) | stop | a | starting, wanted | stopping, not wanted",
+            ]
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ use super::{ActAnswer, Decision, Fresh};
 /// Submitted jobs that are over and still listed.
 pub(super) const FINISHED_MAX: usize = 200;
 
+/// Jobs forgotten in one decision for that reason. A decision is one line of the log, which has an end.
+const FORGOTTEN_AT_ONCE: usize = 1000;
+
 pub(super) struct Draft<'a> {
     /// The memory as it was before this input.
     pub(super) base: &'a State,
@@ -65,7 +68,7 @@ impl<'a> Draft<'a> {
     pub(super) fn job(&self, name: &JobName) -> Option<&Job> {
         match self.jobs.get(name) {
             Some(changed) => changed.as_ref(),
-            None => self.base.jobs.get(name).map(|entry| &entry.job),
+            None => self.base.job(name),
         }
     }
 
@@ -114,12 +117,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes new settings into use for the rest of this decision, and for the time after it.
-    pub(super) fn bring_specs(&mut self, configured: &[JobSpec]) {
+    /// Those of jobs that `keep` names stay as they are.
+    pub(super) fn bring_specs(&mut self, configured: &[JobSpec], keep: impl Fn(&JobName) -> bool) {
         let mut all: Specs = self
             .base
             .specs
             .iter()
-            .filter(|(name, _)| self.job(name).is_some_and(|job| job.submitted || job.removed))
+            .filter(|(name, _)| keep(name) || self.job(name).is_some_and(|job| job.submitted || job.removed))
             .map(|(name, spec)| (name.clone(), Arc::clone(spec)))
             .collect();
         let specs: Vec<Arc<JobSpec>> = configured.iter().cloned().map(Arc::new).collect();
@@ -143,7 +147,8 @@ impl<'a> Draft<'a> {
         if let Some(spec) = self.submitted.as_ref().filter(|spec| spec.name == *name) {
             return Some(Arc::clone(spec));
         }
-        self.specs.as_ref().map_or(&self.base.specs, |(specs, _)| specs).get(name).cloned()
+        let specs = self.specs.as_ref().map_or(&self.base.specs, |(specs, _)| specs);
+        specs.get(name).or_else(|| self.base.spec_at_rest(name)).cloned()
     }
 
     /// The jobs that name this one in `depends_on`.
@@ -159,7 +164,17 @@ impl<'a> Draft<'a> {
         dependents.any(|other| other != name && self.job(other).is_some_and(|job| job.run().is_some()))
     }
 
-    /// Names of all jobs as they are by now.
+    /// The events so far.
+    pub(super) fn events(&self) -> &[Event] {
+        &self.out.events
+    }
+
+    /// Names of the jobs that this input has changed.
+    pub(super) fn changed(&self) -> impl Iterator<Item = &JobName> {
+        self.jobs.keys()
+    }
+
+    /// Names of all jobs as they are by now, but for those at rest.
     pub(super) fn names(&self) -> Vec<JobName> {
         let known = self.base.jobs.keys().filter(|name| !self.jobs.contains_key(*name));
         let changed = self.jobs.iter().filter(|(_, job)| job.is_some()).map(|(name, _)| name);
@@ -195,17 +210,17 @@ impl<'a> Draft<'a> {
 
     /// Ends the decision. Submitted jobs that are over do not pile up without end.
     pub(super) fn finish(mut self) -> Decision {
-        let newly = self.jobs.iter().filter(|(name, job)| {
-            job.as_ref().is_some_and(|job| job.submitted && job.is_finished())
-                && !self.base.finished.contains(name)
-        });
-        let newly = newly.count();
-        if newly > 0 {
-            let still =
-                |name: &&JobName| self.job(name).is_some_and(|job| job.submitted && job.is_finished());
-            let old: Vec<JobName> = self.base.finished.iter().filter(still).cloned().collect();
-            let surplus = (old.len() + newly).saturating_sub(FINISHED_MAX);
-            for job in old.into_iter().take(surplus) {
+        let over = |job: Option<&Job>| job.is_some_and(|job| job.submitted && job.is_finished());
+        let newly = self.jobs.iter().filter(|(name, job)| over(job.as_ref()) && !over(self.base.job(name)));
+        let (newly, known) = (newly.count(), self.base.finished.len());
+        if newly > 0 && known + newly > FINISHED_MAX {
+            let again =
+                self.jobs.iter().filter(|(name, job)| over(self.base.job(name)) && !over(job.as_ref()));
+            let surplus = (known + newly).saturating_sub(again.count() + FINISHED_MAX).min(FORGOTTEN_AT_ONCE);
+            let still = |name: &&JobName| over(self.job(name));
+            let old: Vec<JobName> =
+                self.base.finished.values().filter(still).take(surplus).cloned().collect();
+            for job in old {
                 self.record(Event::JobRemoved { job });
             }
         }

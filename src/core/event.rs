@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord};
+use super::progress::Said;
+use super::saga::{Broken, End, Plan};
 use super::spec::JobSpec;
 use super::time::{Millis, Stamp};
 
@@ -165,6 +167,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_false")]
         interrupted: bool,
     },
+    /// A run says how far it is, or how the next one can go on.
+    #[serde(rename = "run.progress")]
+    RunProgress {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// What.
+        #[serde(flatten)]
+        said: Said,
+    },
     /// The last process of a run that left something over is gone.
     #[serde(rename = "run.tree_gone")]
     TreeGone {
@@ -254,6 +267,37 @@ pub enum Event {
         /// Who asked.
         by: Asked,
     },
+    /// An operation of several steps began; the rest of the decision is its steps.
+    #[serde(rename = "saga.begun")]
+    SagaBegun {
+        /// What it is.
+        plan: Box<Plan>,
+    },
+    /// A step of it is done: its job is up.
+    #[serde(rename = "saga.step_done")]
+    SagaStepDone {
+        /// Which saga.
+        saga: u64,
+        /// The job of the step.
+        step: JobName,
+    },
+    /// It failed, or its time is over: it is undone next.
+    #[serde(rename = "saga.undoing")]
+    SagaUndoing {
+        /// Which saga.
+        saga: u64,
+        /// Why.
+        #[serde(flatten)]
+        broken: Broken,
+    },
+    /// It is over. Undone: the rest of the decision is the undo.
+    #[serde(rename = "saga.ended")]
+    SagaEnded {
+        /// Which saga.
+        saga: u64,
+        /// How.
+        end: End,
+    },
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -283,6 +327,7 @@ impl Event {
             | Self::StopBegun { job, .. }
             | Self::StopStepBegun { job, .. }
             | Self::RunEnded { job, .. }
+            | Self::RunProgress { job, .. }
             | Self::TreeGone { job, .. }
             | Self::Disowned { job, .. }
             | Self::WaitBegun { job }
@@ -296,6 +341,10 @@ impl Event {
             | Self::KeeperLost
             | Self::Acted { .. }
             | Self::RecoveryLeft { .. }
+            | Self::SagaBegun { .. }
+            | Self::SagaStepDone { .. }
+            | Self::SagaUndoing { .. }
+            | Self::SagaEnded { .. }
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use uuid::Uuid;
 
-/// The name of a job: `web`, or `web:2` for the second instance of `web`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct JobName(String);
+/// The name of a job: `web`, or `web:2` for the second instance of `web`. One text, however many hold it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobName(Arc<str>);
 
 /// Why a text is no job name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +33,8 @@ impl JobName {
     pub const MAX_BYTES: usize = 128;
 
     /// Checks and wraps a name.
-    pub fn new(name: impl Into<String>) -> Result<Self, BadJobName> {
-        let name = name.into();
+    pub fn new(name: impl AsRef<str>) -> Result<Self, BadJobName> {
+        let name = name.as_ref();
         if name.is_empty() {
             return Err(BadJobName::Empty);
         }
@@ -43,25 +43,25 @@ impl JobName {
         }
         let (base, instance) = match name.split_once(':') {
             Some((base, instance)) => (base, Some(instance)),
-            None => (name.as_str(), None),
+            None => (name, None),
         };
         let base_ok = base.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && base.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c));
+            && base.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
         let instance_ok =
             instance.is_none_or(|n| !n.is_empty() && n.len() <= 6 && n.bytes().all(|b| b.is_ascii_digit()));
-        if base_ok && instance_ok { Ok(Self(name)) } else { Err(BadJobName::BadCharacter) }
+        if base_ok && instance_ok { Ok(Self(Arc::from(name))) } else { Err(BadJobName::BadCharacter) }
     }
 
     /// The name of instance `n` (from 1) of this job.
     #[must_use]
     pub fn instance(&self, n: u32) -> Self {
-        Self(format!("{}:{n}", self.0))
+        Self(format!("{}:{n}", self.0).into())
     }
 
     /// The part before `:`: the job as configured.
     #[must_use]
     pub fn base(&self) -> &str {
-        self.0.split_once(':').map_or(self.0.as_str(), |(base, _)| base)
+        self.0.split_once(':').map_or(&*self.0, |(base, _)| base)
     }
 
     /// The name as text.
@@ -84,16 +84,25 @@ impl FromStr for JobName {
     }
 }
 
-impl TryFrom<String> for JobName {
-    type Error = BadJobName;
-    fn try_from(s: String) -> Result<Self, Self::Error> {
-        Self::new(s)
+impl Serialize for JobName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
-impl From<JobName> for String {
-    fn from(name: JobName) -> Self {
-        name.0
+impl<'de> Deserialize<'de> for JobName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl de::Visitor<'_> for Name {
+            type Value = JobName;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a job name")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<JobName, E> {
+                JobName::new(name).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 

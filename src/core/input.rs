@@ -4,8 +4,9 @@ use super::identity::Epoch;
 use super::identity::Identity;
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord, Outcome};
+use super::progress::Said;
 use super::spec::{JobSpec, KillScope};
-use super::time::Stamp;
+use super::time::{Millis, Stamp};
 
 /// One thing the core is told. Fresh run ids and chance come in from outside with it, see [`super::Fresh`].
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,24 @@ pub enum Input {
         specs: Vec<JobSpec>,
         /// Who asked; `Nobody` at start.
         by: Asked,
+    },
+    /// The configured jobs by a reload that is undone if a job it adds or changes does not come up.
+    ReloadOrRollBack {
+        /// The specs.
+        specs: Vec<JobSpec>,
+        /// Who asked.
+        by: Asked,
+        /// How long it may take.
+        within: Millis,
+    },
+    /// `start`, undone if one of them does not come up.
+    StartOrRollBack {
+        /// Which jobs, resolved.
+        jobs: Vec<JobName>,
+        /// Who asked.
+        by: Asked,
+        /// How long it may take.
+        within: Millis,
     },
     /// A job given at run time.
     Submitted {
@@ -129,6 +148,13 @@ pub enum Input {
         run: RunId,
         /// Whether it succeeded.
         ok: bool,
+    },
+    /// A run says how far it is, or how the next one can go on.
+    Published {
+        /// The run.
+        run: RunId,
+        /// What.
+        said: Said,
     },
     /// The keeper's connection is lost; a survey follows when it is back.
     KeeperLost,

@@ -15,6 +15,7 @@ use super::event::{Event, Want};
 use super::identity::Identity;
 use super::ids::RunId;
 use super::outcome::{Asked, ExitRecord, Outcome, Rusage};
+use super::stats::Cause;
 use super::time::Stamp;
 
 /// Start stamps remembered for the start limit. A crash loop at full speed stays within 8 KiB a job;
@@ -188,6 +189,9 @@ pub struct PastEnd {
     pub rusage: Option<Rusage>,
     /// Bytes captured, both streams.
     pub output_bytes: u64,
+    /// How it counts; absent in records of earlier builds, and if it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 impl Job {
@@ -270,13 +274,11 @@ impl Job {
             }
             Event::WantSet { want, .. } => self.set_want(*want),
             Event::RunRequested { run, attempt, at, .. } => self.requested(*run, *attempt, *at),
-            Event::RunStarted { run, identity, at: started, grace, .. } => {
+            Event::RunStarted { run, identity, at: started, grace, .. }
+            | Event::RunAdopted { run, identity, started, grace, .. } => {
                 let process = Process { identity: identity.clone(), started: *started };
-                self.came_to_life(*run, process, false, after(*started, *grace, at));
-            }
-            Event::RunAdopted { run, identity, started, grace, .. } => {
-                let process = Process { identity: identity.clone(), started: *started };
-                self.came_to_life(*run, process, true, after(*started, *grace, at));
+                let adopted = matches!(event, Event::RunAdopted { .. });
+                self.came_to_life(*run, process, adopted, after(*started, *grace, at));
             }
             Event::RunReady { run: news, .. } => {
                 if let Phase::Running { run, ready_at, .. } = &mut self.phase
@@ -307,13 +309,18 @@ impl Job {
             }
             Event::Held { why, .. } => self.rest_in(Phase::Held { why: why.clone() }),
             Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
-            Event::SupervisorStarted { .. }
+            Event::RunProgress { .. }
+            | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
             | Event::Surveyed
             | Event::LossSettled { .. }
             | Event::KeeperLost
             | Event::Acted { .. }
             | Event::RecoveryLeft { .. }
+            | Event::SagaBegun { .. }
+            | Event::SagaStepDone { .. }
+            | Event::SagaUndoing { .. }
+            | Event::SagaEnded { .. }
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }
@@ -498,7 +505,7 @@ pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize
                 past[i].pid = Some(identity.pid);
             }
         }
-        Event::RunEnded { record, .. } => {
+        Event::RunEnded { record, failures, .. } => {
             if let Some(i) = find(past, record.run) {
                 past[i].started = past[i].started.or(record.started);
                 past[i].pid = None;
@@ -508,6 +515,7 @@ pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize
                     asked: record.asked.clone(),
                     rusage: record.rusage,
                     output_bytes: record.stdout_bytes.saturating_add(record.stderr_bytes),
+                    cause: Cause::of(&record.outcome, &record.asked, *failures > 0),
                 }));
             }
         }

@@ -458,7 +458,7 @@ fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
     match how {
         // Wanted although it was stopped: a restart, or a shutdown that this supervisor knows nothing of.
         How::Asked => {
-            let by_restart = d.base.jobs.get(name).is_some_and(|entry| stops_to_start(&entry.job));
+            let by_restart = d.base.job(name).is_some_and(stops_to_start);
             if by_restart || !d.instance.recovery {
                 start(d, name);
             }

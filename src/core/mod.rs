@@ -20,14 +20,20 @@ pub mod job;
 pub mod outcome;
 pub mod pace;
 pub mod phases;
+pub mod progress;
+pub mod quick;
 pub mod reconcile;
 pub mod reload;
 pub mod report;
+pub mod rest;
+pub mod saga;
 pub mod select;
+pub mod severity;
 pub mod signal;
 pub mod snapshot;
 pub mod spec;
 pub mod state;
+pub mod stats;
 pub mod time;
 pub mod view;
 
@@ -105,6 +111,8 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
             });
         }
         Input::Configured { specs, by } => reload::configured(&mut d, specs, by),
+        Input::ReloadOrRollBack { specs, by, within } => saga::reload(&mut d, specs, by, *within),
+        Input::StartOrRollBack { jobs, by, within } => saga::start(&mut d, jobs, by, *within),
         Input::Submitted { spec, by } => ask::submit(&mut d, spec, by),
         Input::Start { jobs, by } => ask::start(&mut d, jobs, by),
         Input::Stop { jobs, by } => ask::stop(&mut d, jobs, by),
@@ -131,9 +139,11 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::StopCommandEnded { run, ok } => {
             life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
         }
+        Input::Published { run, said } => progress::publish(&mut d, *run, said),
         Input::KeeperLost => d.keeper_lost(),
         Input::Tick => tick(&mut d),
     }
+    saga::follow(&mut d);
     d.finish()
 }
 
@@ -155,6 +165,7 @@ fn tick(d: &mut Draft<'_>) {
     if d.base.forced_at().is_some_and(|at| at.boot_us <= d.now.boot_us) {
         stop::force(d);
     }
+    saga::due(d);
     let due: Vec<JobName> = d.base.due(d.now).cloned().collect();
     for job in &due {
         life::tell(d, job, &life::News::Due);

@@ -37,7 +37,7 @@ pub fn plan(state: &State, new: &[JobSpec]) -> ReloadPlan {
     let names: BTreeSet<&JobName> = new.iter().map(|spec| &spec.name).collect();
     for spec in new {
         let name = spec.name.clone();
-        let list = match state.jobs.get(&spec.name).map(|entry| &entry.job) {
+        let list = match state.job(&spec.name) {
             None => &mut plan.added,
             Some(job) if job.removed => &mut plan.added,
             Some(job) if job.submitted && job.is_finished() => &mut plan.added,
@@ -52,7 +52,8 @@ pub fn plan(state: &State, new: &[JobSpec]) -> ReloadPlan {
         list.push(name);
     }
     for (name, entry) in &state.jobs {
-        if !entry.job.submitted && !entry.job.removed && !names.contains(name) {
+        let held = state.sagas.removes(name);
+        if !entry.job.submitted && !entry.job.removed && !names.contains(name) && !held {
             plan.removed.push(name.clone());
         }
     }
@@ -117,13 +118,34 @@ pub(super) fn configured(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked) {
     if d.ending() {
         return;
     }
+    let plan = plan(d.base, specs);
+    apply(d, specs, by, &plan, Removed::Forgotten);
+}
+
+/// What becomes of jobs that have left the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// They are forgotten when their run has ended.
+    Forgotten,
+    /// They are stopped, and kept until it is known whether the configuration stays.
+    Held,
+}
+
+/// Does what a plan says.
+pub(super) fn apply(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked, plan: &ReloadPlan, removed: Removed) {
     if *by != Asked::Nobody {
         let (verb, detail) = ("reload".to_owned(), String::new());
         d.record(Event::Acted { verb, job: None, detail, by: by.clone() });
     }
-    let plan = plan(d.base, specs);
     for job in &plan.removed {
-        d.record(Event::JobRemoved { job: job.clone() });
+        let wanted = d.job(job).is_some_and(|job| job.want == Want::Up);
+        match removed {
+            Removed::Forgotten => d.record(Event::JobRemoved { job: job.clone() }),
+            Removed::Held if wanted => {
+                d.record(Event::WantSet { job: job.clone(), want: Want::Down, by: Asked::Reload });
+            }
+            Removed::Held => {}
+        }
     }
     let wants = wants_of_new(specs, &plan.added);
     for (job, want) in &wants {
@@ -132,7 +154,10 @@ pub(super) fn configured(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked) {
         }
         d.record(Event::JobAdded { job: job.clone(), want: *want });
     }
-    d.bring_specs(specs);
+    let base = d.base;
+    d.bring_specs(specs, |job| {
+        base.sagas.removes(job) || (removed == Removed::Held && plan.removed.contains(job))
+    });
     for job in &plan.removed {
         tell(d, job, &News::Halt { by: &Asked::Reload, then_start: false });
     }
@@ -158,19 +183,23 @@ pub(super) fn configured(d: &mut Draft<'_>, specs: &[JobSpec], by: &Asked) {
         }
     }
     if d.working() {
-        for job in d.names() {
-            let waits =
-                |job: &Job| matches!(job.phase, Phase::Waiting | Phase::Leftovers { ladder: None, .. });
-            if d.job(&job).is_some_and(waits) {
-                tell(d, &job, &News::Due);
-            }
+        look_again(d);
+    }
+}
+
+/// Other settings may mean that a job waits no longer.
+pub(super) fn look_again(d: &mut Draft<'_>) {
+    for job in d.names() {
+        let waits = |job: &Job| matches!(job.phase, Phase::Waiting | Phase::Leftovers { ladder: None, .. });
+        if d.job(&job).is_some_and(waits) {
+            tell(d, &job, &News::Due);
         }
     }
 }
 
 /// What is wanted of new jobs: up if they start with the instance, or if a new job that does depends on
 /// them, however far away.
-fn wants_of_new<'a>(specs: &'a [JobSpec], added: &'a [JobName]) -> BTreeMap<JobName, Want> {
+pub(super) fn wants_of_new<'a>(specs: &'a [JobSpec], added: &'a [JobName]) -> BTreeMap<JobName, Want> {
     let by_name: BTreeMap<&JobName, &JobSpec> = specs.iter().map(|spec| (&spec.name, spec)).collect();
     let added: BTreeSet<&JobName> = added.iter().collect();
     let mut up: BTreeSet<&JobName> = BTreeSet::new();

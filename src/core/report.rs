@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{JobName, RunId};
 use super::phases::Standing;
+use super::severity::Assessment;
 
 /// Version of [`StartReport`].
 pub const VERSION: u32 = 1;
@@ -44,6 +45,12 @@ pub struct StartReport {
     /// What was damaged or missing on disk, in words.
     #[serde(default)]
     pub damage: Vec<String>,
+    /// What is worth a word and is no damage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// How bad it is, and what was done about it; `None` before the event log is read.
+    #[serde(default)]
+    pub assessment: Option<Assessment>,
     /// Entries of the event log that were read, and that are missing.
     #[serde(default)]
     pub entries: Entries,

@@ -3,6 +3,9 @@
 //! One line is one JSON object and one entity: a job with its history, the instance, an orphan. What the
 //! state can work out again (indexes, deadlines) is in none. A state that was folded from events and one
 //! restored from its lines are equal, but for what is handed in beside the events.
+//!
+//! A line that begins with `{"job":"…","rest":` is that of a job at rest ([`super::rest`]): it is left where
+//! it is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,18 +14,32 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{JobName, RunId};
 use super::job::{Job, PastRun};
+use super::progress::Published;
+use super::rest::{Place, Shelf, is_at_rest};
+use super::saga::Sagas;
 use super::spec::JobSpec;
 use super::state::{Entry, Instance, State};
+use super::stats::Stats;
 
 /// Fields in the order of how often they are needed; the settings, the longest part, come last.
 #[derive(Serialize)]
 struct JobOut<'a> {
     job: &'a JobName,
+    /// Its place among those that are over, if it is at rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rest: Option<u64>,
+    /// The same, if it is over but not at rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<u64>,
     s: &'a Job,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     earlier: bool,
     #[serde(skip_serializing_if = "VecDeque::is_empty")]
     past: &'a VecDeque<PastRun>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stats: Option<&'a Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<&'a Published>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
@@ -30,7 +47,10 @@ struct JobOut<'a> {
 #[derive(Serialize)]
 struct InstanceOut<'a> {
     instance: &'a Instance,
-    finished: &'a VecDeque<JobName>,
+    /// How many submitted jobs have come to an end so far.
+    overs: u64,
+    #[serde(skip_serializing_if = "Sagas::is_empty")]
+    sagas: &'a Sagas,
 }
 
 #[derive(Serialize)]
@@ -42,14 +62,24 @@ struct OrphanOut<'a> {
 #[derive(Deserialize)]
 struct In {
     job: Option<JobName>,
+    rest: Option<u64>,
+    over: Option<u64>,
     s: Option<Job>,
     #[serde(default)]
     earlier: bool,
     #[serde(default)]
     past: VecDeque<PastRun>,
+    stats: Option<Stats>,
+    published: Option<Box<Published>>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
-    finished: Option<VecDeque<JobName>>,
+    #[serde(default)]
+    overs: u64,
+    /// In earlier checkpoints: submitted jobs that are over, the oldest first.
+    #[serde(default)]
+    finished: Vec<JobName>,
+    #[serde(default)]
+    sagas: Sagas,
     orphan: Option<RunId>,
 }
 
@@ -79,20 +109,15 @@ impl State {
             bytes.clear();
             done
         };
-        serde_json::to_writer(
-            &mut bytes,
-            &InstanceOut { instance: &self.instance, finished: &self.finished },
-        )?;
+        let instance = InstanceOut { instance: &self.instance, overs: self.overs, sagas: &self.sagas };
+        serde_json::to_writer(&mut bytes, &instance)?;
         put(&mut bytes)?;
-        for (job, entry) in &self.jobs {
-            let out = JobOut {
-                job,
-                s: &entry.job,
-                earlier: entry.job.run().is_some_and(|run| self.earlier.contains(&run)),
-                past: &entry.past,
-                spec: self.specs.get(job).filter(|_| entry.job.submitted).map(|spec| &**spec),
-            };
-            serde_json::to_writer(&mut bytes, &out)?;
+        for name in self.names() {
+            match self.rest.line(name) {
+                Some(Ok(same)) => bytes = same,
+                Some(Err(why)) => return Err(serde_json::Error::io(std::io::Error::other(why)).into()),
+                None => self.job_line(name, &mut bytes)?,
+            }
             put(&mut bytes)?;
         }
         for orphan in &self.orphans {
@@ -102,19 +127,68 @@ impl State {
         Ok(())
     }
 
-    /// Takes one entity back.
+    fn job_line(&self, name: &JobName, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let Some(entry) = self.entry(name) else { return Ok(()) };
+        let Entry { job, past, stats, over, published } = entry;
+        let spec = self.spec(name).filter(|_| job.submitted);
+        let (rest, over) = if is_at_rest(job, spec) { (*over, None) } else { (None, *over) };
+        let earlier = job.run().is_some_and(|run| self.earlier.contains(&run));
+        serde_json::to_writer(
+            bytes,
+            &JobOut {
+                job: name,
+                rest,
+                over,
+                s: job,
+                earlier,
+                past,
+                stats: stats.as_deref(),
+                published: published.as_deref(),
+                spec,
+            },
+        )
+    }
+
+    /// Takes one entity back. `kept` says where its line stays readable, if it does: then a job at rest is
+    /// left there.
     ///
     /// # Errors
     /// If the line is none. The state is as it was then.
-    pub fn restore(&mut self, line: &[u8]) -> Result<(), BadEntity> {
-        let In { job, s, earlier, mut past, spec, instance, finished, orphan } =
-            serde_json::from_slice(line)?;
+    pub fn restore(&mut self, line: &[u8], kept: Option<(&Arc<dyn Shelf>, u64)>) -> Result<(), BadEntity> {
+        if let Some((shelf, offset)) = kept
+            && let Some((name, over)) = at_rest(line)
+            && let Some(place) = Place::new(offset, line.len())
+        {
+            self.finished.insert(over, name.clone());
+            self.rest.put(shelf, name, place);
+            return Ok(());
+        }
+        let In {
+            job,
+            rest,
+            over,
+            s,
+            earlier,
+            past,
+            stats,
+            published,
+            spec,
+            instance,
+            overs,
+            finished,
+            sagas,
+            orphan,
+        } = serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
-            (Some(name), Some(mut job), None, None) => {
-                // Most of them will never grow again.
-                past.shrink_to_fit();
-                job.window.shrink_to_fit();
+            (Some(name), Some(job), None, None) => {
                 self.instance.newest = self.instance.newest.max(past.iter().map(|past| past.run).max());
+                // An earlier checkpoint says it elsewhere.
+                let is_over = job.submitted && job.is_finished();
+                let said = || self.finished.iter().find(|(_, other)| **other == name).map(|(n, _)| *n);
+                let over = rest.or(over).or_else(|| if is_over { said() } else { None });
+                if let Some(n) = over {
+                    self.finished.insert(n, name.clone());
+                }
                 if let Some(run) = job.run() {
                     self.live.insert(run, name.clone());
                     if earlier {
@@ -127,11 +201,13 @@ impl State {
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
-                self.jobs.insert(name, Entry { job, past });
+                self.jobs.insert(name, Box::new(slim(job, past, (stats, published), over)));
             }
             (None, None, Some(instance), None) => {
                 self.instance = instance;
-                self.finished = finished.unwrap_or_default();
+                self.overs = overs.max(finished.len() as u64);
+                self.finished = (1..).zip(finished).collect();
+                self.sagas = sagas;
             }
             (None, None, None, Some(orphan)) => {
                 self.orphans.insert(orphan);
@@ -140,4 +216,60 @@ impl State {
         }
         Ok(())
     }
+
+    /// Everything was taken back.
+    pub fn restored(&mut self) {
+        self.rest.settle();
+    }
+}
+
+/// Most of them will never grow again.
+fn slim(
+    mut job: Job,
+    mut past: VecDeque<PastRun>,
+    (stats, published): (Option<Stats>, Option<Box<Published>>),
+    over: Option<u64>,
+) -> Entry {
+    past.shrink_to_fit();
+    job.window.shrink_to_fit();
+    Entry { job, past, stats: stats.map(Arc::new), over, published }
+}
+
+/// Name and place among those that are over, if this is the line of a job at rest.
+fn at_rest(line: &[u8]) -> Option<(JobName, u64)> {
+    let line = line.strip_prefix(b"{\"job\":\"")?;
+    let end = memchr::memchr(b'"', line.get(..line.len().min(JobName::MAX_BYTES + 1))?)?;
+    let rest = line[end..].strip_prefix(b"\",\"rest\":")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let over = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    Some((JobName::new(std::str::from_utf8(&line[..end]).ok()?).ok()?, over))
+}
+
+/// What the line of a job says.
+pub(super) struct JobLine {
+    pub(super) name: JobName,
+    pub(super) entry: Entry,
+    pub(super) spec: Option<Arc<JobSpec>>,
+}
+
+/// Reads the line of a job up to its settings, if nobody has to know which jobs it depends on.
+pub(super) fn job_without_spec(line: &[u8]) -> Result<JobLine, BadEntity> {
+    // Text of any kind has its quotes escaped, so this is where the last field begins.
+    let spec = memchr::memmem::find(line, b",\"spec\":{\"name\":");
+    let alone = |at: usize| memchr::memmem::find(&line[at..], b",\"depends_on\":[],").is_some();
+    match spec {
+        Some(at) if alone(at) => job(&[&line[..at], b"}"].concat()).or_else(|_| job(line)),
+        _ => job(line),
+    }
+}
+
+/// Reads the line of a job.
+pub(super) fn job(line: &[u8]) -> Result<JobLine, BadEntity> {
+    let In { job, rest, over, s, past, stats, published, spec, .. } = serde_json::from_slice(line)?;
+    let (Some(name), Some(job)) = (job, s) else { return Err(BadEntity::Unknown) };
+    Ok(JobLine {
+        name,
+        entry: slim(job, past, (stats, published), rest.or(over)),
+        spec: spec.map(|spec| Arc::new(*spec)),
+    })
 }

@@ -1,8 +1,8 @@
 //! The memory of the whole supervisor, and how events change it.
 //!
 //! Everything in [`State`] follows from the events of the log, with two exceptions that are handed in:
-//! the settings of configured jobs (they may hold secrets, so they are never in the log), and
-//! [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
+//! the settings of configured jobs, those before a reload under way included (they may hold secrets, so they
+//! are never in the log), and [`State::shutdown_timeout`]. Both are read when something is decided, never by [`State::apply`]:
 //! a replay before the configuration is read gives the same memory as living through it did. How many
 //! ended runs are remembered ([`State::keep_runs`]) is handed in before the replay; it decides nothing.
 //!
@@ -20,7 +20,11 @@ use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::outcome::Asked;
+use super::progress::{self, Published};
+use super::rest::Rest;
+use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
+use super::stats::{self, Stats};
 use super::time::{Millis, Stamp};
 
 /// Settings of jobs by name.
@@ -104,10 +108,15 @@ pub struct Instance {
 pub(super) struct Entry {
     pub(super) job: Job,
     pub(super) past: VecDeque<PastRun>,
+    /// Its place among the submitted jobs that are over, if it is one.
+    pub(super) over: Option<u64>,
+    /// What the runs before the latest came to; shared with readers.
+    pub(super) stats: Option<Arc<Stats>>,
+    pub(super) published: Option<Box<Published>>,
 }
 
 /// The memory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct State {
     /// What there is besides the jobs.
     pub instance: Instance,
@@ -115,16 +124,25 @@ pub struct State {
     pub shutdown_timeout: Millis,
     /// Ended runs remembered for each job; handed in before the replay.
     pub keep_runs: usize,
-    pub(super) jobs: BTreeMap<JobName, Entry>,
+    /// Jobs, but for those at rest.
+    pub(super) jobs: BTreeMap<JobName, Box<Entry>>,
+    /// Jobs at rest.
+    pub(super) rest: Rest,
     pub(super) specs: Specs,
+    /// Operations of several steps.
+    pub sagas: Sagas,
+    /// The configured settings before the reload under way.
+    pub(super) before: Before,
     pub(super) dependents: Dependents,
     /// Runs that live or may live.
     pub(super) live: BTreeMap<RunId, JobName>,
     /// Those of them that were asked for before the boot (or container start) the last supervisor met.
     pub(super) earlier: BTreeSet<RunId>,
     pub(super) deadlines: BTreeSet<(Stamp, JobName)>,
-    /// Submitted jobs that are over, the oldest first.
-    pub(super) finished: VecDeque<JobName>,
+    /// Submitted jobs that are over, in the order in which they came to their end.
+    pub(super) finished: BTreeMap<u64, JobName>,
+    /// How many have come to an end so far.
+    pub(super) overs: u64,
     /// Runs that were reported as orphans.
     pub(super) orphans: BTreeSet<RunId>,
 }
@@ -136,12 +154,16 @@ impl Default for State {
             shutdown_timeout: Millis::from_secs(60),
             keep_runs: super::job::KEEP_RUNS,
             jobs: BTreeMap::new(),
+            rest: Rest::default(),
             specs: BTreeMap::new(),
+            sagas: Sagas::default(),
+            before: None,
             dependents: BTreeMap::new(),
             live: BTreeMap::new(),
             earlier: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            finished: VecDeque::new(),
+            finished: BTreeMap::new(),
+            overs: 0,
             orphans: BTreeSet::new(),
         }
     }
@@ -174,7 +196,12 @@ impl State {
             | Event::RecoveryLeft { .. }
             | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
+            Event::SagaBegun { .. }
+            | Event::SagaStepDone { .. }
+            | Event::SagaUndoing { .. }
+            | Event::SagaEnded { .. } => self.sagas.apply(event, at),
             Event::JobSubmitted { spec, .. } => {
+                self.wake(&spec.name);
                 self.insert_spec(Arc::new((**spec).clone()));
                 self.job_event(&spec.name, event, at);
             }
@@ -199,6 +226,7 @@ impl State {
             | Event::StopBegun { job, .. }
             | Event::StopStepBegun { job, .. }
             | Event::RunEnded { job, .. }
+            | Event::RunProgress { job, .. }
             | Event::TreeGone { job, .. }
             | Event::Disowned { job, .. }
             | Event::WaitBegun { job }
@@ -232,23 +260,51 @@ impl State {
     /// Remembers a decision: its events, and the settings it brought. The driver calls this once for
     /// each decision, with the stamp that goes into the log line.
     pub fn commit(&mut self, decision: &Decision, at: Stamp) {
+        let begun = |event: &Event| matches!(event, Event::SagaBegun { plan } if plan.verb == Verb::Reload);
+        if decision.events.iter().any(begun) {
+            self.before = Some(Arc::new(self.configured_specs()));
+        }
         for event in &decision.events {
             self.apply(event, at);
         }
         if let Some(specs) = &decision.specs {
             self.set_specs(specs);
         }
+        if self.sagas.open.is_none() {
+            self.before = None;
+        }
+    }
+
+    fn configured_specs(&self) -> Vec<JobSpec> {
+        let theirs = |name: &JobName| {
+            self.jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed)
+        };
+        self.specs.iter().filter(|(name, _)| !theirs(name)).map(|(_, spec)| (**spec).clone()).collect()
+    }
+
+    /// Hands in the settings before the reload under way, right after a replay and before
+    /// [`State::set_specs`].
+    pub fn set_before(&mut self, specs: Vec<JobSpec>) {
+        self.before = Some(Arc::new(specs));
     }
 
     /// Puts the configured settings in the place of the earlier ones. Submitted jobs keep theirs, and so
     /// does a removed job whose run still lives. Called by [`State::commit`]; by the driver itself only
     /// right after a replay, with the settings its predecessor had accepted, if they are known.
     pub fn set_specs(&mut self, specs: &[Arc<JobSpec>]) {
-        let jobs = &self.jobs;
-        self.specs
-            .retain(|name, _| jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed));
+        let (jobs, sagas) = (&self.jobs, &self.sagas);
+        self.specs.retain(|name, _| {
+            jobs.get(name).is_some_and(|entry| entry.job.submitted || entry.job.removed)
+                || sagas.removes(name)
+        });
+        for spec in self.before.iter().flat_map(|before| &**before) {
+            if sagas.removes(&spec.name) {
+                self.specs.entry(spec.name.clone()).or_insert_with(|| Arc::new(spec.clone()));
+            }
+        }
         for spec in specs {
-            let theirs = jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
+            let theirs = self.rest.contains(&spec.name)
+                || jobs.get(&spec.name).is_some_and(|entry| entry.job.submitted);
             if !theirs {
                 self.specs.insert(spec.name.clone(), Arc::clone(spec));
             }
@@ -264,11 +320,7 @@ impl State {
             return None;
         }
         let job = self.deadlines.first().map(|(at, _)| *at);
-        let forced = self.forced_at();
-        match (job, forced) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [job, self.forced_at(), self.saga_deadline()].into_iter().flatten().min()
     }
 
     /// When an orderly shutdown turns into killing, if one is under way and has not yet.
@@ -322,6 +374,9 @@ impl State {
             newest: old.newest,
             stopped: old.stopped.clone(),
         };
+        if !same_epoch {
+            self.rest.meet_epoch();
+        }
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
             entry.job.met_supervisor(same_epoch, recovery);
@@ -347,10 +402,15 @@ impl State {
             Event::JobSubmitted { .. } => Some(Job::new(Want::Up, true, at)),
             _ => None,
         };
+        self.wake(name);
         if let Some(job) = new {
-            self.jobs.entry(name.clone()).or_insert_with(|| Entry { job, past: VecDeque::new() });
+            let entry =
+                || Box::new(Entry { job, past: VecDeque::new(), over: None, stats: None, published: None });
+            self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
+        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
+        progress::note(&mut entry.published, &entry.job, entry.past.back(), event, at);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();
@@ -370,15 +430,29 @@ impl State {
         let finished_now = !gone && job.submitted && job.is_finished();
         move_deadline(&mut self.deadlines, name, deadline, deadline_now);
         if finished && !finished_now {
-            self.finished.retain(|other| other != name);
-        } else if finished_now && !self.finished.contains(name) {
-            self.finished.push_back(name.clone());
+            if let Some(over) = entry.over.take() {
+                self.finished.remove(&over);
+            }
+        } else if finished_now && entry.over.is_none() {
+            self.overs += 1;
+            entry.over = Some(self.overs);
+            self.finished.insert(self.overs, name.clone());
         }
         if gone {
             self.jobs.remove(name);
             if let Some(spec) = self.specs.remove(name) {
                 self.unlink(&spec);
             }
+        }
+    }
+
+    /// Takes a job at rest into memory: something happens to it.
+    fn wake(&mut self, name: &JobName) {
+        if let Some(rested) = self.rest.wake(name) {
+            if let Some(spec) = rested.spec {
+                self.insert_spec(spec);
+            }
+            self.jobs.insert(name.clone(), Box::new(rested.entry));
         }
     }
 
@@ -404,6 +478,26 @@ impl State {
                 }
             }
         }
+    }
+}
+
+/// Two memories are equal that say the same, whatever of it is at rest.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        // The numbers of jobs that are over are an order, and nothing else.
+        let job = |state: &Self, name: &JobName| {
+            let known =
+                state.entry(name).map(|entry| (entry.job.clone(), entry.past.clone(), entry.stats.clone()));
+            (known, state.spec(name).cloned())
+        };
+        self.instance == other.instance
+            && (self.shutdown_timeout, self.keep_runs) == (other.shutdown_timeout, other.keep_runs)
+            && (&self.live, &self.earlier) == (&other.live, &other.earlier)
+            && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
+            && self.sagas == other.sagas
+            && self.finished.values().eq(other.finished.values())
+            && self.names().eq(other.names())
+            && self.names().all(|name| job(self, name) == job(other, name))
     }
 }
 

@@ -1,11 +1,16 @@
 //! What readers see of the memory: words, reasons, times. Derived, never stored.
 
+use std::sync::Arc;
+
 use super::event::Want;
 use super::ids::{JobName, RunId};
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
+use super::progress::Published;
+use super::rest::Rest;
 use super::spec::JobSpec;
-use super::state::{Link, State};
+use super::state::{Entry, Link, State};
+use super::stats::Stats;
 use super::time::Stamp;
 
 /// Where a job is, in one word.
@@ -97,6 +102,22 @@ impl Job {
         self.last.as_ref()
     }
 
+    /// How the latest ended run ended, in words; empty if there is none.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        self.last.as_ref().map(|last| last.outcome.describe()).unwrap_or_default()
+    }
+
+    /// Why it came to its end, for people.
+    #[must_use]
+    pub fn why_it_rests(&self) -> String {
+        match (&self.phase, self.last_words()) {
+            (Phase::Fatal { why }, last) if last.is_empty() => why.clone(),
+            (Phase::Fatal { why }, last) => format!("{why}, the last: {last}"),
+            (_, last) => last,
+        }
+    }
+
     /// Starts after the first; cancelled ones do not count.
     #[must_use]
     pub const fn restarts(&self) -> u64 {
@@ -119,27 +140,82 @@ impl Job {
     }
 }
 
+/// Two lists in order, without a name in common, as one.
+pub fn in_order<'a>(
+    a: impl Iterator<Item = &'a JobName>,
+    b: impl Iterator<Item = &'a JobName>,
+) -> impl Iterator<Item = &'a JobName> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(first), Some(other)) if first > other => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
+}
+
 impl State {
-    /// All jobs, by name.
-    pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &Job)> {
+    /// The names of all jobs, in order.
+    pub fn names(&self) -> impl Iterator<Item = &JobName> {
+        in_order(self.jobs.keys(), self.rest.names())
+    }
+
+    /// Jobs but for those at rest, by name.
+    pub fn awake(&self) -> impl Iterator<Item = (&JobName, &Job)> {
         self.jobs.iter().map(|(name, entry)| (name, &entry.job))
+    }
+
+    /// Jobs at rest.
+    #[must_use]
+    pub const fn rest(&self) -> &Rest {
+        &self.rest
+    }
+
+    /// All jobs, by name. Those at rest are read and kept: nothing for those who ask often.
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &Job)> {
+        self.names().filter_map(|name| Some((name, self.job(name)?)))
+    }
+
+    pub(super) fn entry(&self, name: &JobName) -> Option<&Entry> {
+        self.jobs.get(name).map(|entry| &**entry).or_else(|| self.rest.get(name).map(|rested| &rested.entry))
     }
 
     /// One job.
     #[must_use]
     pub fn job(&self, name: &JobName) -> Option<&Job> {
-        self.jobs.get(name).map(|entry| &entry.job)
+        self.entry(name).map(|entry| &entry.job)
     }
 
     /// Its settings, if they are known.
     #[must_use]
     pub fn spec(&self, name: &JobName) -> Option<&JobSpec> {
-        self.specs.get(name).map(|spec| &**spec)
+        self.shared_spec(name).map(|spec| &**spec)
+    }
+
+    pub(super) fn shared_spec(&self, name: &JobName) -> Option<&Arc<JobSpec>> {
+        self.specs.get(name).or_else(|| self.spec_at_rest(name))
+    }
+
+    /// The settings of a submitted job that was at rest when the memory was read.
+    pub(super) fn spec_at_rest(&self, name: &JobName) -> Option<&Arc<JobSpec>> {
+        let submitted = self.jobs.get(name).is_none_or(|entry| entry.job.submitted);
+        if submitted { self.rest.spec(name) } else { None }
     }
 
     /// Its runs, the latest last; at most [`State::keep_runs`] that have ended.
     pub fn runs(&self, name: &JobName) -> impl Iterator<Item = &PastRun> {
-        self.jobs.get(name).into_iter().flat_map(|entry| &entry.past)
+        self.entry(name).into_iter().flat_map(|entry| &entry.past)
+    }
+
+    /// What a job has published; `None` if nothing.
+    #[must_use]
+    pub fn published(&self, name: &JobName) -> Option<&Published> {
+        self.entry(name)?.published.as_deref()
+    }
+
+    /// What a job's runs before the latest came to; `None` if there is nothing to tell.
+    #[must_use]
+    pub fn stats(&self, name: &JobName) -> Option<&Arc<Stats>> {
+        self.entry(name)?.stats.as_ref()
     }
 
     /// Every run that lives or may live, with its job: what a survey has to answer for.
@@ -163,8 +239,8 @@ impl State {
     #[must_use]
     pub fn reason(&self, name: &JobName) -> String {
         let Some(job) = self.job(name) else { return String::new() };
-        let last = || job.last.as_ref().map(|last| last.outcome.describe()).unwrap_or_default();
         match &job.phase {
+            Phase::Exited | Phase::Fatal { .. } => job.why_it_rests(),
             Phase::Running { .. } => String::new(),
             Phase::Starting { .. } => match self.instance.link {
                 Link::Working => String::new(),
@@ -188,14 +264,10 @@ impl State {
                 None => "its main process ended, the rest has not".to_owned(),
             },
             Phase::Backoff { .. } if job.failures > 1 => {
-                format!("{}, {} failures in a row", last(), job.failures)
+                format!("{}, {} failures in a row", job.last_words(), job.failures)
             }
-            Phase::Backoff { .. } | Phase::Exited => last(),
+            Phase::Backoff { .. } => job.last_words(),
             Phase::Held { why } => why.clone(),
-            Phase::Fatal { why } => match last() {
-                last if last.is_empty() => why.clone(),
-                last => format!("{why}, the last: {last}"),
-            },
         }
     }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::fold::Folding;
 use super::fs::{Appending, Fs};
-use super::line::{self, Entry};
+use super::line::{self, Body, Entry};
 use super::open::{Born, Opening};
 use super::planted::{Fault, planted};
 use super::report::Report;
@@ -28,6 +28,8 @@ pub struct Journal {
     /// Number and checksum of the last durable line.
     durable: u64,
     crc: u32,
+    /// Number of the last line that is no mark.
+    decided: u64,
     /// Stamp and writer of the last line, for lines and headers of our own.
     by: (Stamp, Generation),
     /// The last batch was a mark.
@@ -76,6 +78,7 @@ impl Journal {
             open: None,
             durable,
             crc,
+            decided: durable,
             by: opening.by,
             marked: false,
             unfolded: opening.unfolded,
@@ -106,6 +109,11 @@ impl Journal {
         self.durable
     }
 
+    /// Number of the last durable line that is no mark; of one that was there at the beginning it may be one.
+    pub(super) const fn last_decision(&self) -> u64 {
+        self.decided
+    }
+
     /// Checksum of that line.
     pub(super) const fn last_crc(&self) -> u32 {
         self.crc
@@ -130,7 +138,7 @@ impl Journal {
     /// the lines will be there if this process dies now. After [`Journal::heal`] they are surely not.
     pub fn append(&mut self, entries: &[Entry]) -> Result<u64, JournalError> {
         let mut batch = Batch::new(self.durable, self.crc);
-        batch.add(entries)?;
+        batch.add(&bodies(entries)?);
         self.commit(&batch)
     }
 
@@ -162,6 +170,9 @@ impl Journal {
         self.crc = batch.crc;
         self.by = batch.by.unwrap_or(self.by);
         self.marked = batch.decisions == 0;
+        if !self.marked {
+            self.decided = self.durable;
+        }
         Ok(self.durable)
     }
 
@@ -285,7 +296,7 @@ impl Journal {
     }
 }
 
-const BALLAST: &str = "ballast";
+pub(super) const BALLAST: &str = "ballast";
 
 fn put(file: &mut dyn Appending, bytes: &[u8], path: &std::path::Path) -> Result<(), JournalError> {
     file.append(bytes).map_err(JournalError::io("write", path))?;
@@ -330,28 +341,23 @@ impl Batch {
         (at, generation): (Stamp, Generation),
     ) -> Result<Self, JournalError> {
         let mut batch = Self::new(last, crc);
-        batch.add(&[Entry { at, generation, events: Vec::new() }])?;
+        batch.add(&bodies(&[Entry { at, generation, events: Vec::new() }])?);
         batch.decisions = 0;
         Ok(batch)
     }
 
-    /// Adds lines, all or none.
-    pub(super) fn add(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
-        let (start, mut last, mut crc) = (self.bytes.len(), self.last, self.crc);
-        for entry in entries {
-            last += 1;
-            match line::encode(&mut self.bytes, (last, self.first), entry, crc) {
-                Ok(next) => crc = next,
-                Err(error) => {
-                    self.bytes.truncate(start);
-                    return Err(error);
-                }
-            }
+    /// Adds lines.
+    pub(super) fn add(&mut self, bodies: &[Body]) {
+        for body in bodies {
+            self.last += 1;
+            self.crc = line::encode(&mut self.bytes, (self.last, self.first), body, self.crc);
         }
-        self.last = last;
-        self.crc = crc;
-        self.decisions += entries.len() as u64;
-        self.by = entries.last().map(|entry| (entry.at, entry.generation)).or(self.by);
-        Ok(())
+        self.decisions += bodies.len() as u64;
+        self.by = bodies.last().map(Body::by).or(self.by);
     }
+}
+
+/// Decisions as bytes: all, or the first error.
+pub(super) fn bodies(entries: &[Entry]) -> Result<Vec<Body>, JournalError> {
+    entries.iter().map(Body::of).collect()
 }

@@ -9,27 +9,32 @@
 //! A sealed line for each entity, in one chain with header and footer. The footer says how much there
 //! must be, and the checksum of the line of the event log that follows on.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::append::hex;
-use super::fs::Fs;
+use super::fs::{Fs, ReadAt};
 use super::line::closed;
 use super::planted::{Fault, planted};
 use super::report::{Damage, Kind};
 use super::scan::scan;
 use super::sealed::{self, Sealed, unseal};
 use super::segment::{Dirs, Named};
-use super::{JournalError, VERSION, line, segment};
+use super::{JournalError, VERSION, line, mend, segment};
 use crate::core::ids::Generation;
+use crate::core::rest::{Place, Shelf};
 use crate::core::state::State;
 use crate::core::time::Stamp;
 
 /// Bytes written at a time.
 const CHUNK: usize = 1 << 20;
+
+/// No line of ours is so long.
+const LINE_MAX: usize = 1 << 28;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -40,6 +45,16 @@ struct Header {
     g: Generation,
     sw: String,
     min_reader: u32,
+    /// Ended runs that were remembered for each job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keep_runs: Option<usize>,
+}
+
+impl Header {
+    fn behind(&self, seq: u64, crc: u32) -> Behind {
+        let at = Stamp { boot_us: self.m, wall_us: self.t };
+        Behind { seq, crc, at, generation: self.g }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,6 +86,12 @@ pub(super) struct Loaded {
     pub(super) state: State,
     pub(super) behind: Behind,
     pub(super) bytes: u64,
+    /// Lines between header and footer.
+    pub(super) entities: u64,
+    /// What the header says of who made it: the build, and how many ended runs it remembered.
+    pub(super) by: (String, Option<usize>),
+    /// What the footer says of the bytes before it: how many, and their SHA-256.
+    pub(super) sum: (u64, String),
     /// Lines that were put right, with the bytes that were in the file.
     pub(super) mended: Vec<(Damage, Vec<u8>)>,
 }
@@ -105,6 +126,7 @@ fn fill(fs: &dyn Fs, temp: &Path, state: &State, behind: &Behind) -> Result<u64,
         g: behind.generation,
         sw: env!("CARGO_PKG_VERSION").to_owned(),
         min_reader: VERSION,
+        keep_runs: Some(state.keep_runs),
     };
     let mut crc = segment::seal_value(&mut chunk, &header, 0)?;
     state.entities(|entity| {
@@ -149,8 +171,14 @@ fn fill(fs: &dyn Fs, temp: &Path, state: &State, behind: &Behind) -> Result<u64,
 
 /// Length and SHA-256 of a file.
 fn summed(fs: &dyn Fs, path: &Path) -> Result<(u64, [u8; 32]), JournalError> {
+    summed_up_to(fs, path, u64::MAX)
+}
+
+/// The same of its first bytes.
+pub(super) fn summed_up_to(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<(u64, [u8; 32]), JournalError> {
     let read = || JournalError::io("read", path);
-    let mut reader = BufReader::with_capacity(CHUNK / 4, fs.reader(path).map_err(read())?);
+    let file = fs.reader(path).map_err(read())?.take(bytes);
+    let mut reader = BufReader::with_capacity(CHUNK / 4, file);
     let (mut sum, mut len) = (Sha256::new(), 0);
     loop {
         let bytes = reader.fill_buf().map_err(read())?;
@@ -184,20 +212,71 @@ pub(super) fn load(fs: &dyn Fs, file: &Named, empty: &State) -> Result<Loaded, U
 /// Line by line, as long as all is well.
 fn quick(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable> {
     let failed = |e| Unusable::Fatal(JournalError::io("read", &file.path)(e));
-    let mut reader = BufReader::with_capacity(CHUNK / 4, fs.reader(&file.path).map_err(failed)?);
+    let opened = Arc::new(Opened { file: fs.random(&file.path).map_err(failed)?, path: file.path.clone() });
+    let shelf: Arc<dyn Shelf> = Arc::clone(&opened) as _;
     let mut filling = Filling::new(file, state);
-    let mut bytes = Vec::new();
-    while filling.behind.is_none() {
-        bytes.clear();
-        reader.read_until(b'\n', &mut bytes).map_err(failed)?;
-        let sealed = bytes.strip_suffix(b"\n").and_then(unseal);
-        let sealed = sealed.ok_or_else(|| Unusable::Damaged("no whole line".to_owned()))?;
-        filling.line(&sealed, &bytes[..bytes.len() - 1])?;
+    let (mut buffer, mut filled, mut offset) = (vec![0; CHUNK / 4], 0, 0);
+    loop {
+        let n = opened.file.read_at(&mut buffer[filled..], offset + filled as u64).map_err(failed)?;
+        filled += n;
+        let mut done = 0;
+        for end in memchr::memchr_iter(b'\n', &buffer[..filled]) {
+            let line = &buffer[done..end];
+            let sealed = unseal(line).ok_or_else(|| Unusable::Damaged("no whole line".to_owned()))?;
+            filling.line(&sealed, line, Some((&shelf, offset + done as u64)))?;
+            done = end + 1;
+        }
+        if n == 0 {
+            let rest = if done == filled { None } else { Some("its last line has no end") };
+            return rest
+                .map_or_else(|| filling.done(Vec::new()), |why| Err(Unusable::Damaged(why.to_owned())));
+        }
+        buffer.copy_within(done..filled, 0);
+        filled -= done;
+        offset += done as u64;
+        if filled == buffer.len() {
+            if filled > LINE_MAX {
+                return Err(Unusable::Damaged("a line without an end".to_owned()));
+            }
+            buffer.resize(filled * 2, 0);
+        }
     }
-    if !reader.fill_buf().map_err(failed)?.is_empty() {
-        return Err(Unusable::Damaged("something follows its end".to_owned()));
+}
+
+/// A checkpoint that lines are read from, now and then.
+#[derive(Debug)]
+struct Opened {
+    file: Box<dyn ReadAt>,
+    path: PathBuf,
+}
+
+/// A line that has rotted since it was proved, put right. Its neighbours are not at hand; that it is JSON and
+/// about the right job has to do.
+fn mended(line: &[u8]) -> Option<Vec<u8>> {
+    let all = mend::one_bit(line).into_iter();
+    let mut whole = all.filter_map(|line| unseal(&line).map(|sealed| closed(sealed.body)));
+    whole.find(|line| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok())
+}
+
+impl Shelf for Opened {
+    fn fetch(&self, place: Place) -> Result<Vec<u8>, String> {
+        let mut line = vec![0; usize::try_from(place.len()).unwrap_or(0)];
+        let mut filled = 0;
+        let read = loop {
+            match self.file.read_at(&mut line[filled..], place.offset() + filled as u64) {
+                Ok(0) => break Ok(()),
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e.to_string()),
+            }
+        };
+        let whole = unseal(&line).map(|sealed| closed(sealed.body)).or_else(|| mended(&line));
+        read.and_then(|()| whole.ok_or_else(|| "its line is damaged".to_owned())).map_err(|why| {
+            let why = format!("{} at {}: {why}", self.path.display(), place.offset());
+            tracing::error!("a job that is over cannot be looked up: {why}");
+            why
+        })
     }
-    filling.done(Vec::new())
 }
 
 /// With the whole file at hand, to put single wrong bits right.
@@ -221,7 +300,7 @@ fn thorough(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable>
             };
             mended.push((damage, data[piece.offset..piece.offset + piece.len].to_vec()));
         }
-        filling.line(&good.sealed(), &good.bytes)?;
+        filling.line(&good.sealed(), &good.bytes, None)?;
     }
     filling.done(mended)
 }
@@ -229,37 +308,46 @@ fn thorough(fs: &dyn Fs, file: &Named, state: State) -> Result<Loaded, Unusable>
 /// A checkpoint half read.
 struct Filling {
     number: u64,
-    path: std::path::PathBuf,
+    path: PathBuf,
     state: State,
     crc: u32,
     len: u64,
     n: u64,
-    header: Option<(Stamp, Generation)>,
+    header: Option<Header>,
     behind: Option<Behind>,
+    sum: (u64, String),
 }
 
 impl Filling {
     fn new(file: &Named, state: State) -> Self {
         let (number, path) = (file.number, file.path.clone());
-        Self { number, path, state, crc: 0, len: 0, n: 0, header: None, behind: None }
+        let sum = (0, String::new());
+        Self { number, path, state, crc: 0, len: 0, n: 0, header: None, behind: None, sum }
     }
 
-    fn line(&mut self, sealed: &Sealed<'_>, whole: &[u8]) -> Result<(), Unusable> {
+    /// Takes a line. `kept` says where in the file it stays.
+    fn line(
+        &mut self,
+        sealed: &Sealed<'_>,
+        whole: &[u8],
+        kept: Option<(&Arc<dyn Shelf>, u64)>,
+    ) -> Result<(), Unusable> {
         let damaged = |why: String| Unusable::Damaged(why);
         if sealed.prev != self.crc || self.behind.is_some() {
             return Err(damaged("a line is missing or in the wrong place".to_owned()));
         }
         self.crc = sealed.crc;
-        if let Some((at, generation)) = self.header {
+        if let Some(header) = &self.header {
             if sealed.body.starts_with(b"{\"end\":") {
                 let footer: Footer =
                     serde_json::from_slice(&closed(sealed.body)).map_err(|e| damaged(e.to_string()))?;
                 let same = (footer.seq, footer.n, footer.bytes) == (self.number, self.n, self.len);
                 let crc = u32::from_str_radix(&footer.journal_crc, 16).ok().filter(|_| same);
                 let crc = crc.ok_or_else(|| damaged("its end does not fit".to_owned()))?;
-                self.behind = Some(Behind { seq: footer.seq, crc, at, generation });
+                self.behind = Some(header.behind(footer.seq, crc));
+                self.sum = (footer.bytes, footer.sha256);
             } else {
-                self.state.restore(whole).map_err(|e| damaged(e.to_string()))?;
+                self.state.restore(whole, kept).map_err(|e| damaged(e.to_string()))?;
                 self.n += 1;
             }
         } else {
@@ -271,20 +359,20 @@ impl Filling {
             if header.ckpt != self.number {
                 return Err(damaged("it is another one under this name".to_owned()));
             }
-            self.header = Some((Stamp { boot_us: header.m, wall_us: header.t }, header.g));
+            self.header = Some(header);
         }
         self.len += whole.len() as u64 + 1;
         Ok(())
     }
 
     fn done(self, mended: Vec<(Damage, Vec<u8>)>) -> Result<Loaded, Unusable> {
-        let unended = self.header.filter(|_| planted(Fault::EndNotChecked)).map(|(at, generation)| Behind {
-            seq: self.number,
-            crc: 0,
-            at,
-            generation,
-        });
-        let behind = self.behind.or(unended).ok_or_else(|| Unusable::Damaged("it has no end".to_owned()))?;
-        Ok(Loaded { state: self.state, behind, bytes: self.len, mended })
+        let no_end = || Unusable::Damaged("it has no end".to_owned());
+        let header = self.header.ok_or_else(no_end)?;
+        let unended = planted(Fault::EndNotChecked).then(|| header.behind(self.number, 0));
+        let behind = self.behind.or(unended).ok_or_else(no_end)?;
+        let Self { mut state, len, n, sum, .. } = self;
+        state.restored();
+        let by = (header.sw, header.keep_runs);
+        Ok(Loaded { state, behind, bytes: len, entities: n, by, sum, mended })
     }
 }

@@ -66,7 +66,8 @@ impl Folding {
                 std::io::Error::other(format!("it reads otherwise than it was written:\n{}", read.report));
             return Err(JournalError::io("fold", &self.dirs.journal)(why));
         }
-        if read.report.checkpoint == Some(upto) {
+        let mended = read.report.damage.iter().any(|damage| damage.file.starts_with(&self.dirs.checkpoints));
+        if read.report.checkpoint == Some(upto) && !mended {
             let bytes = read.checkpoint_bytes;
             return Ok(Folded { seq: upto, bytes });
         }

@@ -27,6 +27,12 @@ pub trait Fs: Debug + Send + Sync {
     /// If it cannot be read, or is not there.
     fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>>;
 
+    /// A file to read here and there.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not there.
+    fn random(&self, path: &Path) -> io::Result<Box<dyn ReadAt>>;
+
     /// The length of a file.
     ///
     /// # Errors
@@ -76,6 +82,15 @@ pub trait Fs: Debug + Send + Sync {
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
+/// A file that is read here and there. It stays readable when its name is gone.
+pub trait ReadAt: Debug + Send + Sync {
+    /// Reads at an offset, like `pread(2)`: how many bytes; 0 at the end.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
 /// A file that grows.
 pub trait Appending: Debug + Send {
     /// Puts bytes at the end. A part of them may be there after an error.
@@ -122,6 +137,10 @@ impl Fs for RealFs {
         Ok(Box::new(disk::open_read(path)?))
     }
 
+    fn random(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        Ok(Box::new(disk::open_read(path)?))
+    }
+
     fn size(&self, path: &Path) -> io::Result<u64> {
         Ok(std::fs::metadata(path)?.len())
     }
@@ -157,6 +176,12 @@ impl Fs for RealFs {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
             Err(e) => Err(e),
         }
+    }
+}
+
+impl ReadAt for std::fs::File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self, buffer, offset)
     }
 }
 

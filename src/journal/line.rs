@@ -9,6 +9,7 @@ use super::sealed::{self, Sealed};
 use super::{JournalError, VERSION};
 use crate::core::event::Event;
 use crate::core::ids::Generation;
+use crate::core::quick::QuickList;
 use crate::core::time::Stamp;
 
 /// One decision, to be recorded.
@@ -61,24 +62,35 @@ struct Version {
     min_reader: u32,
 }
 
-/// Appends one line and returns its checksum. `out` is as it was after an error.
-pub(super) fn encode(
-    out: &mut Vec<u8>,
-    (seq, batch): (u64, u64),
-    entry: &Entry,
-    prev: u32,
-) -> Result<u32, JournalError> {
-    let start = out.len();
-    let (t, m, g) = (entry.at.wall_us, entry.at.boot_us, entry.generation.0);
-    let head =
-        write!(out, "{{\"v\":{VERSION},\"seq\":{seq},\"b\":{batch},\"t\":{t},\"m\":{m},\"g\":{g},\"ev\":");
-    let written =
-        head.map_err(serde_json::Error::io).and_then(|()| serde_json::to_writer(&mut *out, &entry.events));
-    if let Err(error) = written {
-        out.truncate(start);
-        return Err(JournalError::Encode(error));
+/// A decision as bytes, before it has a number.
+#[derive(Debug)]
+pub(super) struct Body {
+    at: Stamp,
+    generation: Generation,
+    ev: Vec<u8>,
+}
+
+impl Body {
+    pub(super) fn of(entry: &Entry) -> Result<Self, JournalError> {
+        let ev = serde_json::to_vec(&entry.events)?;
+        Ok(Self { at: entry.at, generation: entry.generation, ev })
     }
-    Ok(sealed::seal(out, start, prev))
+
+    /// When it was taken, and by whom.
+    pub(super) const fn by(&self) -> (Stamp, Generation) {
+        (self.at, self.generation)
+    }
+}
+
+/// Appends one line and returns its checksum.
+pub(super) fn encode(out: &mut Vec<u8>, (seq, batch): (u64, u64), body: &Body, prev: u32) -> u32 {
+    let start = out.len();
+    let (t, m, g) = (body.at.wall_us, body.at.boot_us, body.generation.0);
+    // Nothing refuses to be put into memory.
+    let _ =
+        write!(out, "{{\"v\":{VERSION},\"seq\":{seq},\"b\":{batch},\"t\":{t},\"m\":{m},\"g\":{g},\"ev\":");
+    out.extend_from_slice(&body.ev);
+    sealed::seal(out, start, prev)
 }
 
 /// The layout a verified line needs, if this build does not know it.
@@ -134,13 +146,16 @@ fn slow(body: &[u8]) -> Option<Raw<'static>> {
 }
 
 /// The first value in proved bytes; fields of a later build may follow.
-fn first<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+fn first<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, serde_json::Error> {
     T::deserialize(&mut serde_json::Deserializer::from_slice(bytes))
 }
 
 impl Raw<'_> {
     /// The events; what this build does not know is left out where it says that it may be.
     pub(super) fn events(&self) -> Result<Vec<Event>, serde_json::Error> {
+        if let Ok(QuickList(events)) = first(&self.ev) {
+            return Ok(events);
+        }
         match first(&self.ev) {
             Ok(events) => Ok(events),
             Err(error) => {
@@ -183,7 +198,7 @@ mod tests {
     #[test]
     fn a_line_is_what_the_documentation_says() {
         let mut out = Vec::new();
-        let crc = encode(&mut out, (18, 17), &entry(), 1).unwrap();
+        let crc = encode(&mut out, (18, 17), &Body::of(&entry()).unwrap(), 1);
         let text = String::from_utf8(out.clone()).unwrap();
         let expected = format!(
             "{{\"v\":2,\"seq\":18,\"b\":17,\"t\":-7,\"m\":5,\"g\":3,\"ev\":[{{\"k\":\"job.removed\",\"job\":\"a\"}}],\

@@ -41,6 +41,9 @@
 //! newest is there twice. Beyond that, segments are kept up to [`HISTORY_BYTES`] for who asks what has
 //! happened; what is older has expired ([`Since::Expired`]).
 //!
+//! Whoever wants to look does so beside the writer, and without one ([`inspect`]). A supervisor has the files
+//! read again from time to time; while it lives, its memory is one more copy ([`Writer::checkpoint_of`]).
+//!
 //! A segment is ended ([`Journal::rotate`]) after [`SEAL_EVENTS`] decisions but not within a second, or
 //! some time after its first: 30 seconds where much happens, up to five minutes where little does.
 
@@ -48,6 +51,7 @@ mod append;
 mod checkpoint;
 mod fold;
 mod fs;
+pub mod inspect;
 mod line;
 mod mend;
 mod old;
@@ -70,7 +74,7 @@ use std::path::{Path, PathBuf};
 
 pub use append::Journal;
 pub use fold::{Folded, Folding};
-pub use fs::{Appending, Fs, RealFs};
+pub use fs::{Appending, Fs, ReadAt, RealFs};
 pub use line::{Entry, Line};
 pub use open::{Recovered, recover, recover_on};
 pub use read::{Since, read_since};

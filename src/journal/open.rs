@@ -85,7 +85,14 @@ pub fn recover_on(
     state: State,
     on_line: &mut dyn FnMut(&State, &Line),
 ) -> Result<Recovered, JournalError> {
-    let reading = recover::read(&*fs, state_dir, state, None, on_line)?;
+    let mut reading = recover::read(&*fs, state_dir, state, None, on_line)?;
+    let dirs = Dirs::of(state_dir);
+    if reading.report.unreadable {
+        // No number is used twice, also where nobody can read which ones were.
+        reading.applied = reading.applied.max(segment::highest_number(&*fs, &dirs)?);
+        reading.report.last_seq = reading.applied;
+        (reading.tail, reading.crc) = (None, None);
+    }
     let Reading { state, report, applied, crc, at, generation, tail, aside, unsynced, spoilt, .. } = reading;
     let aside = aside.into_iter().map(|aside| {
         let damage = &report.damage[aside.damage];
@@ -93,7 +100,7 @@ pub fn recover_on(
     });
     let work = Opening {
         fs,
-        dirs: Dirs::of(state_dir),
+        dirs,
         aside: aside.map(|(file, offset, aside)| (aside, file, offset)).collect(),
         spoilt,
         unsynced,
@@ -178,38 +185,71 @@ impl Opening {
     }
 
     fn set_aside(&self, report: &mut Report) -> Result<(), JournalError> {
-        if self.aside.is_empty() {
-            return Ok(());
-        }
-        let dir = &self.dirs.quarantine;
-        let there = self.fs.list(dir).map_err(JournalError::io("list", dir))?;
-        for (aside, file, offset) in &self.aside {
-            let whose = file.file_name().and_then(|name| name.to_str()).unwrap_or("unnamed");
-            let which = if file.starts_with(&self.dirs.journal) { "journal" } else { "checkpoint" };
-            // The same bytes get the same name: they are kept once, however often they are met.
-            let (len, crc) = (aside.bytes.len(), crc32c::crc32c(&aside.bytes));
-            let name = format!("{which}-{whose}.{offset}-{len}.{crc:08x}");
-            let path = dir.join(&name);
-            if !there.contains(&name) {
-                let temp = dir.join(format!("{name}.tmp"));
-                let mut copy = self.fs.create(&temp).map_err(JournalError::io("create", &temp))?;
-                copy.append(&aside.bytes).map_err(JournalError::io("write", &temp))?;
-                copy.sync().map_err(JournalError::io("sync", &temp))?;
-                self.fs.rename(&temp, &path).map_err(JournalError::io("rename", &temp))?;
-            }
+        let bytes: Vec<Odd<'_>> = self
+            .aside
+            .iter()
+            .map(|(aside, file, offset)| Odd { file, offset: *offset, bytes: &aside.bytes })
+            .collect();
+        let copies = keep_aside(&*self.fs, &self.dirs, &bytes)?;
+        for ((aside, ..), copy) in self.aside.iter().zip(copies) {
             if let Some(damage) = report.damage.get_mut(aside.damage) {
-                damage.copy = Some(path);
+                damage.copy = Some(copy);
             }
         }
-        self.fs.sync_dir(dir).map_err(JournalError::io("sync", dir))?;
-        for path in &self.spoilt {
-            match self.fs.unlink(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(JournalError::io("remove", path)(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_spoilt(&*self.fs, &self.spoilt)
     }
+}
+
+/// Bytes that are not what was written, and where they are.
+pub(super) struct Odd<'a> {
+    pub(super) file: &'a Path,
+    pub(super) offset: u64,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Odd<'_> {
+    /// The name of its copy. The same bytes get the same name: they are kept once, however often they are met.
+    pub(super) fn copy_name(&self, dirs: &Dirs) -> String {
+        let whose = self.file.file_name().and_then(|name| name.to_str()).unwrap_or("unnamed");
+        let which = if self.file.starts_with(&dirs.journal) { "journal" } else { "checkpoint" };
+        let (len, crc) = (self.bytes.len(), crc32c::crc32c(self.bytes));
+        format!("{which}-{whose}.{}-{len}.{crc:08x}", self.offset)
+    }
+}
+
+/// Copies bytes to `quarantine/`, durably; the copies, in the same order.
+pub(super) fn keep_aside(fs: &dyn Fs, dirs: &Dirs, odd: &[Odd<'_>]) -> Result<Vec<PathBuf>, JournalError> {
+    if odd.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dir = &dirs.quarantine;
+    let there = fs.list(dir).map_err(JournalError::io("list", dir))?;
+    let mut copies = Vec::with_capacity(odd.len());
+    for odd in odd {
+        let name = odd.copy_name(dirs);
+        let path = dir.join(&name);
+        if !there.contains(&name) {
+            let temp = dir.join(format!("{name}.tmp"));
+            let mut copy = fs.create(&temp).map_err(JournalError::io("create", &temp))?;
+            copy.append(odd.bytes).map_err(JournalError::io("write", &temp))?;
+            copy.sync().map_err(JournalError::io("sync", &temp))?;
+            fs.rename(&temp, &path).map_err(JournalError::io("rename", &temp))?;
+        }
+        copies.push(path);
+    }
+    fs.sync_dir(dir).map_err(JournalError::io("sync", dir))?;
+    Ok(copies)
+}
+
+/// Removes checkpoints of which there are copies; fine if they are gone.
+pub(super) fn remove_spoilt(fs: &dyn Fs, spoilt: &[PathBuf]) -> Result<(), JournalError> {
+    for path in spoilt {
+        match fs.unlink(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(JournalError::io("remove", path)(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Mistakes that a test can switch on, to see that the other tests notice. Always off outside of tests.
+//! Mistakes that a test can switch on, to see that the other tests notice. Always off in a release build; a
+//! debug build takes the name of one from `OUTLIVE_TEST_FAULT`, for tests of the whole executable.
 #![cfg_attr(
     not(any(test, feature = "simulation")),
     allow(dead_code, unreachable_pub, reason = "only a test switches one on")
@@ -39,9 +40,27 @@ pub enum Fault {
     TailNotCopied,
 }
 
-#[cfg(not(any(test, feature = "simulation")))]
+#[cfg(all(not(any(test, feature = "simulation")), not(debug_assertions)))]
 pub(super) const fn planted(_: Fault) -> bool {
     false
+}
+
+/// Whether a debug build was told of it by the environment.
+#[cfg(all(not(test), debug_assertions))]
+fn is_named(fault: Fault) -> bool {
+    static NAMED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let named = NAMED.get_or_init(|| std::env::var("OUTLIVE_TEST_FAULT").ok());
+    named.as_ref().is_some_and(|name| *name == format!("{fault:?}"))
+}
+
+#[cfg(all(any(test, feature = "simulation"), any(test, not(debug_assertions))))]
+const fn is_named(_: Fault) -> bool {
+    false
+}
+
+#[cfg(all(not(any(test, feature = "simulation")), debug_assertions))]
+pub(super) fn planted(fault: Fault) -> bool {
+    is_named(fault)
 }
 
 #[cfg(any(test, feature = "simulation"))]
@@ -51,7 +70,7 @@ thread_local! {
 
 #[cfg(any(test, feature = "simulation"))]
 pub(super) fn planted(fault: Fault) -> bool {
-    PLANTED.get() == Some(fault)
+    PLANTED.get() == Some(fault) || is_named(fault)
 }
 
 /// Switches a mistake on for this thread, or all of them off.

@@ -61,6 +61,8 @@ pub(super) struct Reading {
     /// Checkpoints that are of no use, to be removed once they are kept aside.
     pub(super) spoilt: Vec<PathBuf>,
     until: u64,
+    /// Whether what the lines say matters.
+    remembers: bool,
     covered: u64,
     /// Whether anything could be read at all.
     understood: bool,
@@ -99,6 +101,7 @@ impl Reading {
             checkpoint_bytes: 0,
             spoilt: Vec::new(),
             until: until.unwrap_or(u64::MAX),
+            remembers: true,
             covered: 0,
             understood: false,
         }
@@ -125,8 +128,9 @@ impl Reading {
         Ok(())
     }
 
-    fn go_on_behind(&mut self, loaded: Loaded) {
-        let Loaded { state, behind, bytes, mended } = loaded;
+    /// Goes on from a checkpoint.
+    pub(super) fn go_on_behind(&mut self, loaded: Loaded) {
+        let Loaded { state, behind, bytes, mended, .. } = loaded;
         self.state = state;
         self.covered = behind.seq;
         self.applied = behind.seq;
@@ -342,7 +346,7 @@ impl Reading {
     fn apply(&mut self, line: &Line, on_line: &mut dyn FnMut(&State, &Line)) {
         let Line { seq, entry } = line;
         on_line(&self.state, line);
-        for event in &entry.events {
+        for event in entry.events.iter().filter(|_| self.remembers) {
             self.state.apply(event, entry.at);
         }
         if entry.generation < self.generation {
@@ -446,7 +450,7 @@ impl Reading {
 }
 
 /// The places of all pieces, with lines that something has moved about put in the order of their numbers.
-fn in_order(raws: &[Option<Raw<'_>>]) -> Vec<usize> {
+pub(super) fn in_order(raws: &[Option<Raw<'_>>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..raws.len()).collect();
     let lines: Vec<usize> = order.iter().copied().filter(|at| raws[*at].is_some()).collect();
     let seq = |at: &usize| raws[*at].as_ref().map(|raw| raw.seq);
@@ -480,5 +484,18 @@ pub(super) fn read(
     let mut reading = Reading::new(state, until);
     reading.checkpoint(fs, &dirs)?;
     reading.segments(fs, &dirs, on_line)?;
+    Ok(reading)
+}
+
+/// Reads every segment there is, whatever checkpoints cover: what is wrong in the history. Remembers nothing.
+pub(super) fn read_all(fs: &dyn Fs, dirs: &Dirs) -> Result<Reading, JournalError> {
+    let mut reading = Reading::new(State::new(), None);
+    reading.remembers = false;
+    let first = list(fs, &dirs.journal)?.0.first().map_or(1, |segment| segment.number);
+    if first > 1 {
+        reading.applied = first - 1;
+        reading.crc = None;
+    }
+    reading.segments(fs, dirs, &mut |_, _| {})?;
     Ok(reading)
 }

@@ -80,6 +80,12 @@ impl Report {
         !self.lost.is_empty() || self.unreadable
     }
 
+    /// Whether not one line and no checkpoint could be read, be it because there is none.
+    #[must_use]
+    pub const fn knows_nothing(&self) -> bool {
+        self.checkpoint.is_none() && self.lines == 0
+    }
+
     /// Whether a file holds something else than what was written, be it put right or not. An unfinished
     /// end is no such thing: every crash may leave one.
     #[must_use]

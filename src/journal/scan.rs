@@ -72,7 +72,12 @@ pub(super) fn scan(data: &[u8], carry: Option<u32>) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut offset = 0;
     let mut damaged = false;
-    for bytes in data.split_inclusive(|byte| *byte == b'\n') {
+    let ends = memchr::memchr_iter(b'\n', data).map(|at| at + 1);
+    for end in ends.chain((!data.ends_with(b"\n")).then_some(data.len())) {
+        let bytes = &data[offset..end];
+        if bytes.is_empty() {
+            break;
+        }
         let good = Good::whole(bytes.strip_suffix(b"\n").unwrap_or(bytes));
         damaged |= good.is_none();
         pieces.push(Piece { offset, len: bytes.len(), good });

@@ -85,6 +85,20 @@ fn number(name: &str) -> Option<u64> {
     all.then(|| digits.parse().ok()).flatten()
 }
 
+/// The highest number that a line may have had, as far as names and lengths tell: each newline in a segment
+/// may have ended one.
+pub(super) fn highest_number(fs: &dyn Fs, dirs: &Dirs) -> Result<u64, JournalError> {
+    let mut highest = list(fs, &dirs.checkpoints)?.0.last().map_or(0, |file| file.number);
+    for segment in list(fs, &dirs.journal)?.0 {
+        let data = fs.read(&segment.path).unwrap_or_default();
+        let header = data.split(|byte| *byte == b'\n').next().and_then(sealed::unseal);
+        let header = header.and_then(|line| Header::parse(&line)).is_some();
+        let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64 - u64::from(header);
+        highest = highest.max(segment.number.saturating_add(lines).saturating_sub(1));
+    }
+    Ok(highest)
+}
+
 /// Why a segment was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

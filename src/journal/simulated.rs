@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::fs::{Appending, Fs};
+use super::fs::{Appending, Fs, ReadAt};
 
 pub use super::planted::{Fault, plant};
 
@@ -310,6 +310,18 @@ impl SimFs {
     }
 }
 
+#[derive(Debug)]
+struct Bytes(Vec<u8>);
+
+impl ReadAt for Bytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = &self.0[self.0.len().min(usize::try_from(offset).unwrap_or(usize::MAX))..];
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+}
+
 impl Fs for SimFs {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let disk = self.lock();
@@ -323,6 +335,10 @@ impl Fs for SimFs {
 
     fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
         Ok(Box::new(io::Cursor::new(self.read(path)?)))
+    }
+
+    fn random(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        Ok(Box::new(Bytes(self.read(path)?)))
     }
 
     fn size(&self, path: &Path) -> io::Result<u64> {

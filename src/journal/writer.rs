@@ -6,16 +6,18 @@
 //! checkpoints out of files, beside all this.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::append::{Batch, Journal};
+use super::append::{Batch, Journal, bodies};
+use super::checkpoint::{self, Behind};
 use super::fold::Folding;
 use super::line::Entry;
 use super::{JournalError, SEAL_EVENTS};
+use crate::core::state::State;
 
 /// Silence after which the last batch is marked.
 const MARK_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +30,7 @@ pub type Answer = Box<dyn FnOnce(Result<u64, JournalError>) + Send>;
 pub struct Writer {
     shared: Arc<Shared>,
     keep_runs: Arc<AtomicUsize>,
+    unreadable: Arc<AtomicBool>,
     thread: Option<JoinHandle<Journal>>,
 }
 
@@ -43,6 +46,7 @@ struct Queue {
     waiting: Vec<(u64, Answer)>,
     heal: Vec<Answer>,
     checkpoint: Vec<Answer>,
+    memory: Vec<Memory>,
     /// Why nothing is taken any more.
     refused: Option<String>,
     closed: bool,
@@ -65,8 +69,16 @@ impl Shared {
     }
 }
 
-/// The number of the last line to cover, and who waits for it.
-type Order = (u64, Vec<Answer>);
+/// A memory to be written down, the number of the last decision in it, and who waits for it.
+type Memory = (Box<State>, u64, Answer);
+
+/// A checkpoint to be made.
+enum Order {
+    /// Out of files, up to this line, for those who wait for it.
+    Fold(u64, Vec<Answer>),
+    /// Out of a memory.
+    Write(Box<State>, Behind, Answer),
+}
 
 impl Writer {
     /// Gives the log to a thread of its own.
@@ -83,8 +95,13 @@ impl Writer {
         let last_bytes = Arc::new(AtomicU64::new(0));
         let (orders, receive) = channel();
         let keep_runs = journal.folding().keep_runs;
-        let folder =
-            Folder { folding: journal.folding(), orders: receive, last_bytes: Arc::clone(&last_bytes) };
+        let unreadable = Arc::new(AtomicBool::new(false));
+        let folder = Folder {
+            folding: journal.folding(),
+            orders: receive,
+            last_bytes: Arc::clone(&last_bytes),
+            unreadable: Arc::clone(&unreadable),
+        };
         let folder = std::thread::Builder::new()
             .name("checkpoint".to_owned())
             .stack_size(512 * 1024)
@@ -105,28 +122,29 @@ impl Writer {
                 thread.run()
             },
         )?;
-        Ok(Self { shared, keep_runs, thread: Some(thread) })
+        Ok(Self { shared, keep_runs, unreadable, thread: Some(thread) })
     }
 
     /// Hands decisions over; the answer comes when they are durable, or will not be.
     pub fn submit(&self, entries: &[Entry], answer: Answer) {
+        // Before the lock: only numbers and checksums have to wait for their turn.
+        let encoded = bodies(entries);
         let refused = {
             let mut queue = self.shared.lock();
             if queue.ended {
                 return;
             }
-            match &queue.refused {
-                Some(first) => JournalError::Poisoned { first: first.clone() },
-                None => match queue.batch.add(entries) {
-                    Ok(()) => {
-                        let last = queue.batch.last;
-                        queue.waiting.push((last, answer));
-                        drop(queue);
-                        self.shared.work.notify_one();
-                        return;
-                    }
-                    Err(error) => error,
-                },
+            match (&queue.refused, encoded) {
+                (Some(first), _) => JournalError::Poisoned { first: first.clone() },
+                (None, Ok(bodies)) => {
+                    queue.batch.add(&bodies);
+                    let last = queue.batch.last;
+                    queue.waiting.push((last, answer));
+                    drop(queue);
+                    self.shared.work.notify_one();
+                    return;
+                }
+                (None, Err(error)) => error,
             }
         };
         answer(Err(refused));
@@ -140,6 +158,18 @@ impl Writer {
     /// Asks for a checkpoint of everything handed over so far; the answer is the last line it covers.
     pub fn checkpoint(&self, answer: Answer) {
         self.ask(|queue| queue.checkpoint.push(answer));
+    }
+
+    /// Asks for a checkpoint made of the memory itself, which knows everything up to line `seq`: for when the files
+    /// cannot be read. The answer is the last line it covers, or an error if something was decided after that.
+    pub fn checkpoint_of(&self, state: State, seq: u64, answer: Answer) {
+        self.ask(|queue| queue.memory.push((Box::new(state), seq, answer)));
+    }
+
+    /// Whether files have been found, since this was asked last, that read otherwise than they were written.
+    #[must_use]
+    pub fn found_unreadable(&self) -> bool {
+        self.unreadable.swap(false, Ordering::Relaxed)
     }
 
     fn ask(&self, what: impl FnOnce(&mut Queue)) {
@@ -183,7 +213,7 @@ impl Drop for Ending {
         let mut queue = self.0.lock();
         queue.ended = true;
         let gone = (std::mem::take(&mut queue.waiting), std::mem::take(&mut queue.heal));
-        let more = std::mem::take(&mut queue.checkpoint);
+        let more = (std::mem::take(&mut queue.checkpoint), std::mem::take(&mut queue.memory));
         drop(queue);
         drop((gone, more));
     }
@@ -194,25 +224,47 @@ struct Folder {
     folding: Folding,
     orders: Receiver<Order>,
     last_bytes: Arc<AtomicU64>,
+    unreadable: Arc<AtomicBool>,
 }
 
 impl Folder {
     fn run(self) {
-        for (upto, waiting) in &self.orders {
-            let done = self.folding.run(upto);
-            match &done {
-                Ok(folded) => {
-                    tracing::debug!(folded.seq, folded.bytes, "a checkpoint was made");
-                    self.last_bytes.store(folded.bytes, Ordering::Relaxed);
+        for order in &self.orders {
+            match order {
+                Order::Fold(upto, waiting) => self.fold(upto, waiting),
+                Order::Write(state, behind, answer) => {
+                    let (fs, dirs) = (&*self.folding.fs, &self.folding.dirs);
+                    let done = checkpoint::write(fs, dirs, &state, &behind);
+                    if let Ok(bytes) = &done {
+                        tracing::debug!(behind.seq, bytes, "a checkpoint of the memory was made");
+                        self.last_bytes.store(*bytes, Ordering::Relaxed);
+                    }
+                    answer(
+                        done.map(|_| behind.seq).map_err(|e| JournalError::Checkpoint { why: e.in_words() }),
+                    );
                 }
-                Err(error) => tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words()),
             }
-            for answer in waiting {
-                answer(match &done {
-                    Ok(folded) => Ok(folded.seq),
-                    Err(error) => Err(JournalError::Checkpoint { why: error.in_words() }),
-                });
+        }
+    }
+
+    fn fold(&self, upto: u64, waiting: Vec<Answer>) {
+        let done = self.folding.run(upto);
+        match &done {
+            Ok(folded) => {
+                tracing::debug!(folded.seq, folded.bytes, "a checkpoint was made");
+                self.last_bytes.store(folded.bytes, Ordering::Relaxed);
             }
+            Err(error) => {
+                let otherwise = matches!(error, JournalError::Io { what: "fold", .. });
+                self.unreadable.fetch_or(otherwise, Ordering::Relaxed);
+                tracing::warn!(upto, "no checkpoint can be made: {}", error.in_words());
+            }
+        }
+        for answer in waiting {
+            answer(match &done {
+                Ok(folded) => Ok(folded.seq),
+                Err(error) => Err(JournalError::Checkpoint { why: error.in_words() }),
+            });
         }
     }
 }
@@ -234,6 +286,7 @@ enum Work {
     Write(Batch, Vec<(u64, Answer)>),
     Heal(Vec<Answer>),
     Checkpoint(Vec<Answer>),
+    Memory(Memory),
     Seal,
     End,
 }
@@ -248,6 +301,7 @@ impl Thread {
                 Work::Write(batch, waiting) => self.write(&batch, waiting),
                 Work::Heal(waiting) => self.heal(waiting),
                 Work::Checkpoint(waiting) => self.checkpoint(waiting),
+                Work::Memory(memory) => self.memory(memory),
                 Work::Seal => self.seal(),
                 Work::End => {
                     // What was ordered is still made.
@@ -276,6 +330,9 @@ impl Thread {
             }
             if !queue.checkpoint.is_empty() {
                 return Work::Checkpoint(std::mem::take(&mut queue.checkpoint));
+            }
+            if let Some(memory) = queue.memory.pop() {
+                return Work::Memory(memory);
             }
             let (mark, seal) = (self.mark_in(), self.seal_in());
             let due = |wait: Option<Duration>| wait.is_some_and(|wait| queue.closed || wait.is_zero());
@@ -362,7 +419,24 @@ impl Thread {
     fn order(&mut self, waiting: Vec<Answer>) {
         self.journal.checkpoint_begun(self.last_bytes.load(Ordering::Relaxed));
         // It ends after us.
-        let _ = self.orders.send((self.journal.last_seq(), waiting));
+        let _ = self.orders.send(Order::Fold(self.journal.last_seq(), waiting));
+    }
+
+    fn memory(&mut self, (state, seq, answer): Memory) {
+        if seq < self.journal.last_decision() {
+            let why = "something was decided meanwhile".to_owned();
+            return answer(Err(JournalError::Checkpoint { why }));
+        }
+        self.lines = 0;
+        if self.journal.rotate().is_err() || self.journal.poisoned().is_some() {
+            self.refuse();
+            let first = self.journal.poisoned().unwrap_or("an error").to_owned();
+            return answer(Err(JournalError::Poisoned { first }));
+        }
+        self.journal.checkpoint_begun(self.last_bytes.load(Ordering::Relaxed));
+        let (at, generation) = self.journal.by();
+        let (seq, crc) = (self.journal.last_seq(), self.journal.last_crc());
+        let _ = self.orders.send(Order::Write(state, Behind { seq, crc, at, generation }, answer));
     }
 
     /// Nothing is taken any more; what was not yet begun will not be.

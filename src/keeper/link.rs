@@ -185,9 +185,3 @@ impl Connection {
         true
     }
 }
-
-/// The newest generation that any keeper of this runtime directory has met.
-pub(super) fn newest_generation(path: &Path) -> Generation {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    Generation(text.trim().parse().unwrap_or(0))
-}

@@ -16,7 +16,7 @@ use super::init_link::InitLink;
 use super::launch::Site;
 use super::launcher;
 use super::launching::Launching;
-use super::link::{Incoming, Links, newest_generation};
+use super::link::{Incoming, Links};
 use super::run::{Phase, Run};
 use super::tree::Ground;
 use crate::core::identity::Epoch;
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
     let spawners = launcher::spawners()?;
     let (lock, handed) = super::hand_over::take_place(&state, &runtime)?;
     let links = Links::listen(&runtime.keeper_socket())?;
-    let newest = newest_generation(&generation_file(&runtime));
+    let newest = newest_generation(&runtime);
     let capture = CaptureLink::new()?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, links.listener(), EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -162,6 +162,13 @@ fn sync_thread() -> io::Result<Sender<File>> {
 /// Where the newest generation is kept.
 pub(super) fn generation_file(runtime: &RuntimeDir) -> PathBuf {
     runtime.0.join("generation")
+}
+
+/// The newest generation that any keeper of this runtime directory has met; 0 if there was none.
+#[must_use]
+pub fn newest_generation(runtime: &RuntimeDir) -> Generation {
+    let text = std::fs::read_to_string(generation_file(runtime)).unwrap_or_default();
+    Generation(text.trim().parse().unwrap_or(0))
 }
 
 /// This moment.

@@ -28,4 +28,4 @@ mod tree;
 
 pub mod capture;
 
-pub use main_loop::{Options, run};
+pub use main_loop::{Options, newest_generation, run};

@@ -11,14 +11,22 @@ use crate::sys::disk;
 /// Temporary file in the same directory, data sync, rename, directory sync. On an error the old content is
 /// untouched, unless only the last sync failed: then either content may be there after a power cut.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    put(path, bytes, mode, true)?;
+    put(path, &temp_for(path, "")?, bytes, mode, true)?;
+    disk::sync_dir(parent(path))
+}
+
+/// The same for a file that several processes may write at the same time: each has a temporary file of its
+/// own, and the last one is right.
+pub fn write_among_others(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let own = std::process::id().to_string();
+    put(path, &temp_for(path, &own)?, bytes, mode, true)?;
     disk::sync_dir(parent(path))
 }
 
 /// The same without syncs, for files that need to survive only the death of processes: a power cut may
 /// leave the old content, or an empty file.
 pub fn write_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    put(path, bytes, mode, false)
+    put(path, &temp_for(path, "")?, bytes, mode, false)
 }
 
 /// Longest file that [`write_new`] writes in place: one page, which no signal can split.
@@ -39,7 +47,7 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
             Err(e) => return Err(e),
         }
     }
-    put(path, bytes, mode, false)
+    put(path, &temp_for(path, "")?, bytes, mode, false)
 }
 
 /// Makes `link` point to `target`, replacing the link that is there in one step.
@@ -48,7 +56,7 @@ pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         other => return other,
     }
-    let temp = temp_for(link)?;
+    let temp = temp_for(link, "")?;
     match std::fs::remove_file(&temp) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -57,28 +65,28 @@ pub fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     std::fs::rename(&temp, link)
 }
 
-fn put(path: &Path, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
-    let temp = temp_for(path)?;
+fn put(path: &Path, temp: &Path, bytes: &[u8], mode: u32, sync: bool) -> io::Result<()> {
     let written = (|| {
-        let mut file = disk::create_or_truncate(&temp, mode)?;
+        let mut file = disk::create_or_truncate(temp, mode)?;
         file.write_all(bytes)?;
         if sync {
             disk::sync_data(&file)?;
         }
-        std::fs::rename(&temp, path)
+        std::fs::rename(temp, path)
     })();
     if written.is_err() {
         // Space is what is missing most often: give back what the attempt took. The first error matters.
-        let _ = std::fs::remove_file(&temp);
+        let _ = std::fs::remove_file(temp);
     }
     written
 }
 
-/// `.<name>.tmp` beside the file: hidden, and with a fixed name, so that a crash leaves at most one.
-fn temp_for(path: &Path) -> io::Result<PathBuf> {
+/// `.<name><own>.tmp` beside the file: hidden, and with a fixed name, so that a crash leaves at most one.
+fn temp_for(path: &Path, own: &str) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut temp = OsString::from(".");
     temp.push(name);
+    temp.push(own);
     temp.push(".tmp");
     Ok(path.with_file_name(temp))
 }

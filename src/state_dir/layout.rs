@@ -205,10 +205,20 @@ impl StateDir {
         }
     }
 
+    /// Checks the format of what is there, and changes nothing.
+    pub fn look_at_format(&self) -> Result<(), LayoutError> {
+        let path = self.format();
+        match std::fs::read(&path) {
+            Ok(bytes) => check_format(path, &bytes),
+            Err(source) => Err(LayoutError::Io { what: "read", path, source }),
+        }
+    }
+
     fn write_format(&self) -> Result<(), LayoutError> {
         let path = self.format();
         let text = format!("{{\"format\":{FORMAT},\"min_reader\":{FORMAT}}}\n");
-        atomic::write(&path, text.as_bytes(), 0o600).map_err(io_error("write", &path))
+        // Nobody has a lock by now: another instance may be about to begin here, too.
+        atomic::write_among_others(&path, text.as_bytes(), 0o600).map_err(io_error("write", &path))
     }
 
     /// Says that this build's layout is in use, before the first file of it is written: an older build

@@ -4,7 +4,7 @@
 //! that the one before was aborted, and where.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,10 +81,23 @@ impl StateDir {
 
     /// The start is over.
     pub fn remove_marker(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.startup_marker()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        remove(&self.startup_marker())
+    }
+
+    /// Says that nothing of the event log could be read and that nobody has decided yet what follows from it.
+    #[must_use]
+    pub fn unreadable_log(&self) -> PathBuf {
+        self.0.join("unreadable-log")
+    }
+
+    /// Notes that nothing of the event log could be read: the next start has to know it, too.
+    pub fn note_unreadable_log(&self, at: Stamp) -> io::Result<()> {
+        atomic::write(&self.unreadable_log(), format!("{}\n", at.rfc3339()).as_bytes(), 0o600)
+    }
+
+    /// An operator, or the configuration, has decided what follows from it.
+    pub fn forget_unreadable_log(&self) -> io::Result<()> {
+        remove(&self.unreadable_log())
     }
 
     /// The last starts, oldest first. Lines that cannot be read are left out.
@@ -120,6 +133,13 @@ impl StateDir {
     }
 }
 
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +159,8 @@ mod tests {
             phases: Vec::new(),
             runs: Some(RunsReport::default()),
             damage: Vec::new(),
+            assessment: None,
+            notes: Vec::new(),
             entries: Entries::default(),
         }
     }

@@ -15,7 +15,9 @@ use crate::core::outcome::Asked;
 use crate::core::reload::ReloadPlan;
 use crate::core::report::RunsReport;
 use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
-use crate::wire::control::{ActReply, ActResult, ReloadReply, RunReply, RunRequest, StdinReply};
+use crate::wire::control::{
+    ActReply, ActResult, PublishReply, ReloadReply, RunReply, RunRequest, ScrubReply, StdinReply,
+};
 use crate::wire::init::HOLD_CONFIG;
 use crate::wire::keeper::Request;
 
@@ -26,8 +28,10 @@ pub(super) enum Reply {
     Run(Answer<RunReply>, Result<RunReply, AskError>),
     Reload(Answer<ReloadReply>, Result<ReloadReply, AskError>),
     Recover(Answer<RunsReport>, Result<RunsReport, AskError>),
+    Scrub(Answer<ScrubReply>, Result<ScrubReply, AskError>),
     Shutdown(Answer<()>),
     Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
+    Publish(Answer<PublishReply>, Result<PublishReply, AskError>),
 }
 
 impl Reply {
@@ -38,8 +42,10 @@ impl Reply {
             Self::Run(to, answer) => drop(to.send(answer)),
             Self::Reload(to, answer) => drop(to.send(answer)),
             Self::Recover(to, answer) => drop(to.send(answer)),
+            Self::Scrub(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Ok(()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
+            Self::Publish(to, answer) => drop(to.send(answer)),
         }
     }
 
@@ -51,8 +57,10 @@ impl Reply {
             Self::Run(to, _) => drop(to.send(Err(error()))),
             Self::Reload(to, _) => drop(to.send(Err(error()))),
             Self::Recover(to, _) => drop(to.send(Err(error()))),
+            Self::Scrub(to, answer) => drop(to.send(answer)),
             Self::Shutdown(to) => drop(to.send(Err(error()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
+            Self::Publish(to, _) => drop(to.send(Err(error()))),
         }
     }
 }
@@ -61,7 +69,7 @@ pub(super) fn operator(peer: Peer, verb: &str) -> Asked {
     Asked::Operator { uid: peer.uid, verb: verb.to_owned() }
 }
 
-fn act_reply(decision: Decision) -> ActReply {
+pub(super) fn act_reply(decision: Decision) -> ActReply {
     let jobs = decision
         .answers
         .into_iter()
@@ -72,7 +80,7 @@ fn act_reply(decision: Decision) -> ActReply {
             ok: answer.ok,
         })
         .collect();
-    ActReply { jobs }
+    ActReply { jobs, saga: None }
 }
 
 impl Supervisor {
@@ -96,6 +104,17 @@ impl Supervisor {
             }
             Ask::Run { request, peer, reply } => self.submit(*request, peer, reply, turn),
             Ask::Stdin { job, data, close, reply } => self.stdin(&job, data, close, reply),
+            Ask::StartOrRollBack { jobs, within, peer, reply } => {
+                let answer =
+                    self.refused_now().unwrap_or_else(|| self.start_or_roll_back(jobs, within, peer, turn));
+                turn.replies.push(Reply::Act(reply, answer));
+            }
+            Ask::ReloadOrRollBack { within, peer, reply } => {
+                let answer =
+                    self.refused_now().unwrap_or_else(|| self.reload_or_roll_back(within, peer, turn));
+                turn.replies.push(Reply::Reload(reply, answer));
+            }
+            Ask::Publish { run, said, peer, reply } => self.publish_progress((run, said), peer, reply, turn),
             Ask::Reload { plan, peer, reply } => {
                 let by = peer.map_or(Asked::Reload, |peer| operator(peer, "reload"));
                 let answer = self.refused_now().unwrap_or_else(|| self.reload(plan, by, turn));
@@ -103,6 +122,7 @@ impl Supervisor {
             }
             Ask::Recover { dry_run, peer, reply } => self.recover(dry_run, peer, reply),
             Ask::LeaveRecovery { peer, reply } => self.leave_recovery(peer, reply, turn),
+            Ask::Scrub { reply } => self.scrub_now(reply),
             Ask::Shutdown { keep_jobs, peer, reply } => self.shutdown(keep_jobs, peer, reply, turn),
         }
     }
@@ -120,7 +140,7 @@ impl Supervisor {
         reply: Answer<ActReply>,
         turn: &mut Turn,
     ) {
-        let mut all = ActReply { jobs: Vec::new() };
+        let mut all = ActReply { jobs: Vec::new(), saga: None };
         for job in jobs {
             let scope = scope.unwrap_or(KillScope::Process);
             let input = Input::Signal { job: job.clone(), signal, scope, by: by.clone() };
@@ -233,6 +253,9 @@ impl Supervisor {
         if self.state.instance.shutdown.is_some() {
             return Err(AskError::Conflict("the instance is shutting down".to_owned()));
         }
+        if !plan {
+            self.none_under_way()?;
+        }
         let config = self.read_config()?;
         let planned = crate::core::reload::plan(&self.state, &config.jobs);
         if !plan {
@@ -244,7 +267,7 @@ impl Supervisor {
         Ok(reply_of(planned, !plan))
     }
 
-    fn read_config(&self) -> Result<Config, AskError> {
+    pub(super) fn read_config(&self) -> Result<Config, AskError> {
         let Some(path) = &self.config_path else {
             let why = "this instance was started without a configuration file";
             return Err(AskError::Conflict(why.to_owned()));
@@ -260,7 +283,7 @@ impl Supervisor {
 
     /// From now on this configuration is in force, also for our successor.
     pub(super) fn accept(&mut self, config: Config) {
-        match super::accepted::store(&config) {
+        match super::accepted::store(&config, self.before.as_ref()) {
             Ok(fd) => self.init.hold(HOLD_CONFIG, &fd),
             Err(error) => tracing::error!(%error, "the configuration cannot be kept for the next supervisor"),
         }
@@ -273,7 +296,7 @@ impl Supervisor {
     }
 }
 
-fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
+pub(super) fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
     ReloadReply {
         applied,
         added: plan.added,
@@ -282,6 +305,7 @@ fn reply_of(plan: ReloadPlan, applied: bool) -> ReloadReply {
         updated: plan.updated,
         blocked: plan.blocked,
         unchanged: plan.unchanged.len(),
+        saga: None,
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -11,15 +10,11 @@ use tokio::task::JoinSet;
 
 use super::handle::{AskError, Skip};
 use super::init_link::InitLink;
-use super::main_loop::now;
+use super::memory::{Memory, NoMemory, Reader};
 use super::start::Options;
 use super::startup::{Earlier, Startup};
 use crate::config::Config;
 use crate::control;
-use crate::core::ids::Generation;
-use crate::core::report::Entries;
-use crate::core::state::State;
-use crate::journal::{self, Journal, JournalError, Kind, Report};
 use crate::state_dir::layout::StateDir;
 use crate::sys::{clock, flock, pidfd};
 use crate::wire::init::HOLD_LISTENER;
@@ -45,29 +40,6 @@ pub(super) struct Early {
     pub(super) memory: Memory,
 }
 
-/// The event log, read to its end.
-pub(super) struct Memory {
-    pub(super) journal: Journal,
-    pub(super) state: State,
-    /// What is missing from the event log.
-    pub(super) lost: Vec<(u64, u64)>,
-    /// There is an event log, and nothing in it can be read.
-    unreadable: bool,
-    entries: Entries,
-    damage: Vec<String>,
-}
-
-impl Memory {
-    /// For the report of the start.
-    fn tell(&self, startup: &mut Startup) {
-        if self.unreadable {
-            startup.nothing_is_known("nothing in the event log can be read");
-        }
-        startup.entries(self.entries);
-        startup.damage(self.damage.iter().cloned());
-    }
-}
-
 enum Made {
     Lock(flock::Lock),
     Earlier(Earlier),
@@ -77,6 +49,20 @@ enum Made {
 struct Failed {
     why: String,
     again: bool,
+    end_with: Option<u8>,
+}
+
+/// Why there is no start.
+pub(super) struct NoStart {
+    pub(super) why: String,
+    /// The instance is to end, with this exit code, and to leave everything as it is.
+    pub(super) end_with: Option<u8>,
+}
+
+impl NoStart {
+    const fn failed(why: String) -> Self {
+        Self { why, end_with: None }
+    }
 }
 
 type Work = JoinSet<(&'static str, Result<Made, Failed>)>;
@@ -87,10 +73,10 @@ pub(super) async fn run(
     mut given: Given<'_>,
     skips: &mut mpsc::Receiver<Skip>,
     serve: impl FnOnce(UnixListener),
-) -> Result<Early, String> {
+) -> Result<Early, NoStart> {
     let mut serve = Some(serve);
     let mut work = Work::new();
-    let (mut lock, mut memory) = (None, None);
+    let (mut lock, mut memory, mut end_with) = (None, None, None);
     loop {
         for name in startup.due().into_iter().filter(|name| EARLY.contains(name)) {
             startup.begin(name);
@@ -108,11 +94,11 @@ pub(super) async fn run(
                     }
                     Err(why) => startup.fail(name, &why, true),
                 },
-                _ => send_off(&mut work, name, given.options, super::start::keep_runs(given.config)),
+                _ => send_off(&mut work, name, &given),
             }
         }
         if let Some((name, why)) = startup.progress().failed() {
-            return Err(format!("{name}: {why}"));
+            return Err(NoStart { why: format!("{name}: {why}"), end_with });
         }
         if EARLY.iter().all(|name| !startup.is_pending(name)) {
             break;
@@ -121,13 +107,7 @@ pub(super) async fn run(
         if startup.due().iter().any(|name| EARLY.contains(name)) {
             continue;
         }
-        let pause = startup.progress().next_try().map(|at| at.boot_us.saturating_sub(clock::boot_us()));
-        let pause = async {
-            match pause {
-                Some(us) => tokio::time::sleep(std::time::Duration::from_micros(us)).await,
-                None => std::future::pending().await,
-            }
-        };
+        let next_try = startup.progress().next_try().map(|at| at.boot_us);
         tokio::select! {
             Some(made) = work.join_next() => match made {
                 Ok((name, Ok(Made::Lock(held)))) => {
@@ -145,15 +125,28 @@ pub(super) async fn run(
                     memory = Some(read);
                     startup.done(name);
                 }
-                Ok((name, Err(failed))) => startup.fail(name, &failed.why, failed.again),
-                Err(error) => return Err(format!("a phase ended on its own: {error}")),
+                Ok((name, Err(failed))) => {
+                    end_with = end_with.or(failed.end_with);
+                    startup.fail(name, &failed.why, failed.again);
+                }
+                Err(error) => return Err(NoStart::failed(format!("a phase ended on its own: {error}"))),
             },
-            () = pause => {}
+            () = pause(next_try) => {}
             Some(skip) = skips.recv() => skip_one(startup, skip),
         }
     }
-    let (Some(lock), Some(memory)) = (lock, memory) else { return Err("a phase is missing".to_owned()) };
+    let (Some(lock), Some(memory)) = (lock, memory) else {
+        return Err(NoStart::failed("a phase is missing".to_owned()));
+    };
     Ok(Early { lock, memory: *memory })
+}
+
+/// Waits until a moment of the boot clock, or for ever.
+async fn pause(until_us: Option<u64>) {
+    match until_us.map(|until| until.saturating_sub(clock::boot_us())) {
+        Some(us) => tokio::time::sleep(std::time::Duration::from_micros(us)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Leaves a phase out, if it may be.
@@ -167,25 +160,21 @@ pub(super) fn skip_one(startup: &mut Startup, skip: Skip) {
 }
 
 /// Whatever may take its time is done on a thread of its own.
-fn send_off(work: &mut Work, name: &'static str, options: &Options, keep_runs: usize) {
-    let state_dir = StateDir(options.state_dir.clone());
+fn send_off(work: &mut Work, name: &'static str, given: &Given<'_>) {
+    let state_dir = StateDir(given.options.state_dir.clone());
+    let reader = Reader::new(given.options, given.config, given.problem.is_some());
     work.spawn_blocking(move || {
-        let failed = |why: String| Failed { why, again: true };
+        let failed = |why: String| Failed { why, again: true, end_with: None };
         let made = match name {
             "lock" => take_lock(&state_dir).map(Made::Lock).map_err(|e| failed(e.to_string())),
             "marker" => Startup::look_back(&state_dir).map(Made::Earlier).map_err(|e| failed(e.to_string())),
-            _ => replay(&state_dir, keep_runs).map(|memory| Made::Memory(Box::new(memory))),
+            _ => reader.read().map(|memory| Made::Memory(Box::new(memory))).map_err(|no| match no {
+                NoMemory::Failed { why, again } => Failed { why, again, end_with: None },
+                NoMemory::End { why, code } => Failed { why, again: false, end_with: Some(code) },
+            }),
         };
         (name, made)
     });
-}
-
-/// An error and what caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// There is one supervisor. One whose init is gone may still hold the lock: our init holds the lock of
@@ -234,43 +223,4 @@ fn control_socket(given: &mut Given<'_>) -> Result<UnixListener, String> {
     let copy: OwnedFd = listener.try_clone().map_err(failed)?.into();
     given.init.hold(HOLD_LISTENER, &copy);
     UnixListener::from_std(listener).map_err(failed)
-}
-
-/// Remembers everything that is in the event log, says what is wrong with it, and begins to write.
-fn replay(state_dir: &StateDir, keep_runs: usize) -> Result<Memory, Failed> {
-    let mut state = State::new();
-    state.keep_runs = keep_runs;
-    let recovered = journal::recover(&state_dir.0, state, &mut |_, _| {})
-        .map_err(|error| Failed { again: matches!(error, JournalError::Io { .. }), why: words(&error) })?;
-    state_dir.upgrade_format().map_err(|error| Failed { again: true, why: words(&error) })?;
-    let generation = Generation(recovered.state.instance.generation.0 + 1);
-    let (journal, state, report) = recovered.open(now(), generation);
-    let damage = report_damage(&report);
-    if let Some(why) = journal.poisoned() {
-        tracing::error!("the event log cannot be written: {why}");
-    }
-    let lost = report.lost.iter().map(|(first, last)| last.saturating_sub(*first) + 1).sum();
-    let entries = Entries { read: report.lines, lost };
-    Ok(Memory { journal, state, lost: report.lost, unreadable: report.unreadable, entries, damage })
-}
-
-/// Says what is wrong with the event log, in the log and in words for the report of the start.
-fn report_damage(report: &Report) -> Vec<String> {
-    let mut words = Vec::new();
-    for damage in &report.damage {
-        let (file, copy) = (damage.file.display(), damage.copy.as_deref().unwrap_or(Path::new("nowhere")));
-        let (offset, copy, why) = (damage.offset, copy.display(), &damage.why);
-        match damage.kind {
-            Kind::Torn => tracing::info!(%file, offset, %copy, "the event log has an unfinished end: {why}"),
-            _ => {
-                tracing::warn!(%file, offset, %copy, "the event log is damaged here: {why}");
-                words.push(format!("the event log, {file} at {offset}: {why}; kept in {copy}"));
-            }
-        }
-    }
-    for (first, last) in &report.lost {
-        tracing::error!(first, last, "these entries of the event log are missing");
-        words.push(format!("the event log: entries {first} to {last} are missing"));
-    }
-    words
 }

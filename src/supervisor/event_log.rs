@@ -3,6 +3,7 @@
 
 use tokio::sync::oneshot;
 
+use crate::core::state::State;
 use crate::journal::{Answer, Entry, Journal, JournalError, Writer};
 
 /// The way to the thread.
@@ -39,11 +40,35 @@ impl EventLog {
         self.ask(|answer| self.writer.heal(answer)).await
     }
 
-    /// Ends in order: a checkpoint of everything, for a quick start next time.
-    pub(super) async fn finish(&self) {
-        if let Err(error) = self.ask(|answer| self.writer.checkpoint(answer)).await {
-            tracing::warn!("no checkpoint at the end: {error}");
-        }
+    /// Ends in order: a checkpoint of everything, for a quick start next time. If the files do not give one, the
+    /// memory does, which knows everything up to line `seq`.
+    pub(super) async fn finish(&self, state: State, seq: u64) {
+        let Err(error) = self.ask(|answer| self.writer.checkpoint(answer)).await else { return };
+        let why = match self.keep_memory(state, seq).await {
+            Ok(seq) => return tracing::warn!(seq, "the checkpoint at the end is one of the memory: {error}"),
+            Err(why) => why,
+        };
+        tracing::warn!("no checkpoint at the end: {error}; {why}");
+    }
+
+    /// Makes a checkpoint of the memory, which knows everything up to line `seq`; the line it covers.
+    pub(super) async fn keep_memory(&self, state: State, seq: u64) -> Result<u64, AppendError> {
+        self.ask(|answer| self.writer.checkpoint_of(state, seq, answer)).await
+    }
+
+    /// Asks for a checkpoint made of files.
+    pub(super) fn checkpoint(&self, answer: Answer) {
+        self.writer.checkpoint(answer);
+    }
+
+    /// Whether files have been found, since this was asked last, that read otherwise than they were written.
+    pub(super) fn found_unreadable(&self) -> bool {
+        self.writer.found_unreadable()
+    }
+
+    /// Asks for a checkpoint made of the memory itself, which knows everything up to line `seq`.
+    pub(super) fn checkpoint_of(&self, state: State, seq: u64, answer: Answer) {
+        self.writer.checkpoint_of(state, seq, answer);
     }
 
     /// Ended runs to remember for each job, from now on.

@@ -8,10 +8,15 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::ids::{JobName, RunId};
+use crate::core::progress::Said;
 use crate::core::report::{RunsReport, StartReport};
+use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
+use crate::core::stats::Stats;
+use crate::core::time::Millis;
 use crate::wire::control::{
-    ActReply, Instance, JobStatus, ReloadReply, RunReply, RunRequest, RunView, StdinReply,
+    ActReply, Instance, JobStatus, PublishReply, ReloadReply, RunReply, RunRequest, RunView, SagaView,
+    ScrubReply, StdinReply,
 };
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
@@ -25,10 +30,16 @@ pub const SKIPS_MAX: usize = 16;
 pub struct View {
     /// The instance.
     pub instance: Arc<Instance>,
-    /// Its jobs.
+    /// Its jobs, but for those at rest.
     pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
     /// Their runs, oldest first, the latest last.
     pub runs: BTreeMap<JobName, Arc<Vec<RunView>>>,
+    /// Jobs at rest: looked up when somebody asks.
+    pub rest: Rest,
+    /// What the runs before the latest came to, of jobs that had more than one.
+    pub stats: BTreeMap<JobName, Arc<Stats>>,
+    /// Operations of several steps: the latest that are over, then the one under way.
+    pub sagas: Vec<Arc<SagaView>>,
     /// Sequence number of the last durable event.
     pub seq: u64,
     /// Whether the first survey is done and every wanted job has been asked for.
@@ -63,6 +74,9 @@ pub enum AskError {
         /// One line for each thing wrong.
         details: Vec<String>,
     },
+    /// It is somebody else's.
+    #[error("{0}")]
+    Forbidden(String),
     /// The event log cannot be written.
     #[error("nothing can be changed now: {0}")]
     ReadOnly(String),
@@ -155,6 +169,37 @@ pub enum Ask {
         /// Answer.
         reply: Answer<ReloadReply>,
     },
+    /// A run says something about itself.
+    Publish {
+        /// Which.
+        run: RunId,
+        /// What.
+        said: Said,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<PublishReply>,
+    },
+    /// Start these jobs, and stop them again if one does not come up.
+    StartOrRollBack {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// How long it may take.
+        within: Millis,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
+    },
+    /// Read the configuration again and apply it, and put the old one back if a job does not come up.
+    ReloadOrRollBack {
+        /// How long it may take.
+        within: Millis,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ReloadReply>,
+    },
     /// Look again at what there is, and do what follows from it, or only say it.
     Recover {
         /// Only say it.
@@ -170,6 +215,11 @@ pub enum Ask {
         peer: Peer,
         /// Answer.
         reply: Answer<ActReply>,
+    },
+    /// Read all files of the event log, and put in order what can be.
+    Scrub {
+        /// Answer.
+        reply: Answer<ScrubReply>,
     },
     /// End the instance. Answered when the shutdown has begun.
     Shutdown {

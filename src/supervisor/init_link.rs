@@ -56,6 +56,14 @@ impl InitLink {
         }
     }
 
+    /// Tells that the instance is over, and with which exit code.
+    pub(super) fn end_instance(&self, keep_jobs: bool, code: u8) {
+        let mut message = Message::new(Kind::Exit);
+        message.status = i32::from(code);
+        message.code = i32::from(keep_jobs);
+        self.send(&message, None);
+    }
+
     /// Asks init to hold a descriptor for our successor.
     pub(super) fn hold(&self, slot: i32, fd: &OwnedFd) {
         let mut message = Message::new(Kind::Hold);

@@ -10,7 +10,7 @@ use crate::core::spec::JobSpec;
 use crate::wire::keeper::{Launch, UserIds};
 
 /// Variables that speak about our own relation to whoever started us; a job must not take them as its own.
-const NOT_INHERITED: [&str; 8] = [
+const NOT_INHERITED: [&str; 9] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -19,6 +19,7 @@ const NOT_INHERITED: [&str; 8] = [
     "LISTEN_FDNAMES",
     "OUTLIVE_HELPER",
     "OUTLIVE_PID",
+    "OUTLIVE_RESUME_TOKEN",
 ];
 
 /// Why a job cannot be launched, as a step and an error number for its outcome.
@@ -42,7 +43,7 @@ pub(super) fn launch(
     run: RunId,
     attempt: u64,
     spec: &JobSpec,
-    socket: &Path,
+    (socket, resume): (&Path, Option<&str>),
 ) -> Result<Launch, CannotLaunch> {
     let user = match (&spec.user, &spec.group) {
         (None, None) => None,
@@ -53,7 +54,7 @@ pub(super) fn launch(
         job: spec.name.clone(),
         attempt,
         argv: spec.command.clone(),
-        env: environment(run, attempt, spec, socket),
+        env: environment(run, attempt, spec, (socket, resume)),
         cwd: spec.cwd.clone().unwrap_or_else(|| "/".to_owned()),
         user: user.map(|user| user.ids),
         umask: spec.umask,
@@ -89,12 +90,20 @@ pub(super) fn variables(spec: &JobSpec) -> BTreeMap<OsString, OsString> {
     env
 }
 
-fn environment(run: RunId, attempt: u64, spec: &JobSpec, socket: &Path) -> Vec<Vec<u8>> {
+fn environment(
+    run: RunId,
+    attempt: u64,
+    spec: &JobSpec,
+    (socket, resume): (&Path, Option<&str>),
+) -> Vec<Vec<u8>> {
     let mut env = variables(spec);
     env.insert("OUTLIVE_JOB".into(), spec.name.as_str().into());
     env.insert("OUTLIVE_RUN_ID".into(), run.to_string().into());
     env.insert("OUTLIVE_ATTEMPT".into(), attempt.to_string().into());
     env.insert("OUTLIVE_SOCKET".into(), socket.into());
+    if let Some(token) = resume {
+        env.insert("OUTLIVE_RESUME_TOKEN".into(), token.into());
+    }
     env.into_iter()
         .map(|(name, value)| {
             let mut entry = name.into_vec();

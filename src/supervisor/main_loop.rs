@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::accepted::Before;
 use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
@@ -22,6 +23,7 @@ use super::keeper_link::{News, Requests};
 use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
+use super::scrub::{FromScrub, Scrubbing};
 use super::startup::Startup;
 use super::strays::Strays;
 use crate::config::Config;
@@ -31,6 +33,7 @@ use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::Input;
 use crate::core::outcome::{Asked, Outcome};
 use crate::core::pace::Pace;
+use crate::core::progress::Published;
 use crate::core::state::State;
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
@@ -53,6 +56,7 @@ pub(super) enum Happening {
     StopCommandEnded { run: RunId, ok: bool },
     Skip(Skip),
     Strays(Result<Strays, String>),
+    Scrub(FromScrub),
     Deadline,
 }
 
@@ -64,6 +68,7 @@ pub(super) struct Sources {
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
+    pub(super) scrub: mpsc::Receiver<FromScrub>,
 }
 
 /// The supervisor.
@@ -85,6 +90,8 @@ pub(super) struct Supervisor {
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) next_request: u64,
     pub(super) config: Config,
+    /// The configuration before a reload that may still be rolled back.
+    pub(super) before: Option<Before>,
     pub(super) config_path: Option<PathBuf>,
     /// Whether the file says something else than what is in force.
     pub(super) config_changed: bool,
@@ -103,8 +110,12 @@ pub(super) struct Supervisor {
     pub(super) stalled: BTreeMap<RunId, String>,
     /// Runs that could not even be asked for, and how they count.
     pub(super) refused: Vec<(RunId, Outcome)>,
+    /// What runs have published since it was last recorded.
+    pub(super) newest: BTreeMap<JobName, Published>,
     /// Recoveries that were asked for in this turn.
     pub(super) recoveries: Vec<super::recover::Asked>,
+    /// Watching over the files of the event log.
+    pub(super) scrubbing: Scrubbing,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
@@ -173,6 +184,7 @@ impl Sources {
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
+            Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -197,6 +209,7 @@ impl Sources {
 impl Supervisor {
     /// Runs until the instance is over, or another supervisor has our place. The exit code.
     pub(super) async fn run(mut self, mut sources: Sources) -> u8 {
+        self.keep_what_was_read().await;
         let mut first = Some(self.begin());
         self.startup.begin("keeper");
         loop {
@@ -225,7 +238,7 @@ impl Supervisor {
                 self.startup.called_off();
                 self.farewell(&mut sources.keeper).await;
                 if self.read_only.is_none() {
-                    self.log.finish().await;
+                    self.log.finish(self.state, self.seq).await;
                 }
                 return code;
             }
@@ -256,14 +269,12 @@ impl Supervisor {
         }
     }
 
-    /// When something is due: in the core, or the turn of a start.
+    /// When something is due: in the core, the turn of a start, or a look at the files of the event log.
     fn next_deadline(&self) -> Option<Stamp> {
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| self.state.is_settled());
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        match (self.state.next_deadline(), turn) {
-            (Some(a), Some(b)) => Some(if b.boot_us < a.boot_us { b } else { a }),
-            (a, b) => a.or(b),
-        }
+        let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        [self.state.next_deadline(), turn, scrub].into_iter().flatten().min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -278,6 +289,12 @@ impl Supervisor {
     pub(super) fn decide(&mut self, input: &Input, turn: &mut Turn) -> Decision {
         let at = now();
         let mut decision = crate::core::decide(&self.state, input, at, &mut Entropy);
+        // A job that wakes up, or is forgotten, may have directories.
+        for job in decision.events.iter().filter_map(|event| event.job()) {
+            if self.state.rest().contains(job) {
+                self.known_runs.insert(job.clone(), self.state.runs(job).map(|past| past.run).collect());
+            }
+        }
         self.state.commit(&decision, at);
         self.dirty.extend(decision.events.iter().filter_map(|event| event.job().cloned()));
         self.dirty.extend(decision.answers.iter().map(|answer| answer.job.clone()));
@@ -307,10 +324,12 @@ impl Supervisor {
 
     /// Durable, performed, answered, published.
     async fn complete(&mut self, turn: Turn) {
-        let Turn { entries, effects, replies, changed } = turn;
+        let Turn { entries, effects, replies, mut changed } = turn;
         let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
-            match self.log.append(entries).await {
+            let (appended, stalled) = self.append(entries).await;
+            changed |= stalled;
+            match appended {
                 Ok(seq) => self.seq = seq,
                 Err(error) => failed = Some(error.to_string()),
             }
@@ -322,6 +341,8 @@ impl Supervisor {
             self.startup.hold("settle", &why);
             self.become_read_only(why);
         } else {
+            super::saga::die_if_asked(self.saga_point());
+            self.keep_one_configuration();
             let settled = std::mem::take(&mut self.settling);
             if settled {
                 self.startup.done("settle");
@@ -329,6 +350,7 @@ impl Supervisor {
             for effect in effects {
                 self.perform(effect);
             }
+            super::saga::die_if_asked("saga:performed");
             for reply in replies {
                 reply.send();
             }
@@ -345,6 +367,8 @@ impl Supervisor {
         }
         self.make_starts();
         self.ask_for_recoveries();
+        self.answer_scrub();
+        self.scrub_if_due();
         self.say_ready();
     }
 
@@ -358,6 +382,7 @@ impl Supervisor {
             }
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
+            Happening::Scrub(asked) => self.scrub_asked(asked, turn),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }

@@ -18,9 +18,12 @@ use crate::core::reconcile::plan;
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::spec::JobSpec;
 use crate::core::state::State;
-use crate::journal;
+use crate::journal::{
+    self,
+    inspect::{self, Mode, Repaired},
+};
 use crate::state_dir::layout::StateDir;
-use crate::sys::{identity, pidfd, proc};
+use crate::sys::{flock, identity, pidfd, proc};
 
 /// What `outlive up` would do with what survived.
 ///
@@ -57,6 +60,47 @@ pub fn plan(state_dir: &Path, config: Option<&Path>) -> Result<RunsReport, Strin
 /// In words: it cannot be read.
 pub fn report(state_dir: &Path) -> Result<Option<StartReport>, String> {
     StateDir(state_dir.to_owned()).read_report().map_err(|error| error.to_string())
+}
+
+/// Why this build cannot work with a state directory, by its file `format`.
+///
+/// # Errors
+/// In words: it is missing or makes no sense, or a later build has written there.
+pub fn format(state_dir: &Path) -> Result<(), String> {
+    StateDir(state_dir.to_owned()).look_at_format().map_err(|error| words(&error))
+}
+
+/// Puts the event log in order, as a start would, unless an instance lives there. A dry run takes no lock.
+///
+/// # Errors
+/// In words: somebody else writes there, or a file cannot be read or written.
+pub fn repair(state_dir: &Path, mode: Mode) -> Result<Repaired, String> {
+    let state_dir = StateDir(state_dir.to_owned());
+    let work = || inspect::repair(&state_dir.0, mode, now()).map_err(|error| words(&error));
+    if mode == Mode::DryRun {
+        return work();
+    }
+    // The lock of the instance keeps the next `outlive up` waiting; a supervisor may live without its init.
+    let _locks = [exclusively(&state_dir.lock())?, exclusively(&state_dir.supervisor_lock())?];
+    work()
+}
+
+fn exclusively(path: &Path) -> Result<flock::Lock, String> {
+    match flock::open(path) {
+        Ok(flock::Tried::Held(lock)) => Ok(lock),
+        Ok(flock::Tried::Busy(_, holder)) => {
+            Err(format!("an instance lives there (process {} holds {})", holder.pid, path.display()))
+        }
+        Err(error) => Err(format!("cannot lock {}: {error}", path.display())),
+    }
+}
+
+/// An error and what caused it.
+fn words(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 fn specs(config: Option<&Path>) -> Result<Vec<JobSpec>, String> {

@@ -14,10 +14,10 @@ use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
 use crate::core::outcome::Outcome;
+use crate::core::severity::contradictions;
 use crate::core::spec::JobSpec;
 use crate::core::state::Link;
 use crate::wire::control::StdinReply;
-use crate::wire::init::{Kind, Message};
 use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
 
 use super::handle::AskError;
@@ -83,7 +83,9 @@ impl Supervisor {
     }
 
     pub(super) fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
-        match launching::launch(run, attempt, spec, &self.socket) {
+        // The last token that was recorded: whoever goes on has the newest.
+        let resume = self.state.published(&spec.name).and_then(|known| known.said.resume.as_deref());
+        match launching::launch(run, attempt, spec, (&self.socket, resume)) {
             Ok(launch) => self.request(Request::Launch(Box::new(launch)), Pending::Launch(run)),
             Err(cannot) => {
                 tracing::error!(job = %spec.name, step = cannot.step, errno = cannot.errno, "cannot be started");
@@ -97,12 +99,9 @@ impl Supervisor {
     fn end(&mut self, keep_jobs: bool, code: u8) {
         tracing::info!(keep_jobs, code, "the instance ends");
         self.request(Request::Goodbye, Pending::Goodbye);
-        let mut message = Message::new(Kind::Exit);
-        message.status = i32::from(code);
-        message.code = i32::from(keep_jobs);
         // Nobody will answer there any more. If init is gone, nobody else removes it either.
         let _ = std::fs::remove_file(&self.socket);
-        self.init.send(&message, None);
+        self.init.end_instance(keep_jobs, code);
         self.exit = Some(code);
     }
 
@@ -165,6 +164,7 @@ impl Supervisor {
         let runs = self.settle(facts, turn);
         self.settling = true;
         if self.startup.is_pending("settle") {
+            self.startup.contradictions(contradictions(&self.state));
             self.startup.found(runs);
         }
     }

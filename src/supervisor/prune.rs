@@ -1,7 +1,17 @@
-//! Run directories that nobody remembers any more are removed: each job keeps its latest runs.
+//! Run directories that nobody remembers any more are removed: each job keeps its latest runs. With the last
+//! of them goes the link to it.
+
+use std::collections::BTreeMap;
 
 use super::main_loop::Supervisor;
 use crate::core::ids::{JobName, RunId};
+use crate::core::state::State;
+
+/// The runs that each job has.
+pub(super) fn runs_of_all(state: &State) -> BTreeMap<JobName, Vec<RunId>> {
+    let runs = |name: &JobName| state.runs(name).map(|run| run.run).collect();
+    state.jobs().map(|(name, _)| (name.clone(), runs(name))).collect()
+}
 
 impl Supervisor {
     /// Removes the directories of runs that a job had and has no longer in its history. Output that lies
@@ -22,7 +32,17 @@ impl Supervisor {
         if gone.is_empty() {
             return;
         }
+        let link = self.state_dir.current(job);
         tokio::task::spawn_blocking(move || {
+            // A job of the same name may have begun meanwhile: then the link is to its run, and stays.
+            let to = std::fs::read_link(&link).ok();
+            if gone.iter().any(|dir| to.as_ref().is_some_and(|to| to.file_name() == dir.0.file_name()))
+                && std::fs::remove_file(&link).is_ok()
+                && let Some(dir) = link.parent()
+            {
+                // Unless somebody has put something else there.
+                let _ = std::fs::remove_dir(dir);
+            }
             for dir in gone {
                 if let Ok(elsewhere) = std::fs::read_link(dir.output()) {
                     let _ = std::fs::remove_dir_all(elsewhere);

@@ -41,7 +41,7 @@ impl Supervisor {
         tracing::error!(%why, "the event log cannot be written: nothing is started or changed until it can");
         self.degraded.insert("journal", format!("the event log cannot be written: {why}"));
         self.read_only = Some(ReadOnly { why, delay_us, retry_at_us: clock::boot_us() + delay_us });
-        self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
+        self.dirty.extend(self.state.awake().map(|(name, _)| name.clone()));
     }
 
     /// Tries to write again, when it is time.
@@ -57,7 +57,12 @@ impl Supervisor {
                 self.read_only = None;
                 self.degraded.remove("journal");
                 self.state = state;
+                self.show_rest();
                 self.seq = seq;
+                self.keep_one_configuration();
+                if let Some(before) = &self.before {
+                    self.state.set_before(before.config.jobs.clone());
+                }
                 self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
                 let specs: Vec<_> = self.config.jobs.iter().cloned().map(std::sync::Arc::new).collect();
                 self.state.set_specs(&specs);
@@ -69,7 +74,7 @@ impl Supervisor {
                 self.decide(&Input::KeeperLost, turn);
                 self.decide(&Input::Configured { specs: self.config.jobs.clone(), by: Asked::Nobody }, turn);
                 self.request(Request::Inventory, super::perform::Pending::Survey);
-                self.dirty.extend(self.state.jobs().map(|(name, _)| name.clone()));
+                self.dirty.extend(self.state.awake().map(|(name, _)| name.clone()));
             }
         }
         turn.changed = true;

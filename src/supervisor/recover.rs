@@ -102,6 +102,21 @@ impl Supervisor {
         runs
     }
 
+    /// After damage, a checkpoint of what could be read is made before anything is changed: whatever this
+    /// recovery does, what it began with is kept.
+    pub(super) async fn keep_what_was_read(&mut self) {
+        if !self.startup.is_damaged() {
+            return;
+        }
+        match self.log.keep_memory(self.state.clone(), self.seq).await {
+            Ok(seq) => {
+                tracing::warn!(seq, "a checkpoint of what could be read was made before anything is changed");
+                self.startup.checkpoint_before(seq);
+            }
+            Err(error) => tracing::error!("no checkpoint of what could be read can be made: {error}"),
+        }
+    }
+
     /// Every run that is held as not ended.
     pub(super) fn open_runs(&self) -> Vec<Open> {
         let open = |(run, job): (RunId, &crate::core::ids::JobName)| Open {
@@ -125,13 +140,16 @@ impl Supervisor {
         }
         let decision = self.decide(&Input::LeaveRecovery { by: operator(peer, "recover exit") }, turn);
         self.recovery = false;
+        let state_dir = self.state_dir.clone();
+        // A file that stays makes the next start wait for an operator once more.
+        tokio::task::spawn_blocking(move || state_dir.forget_unreadable_log());
         turn.changed = true;
         let items = plan::told(&Before::of(&self.state), &Survey::default(), &decision.events);
         let done = |item: crate::core::report::Item| {
             let text = item.acts.iter().map(|act| act.as_str()).collect::<Vec<_>>().join(", ");
             Some(ActResult { name: item.job?, changed: true, text, ok: true })
         };
-        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect() };
+        let reply_with = ActReply { jobs: items.into_iter().filter_map(done).collect(), saga: None };
         turn.replies.push(Reply::Act(reply, Ok(reply_with)));
     }
 }

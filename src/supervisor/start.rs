@@ -8,17 +8,20 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::level_filters::LevelFilter;
 
-use super::early::{self, Early, Given, Memory};
+use super::accepted::Before;
+use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
 use super::init_link::InitLink;
 use super::main_loop::{Sources, Supervisor, now};
+use super::memory::Memory;
+use super::scrub::Scrubbing;
 use super::startup::Startup;
 use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::identity::Epoch;
-use crate::core::ids::Generation;
 use crate::core::pace::Pace;
+use crate::core::saga::Force;
 use crate::core::state::State;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::identity;
@@ -74,23 +77,26 @@ struct Accepted {
     problem: Option<String>,
     /// Whether it is our predecessor's rather than the file's.
     inherited: bool,
+    /// That before a reload which was under way.
+    before: Option<Before>,
 }
 
 /// What our predecessor had accepted, else what the file says now. A file that cannot be used leaves the
 /// jobs that are known with the settings nobody knows: they are watched and can be stopped.
 fn accepted_config(options: &Options, held: Option<OwnedFd>) -> Accepted {
-    if let Some(config) = held.and_then(|fd| super::accepted::recall(fd).ok()) {
-        return Accepted { config, problem: None, inherited: true };
+    if let Some((config, before)) = held.and_then(|fd| super::accepted::recall(fd).ok()) {
+        return Accepted { config, problem: None, inherited: true, before };
     }
     let Some(path) = &options.config else {
-        return Accepted { config: config::empty(), problem: None, inherited: false };
+        return Accepted { config: config::empty(), problem: None, inherited: false, before: None };
     };
     match config::load(path, &super::asks::loader_environment()) {
-        Ok(config) => Accepted { config, problem: None, inherited: false },
+        Ok(config) => Accepted { config, problem: None, inherited: false, before: None },
         Err(errors) => Accepted {
             config: config::empty(),
             problem: Some(format!("the configuration cannot be used: {errors}")),
             inherited: false,
+            before: None,
         },
     }
 }
@@ -149,9 +155,16 @@ async fn supervise(
     let given = Given { options, config, problem: problem.as_deref(), init: &init, held };
     let Early { lock: _lock, memory } = match early::run(&mut startup, given, &mut skips, serve).await {
         Ok(early) => early,
-        Err(why) => {
-            startup.give_up();
-            return Err(why);
+        Err(no) => {
+            let Some(code) = no.end_with else {
+                startup.give_up();
+                return Err(no.why);
+            };
+            // That is no aborted start, and nothing that another try would change.
+            tracing::error!("{}", no.why);
+            startup.refuse();
+            init.end_instance(true, code);
+            return Ok(code);
         }
     };
     let channels = Channels { view, asks, skips };
@@ -179,19 +192,24 @@ fn assemble(
     channels: Channels,
 ) -> Result<(Supervisor, Sources), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
-    let Memory { journal, mut state, lost, .. } = memory;
-    let (seq, generation) = (journal.last_seq(), Generation(state.instance.generation.0 + 1));
+    let Memory { journal, mut state, generation, lost, .. } = memory;
+    let seq = journal.last_seq();
     startup.generation(generation.0);
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;
-    let Accepted { config, problem, inherited } = accepted;
-    let degraded = put_in_force(&init, &mut state, &config, problem, inherited);
+    let Accepted { config, problem, inherited, before } = choose(accepted, &state);
+    if let Some(before) = &before {
+        state.set_before(before.config.jobs.clone());
+    }
+    let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
+    let (scrubbing, scrub) = Scrubbing::new();
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
-    let dirty: BTreeSet<_> = state.jobs().map(|(name, _)| name.clone()).collect();
+    let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let recovery = startup.recovery_mode().is_some();
+    let known_runs = super::prune::runs_of_all(&state);
     let mut supervisor = Supervisor {
         state,
         log,
@@ -208,6 +226,7 @@ fn assemble(
         pending: BTreeMap::new(),
         next_request: 1,
         config,
+        before,
         config_path: options.config.clone(),
         config_changed: false,
         state_dir: StateDir(options.state_dir.clone()),
@@ -220,9 +239,11 @@ fn assemble(
         needs_a_look: BTreeMap::new(),
         stalled: BTreeMap::new(),
         refused: Vec::new(),
+        newest: BTreeMap::new(),
         recoveries: Vec::new(),
+        scrubbing,
         pace: Pace::new(0),
-        known_runs: BTreeMap::new(),
+        known_runs,
         tell_stop_command,
         tell_strays,
         ready_said: false,
@@ -233,24 +254,36 @@ fn assemble(
     if inherited {
         supervisor.look_at_config();
     }
+    supervisor.show_rest();
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays }))
+    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub }))
+}
+
+/// Of the two configurations around a reload that was under way, the event log says which is in force.
+fn choose(accepted: Accepted, state: &State) -> Accepted {
+    let Some(before) = accepted.before else { return accepted };
+    match state.sagas.in_force(before.saga) {
+        Force::Open => Accepted { before: Some(before), ..accepted },
+        Force::New => Accepted { before: None, ..accepted },
+        Force::Old => Accepted { config: before.config, before: None, ..accepted },
+    }
 }
 
 /// The configuration to go on with is kept for our successor, and what is wrong with it is said.
 fn put_in_force(
     init: &InitLink,
     state: &mut State,
-    config: &Config,
+    (config, before): (&Config, Option<&Before>),
     problem: Option<String>,
     inherited: bool,
 ) -> BTreeMap<&'static str, String> {
     if inherited {
         let specs: Vec<_> = config.jobs.iter().cloned().map(Arc::new).collect();
         state.set_specs(&specs);
-    } else if problem.is_none()
-        && let Ok(fd) = super::accepted::store(config)
+    }
+    if problem.is_none()
+        && let Ok(fd) = super::accepted::store(config, before)
     {
         init.hold(HOLD_CONFIG, &fd);
     }

@@ -15,6 +15,7 @@ use crate::core::phases::{
     ABORTED_MAX, CannotSkip, Phase, Progress, Record, Standing, WrongPhases, recently_aborted,
 };
 use crate::core::report::{Class, Entries, PhaseReport, RunsReport, StartReport, StartResult, VERSION};
+use crate::core::severity::{Assessment, Read, assess};
 use crate::core::time::Stamp;
 use crate::state_dir::layout::StateDir;
 use crate::state_dir::startup::{self as files, Marker};
@@ -67,6 +68,9 @@ pub(super) struct Startup {
     report: StartReport,
     began: Stamp,
     aborted: Vec<Stamp>,
+    read: Option<Read>,
+    contradictions: Vec<String>,
+    checkpoint_before: Option<u64>,
     state_dir: StateDir,
     tell: watch::Sender<Arc<StartReport>>,
     files: Option<(Sender<Note>, JoinHandle<()>)>,
@@ -97,11 +101,24 @@ impl Startup {
             phases: Vec::new(),
             runs: None,
             damage: Vec::new(),
+            assessment: None,
+            notes: Vec::new(),
             entries: Entries::default(),
         };
         let progress = Progress::new(&PHASES)?;
         let (tell, watch) = watch::channel(Arc::new(report.clone()));
-        let mut startup = Self { progress, report, began, aborted: Vec::new(), state_dir, tell, files: None };
+        let mut startup = Self {
+            progress,
+            report,
+            began,
+            aborted: Vec::new(),
+            read: None,
+            contradictions: Vec::new(),
+            checkpoint_before: None,
+            state_dir,
+            tell,
+            files: None,
+        };
         startup.publish();
         Ok((startup, watch))
     }
@@ -303,8 +320,30 @@ impl Startup {
         self.report.entries = entries;
     }
 
+    pub(super) fn read(&mut self, read: Read) {
+        self.read = Some(read);
+    }
+
+    /// Whether what was read is not what was written.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.read.as_ref().is_some_and(|read| read.damaged)
+    }
+
+    pub(super) fn checkpoint_before(&mut self, seq: u64) {
+        self.checkpoint_before = Some(seq);
+        self.publish();
+    }
+
+    pub(super) fn contradictions(&mut self, contradictions: Vec<String>) {
+        self.contradictions = contradictions;
+    }
+
     pub(super) fn damage(&mut self, what: impl IntoIterator<Item = String>) {
         self.report.damage.extend(what);
+    }
+
+    pub(super) fn note(&mut self, what: impl IntoIterator<Item = String>) {
+        self.report.notes.extend(what);
     }
 
     /// What was found of runs. Later surveys of the same start (the keeper died) add to the first.
@@ -335,6 +374,10 @@ impl Startup {
 
     /// Tells readers.
     fn publish(&mut self) -> Arc<StartReport> {
+        if let Some(read) = &self.read {
+            let judged = assess(read, self.report.runs.as_ref(), &self.contradictions);
+            self.report.assessment = Some(Assessment { checkpoint_before: self.checkpoint_before, ..judged });
+        }
         if self.report.ended.is_none() {
             let began = self.began;
             self.report.phases =
@@ -357,6 +400,13 @@ impl Startup {
         }
     }
 
+    /// The configuration says not to start like this. No marker stays: it is no accident.
+    pub(super) fn refuse(self) {
+        let state_dir = self.state_dir.clone();
+        self.give_up();
+        let _ = state_dir.remove_marker();
+    }
+
     /// The instance ends on purpose before its start is over: that is no aborted start.
     pub(super) fn called_off(&mut self) {
         if let Some((files, thread)) = self.files.take() {
@@ -373,12 +423,7 @@ impl Startup {
     /// takes the line away, so that the next start gets further.
     #[cfg(debug_assertions)]
     fn die_if_asked(&mut self, name: &str) {
-        let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
-            return;
-        };
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let Some((first, rest)) = text.split_once('\n') else { return };
-        if first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok() {
+        if take_death(name) {
             // The file has one writer.
             if let Some((files, thread)) = self.files.take() {
                 drop(files);
@@ -389,6 +434,17 @@ impl Startup {
             let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// For tests: whether the file that the environment names says that it is time to die.
+#[cfg(debug_assertions)]
+pub(super) fn take_death(name: &str) -> bool {
+    let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else {
+        return false;
+    };
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let Some((first, rest)) = text.split_once('\n') else { return false };
+    first == name && crate::state_dir::atomic::write_unsynced(&path, rest.as_bytes(), 0o600).is_ok()
 }
 
 fn phase_report(record: &Record, began: Stamp) -> PhaseReport {

@@ -31,7 +31,7 @@ pub(super) fn run(
         command.current_dir(cwd);
     }
     if spec.user.is_some() || spec.group.is_some() {
-        match launching::launch(run, 0, spec, &supervisor.socket) {
+        match launching::launch(run, 0, spec, (&supervisor.socket, None)) {
             Ok(launch) => {
                 if let Some(user) = launch.user {
                     use std::os::unix::process::CommandExt;

@@ -27,12 +27,18 @@ impl Supervisor {
             return;
         }
         self.startup.begin("strays");
-        let jobs = self.state.jobs().map(|(name, _)| name);
-        let known: BTreeSet<RunId> = jobs.flat_map(|job| self.state.runs(job)).map(|past| past.run).collect();
+        let jobs = self.state.awake().map(|(name, _)| name);
+        let mut known: BTreeSet<RunId> =
+            jobs.flat_map(|job| self.state.runs(job)).map(|past| past.run).collect();
+        let rest = self.state.rest().clone();
         // Whatever is started from here on is none.
         let next = Entropy.run_id();
         let (tell, state_dir) = (self.tell_strays.clone(), self.state_dir.clone());
         tokio::task::spawn_blocking(move || {
+            // Not by the loop: there may be very many.
+            for rested in rest.names().filter_map(|name| rest.look(name)) {
+                known.extend(rested.runs().map(|past| past.run));
+            }
             let found = look(&state_dir, &known, next).map_err(|error| error.to_string());
             let _ = tell.blocking_send(found);
         });

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use super::handle::View;
 use super::main_loop::{Supervisor, now};
+use super::publish::progress_view;
 use crate::core::event::Want;
 use crate::core::ids::JobName;
-use crate::core::job::{PastRun, Phase};
+use crate::core::job::{Job, PastRun, Phase};
 use crate::core::outcome::{Asked, Outcome};
+use crate::core::rest::Rest;
+use crate::core::spec::JobSpec;
+use crate::core::stats::Stats;
 use crate::core::time::Stamp;
-use crate::core::view::Shown;
+use crate::core::view::{Shown, in_order};
 use crate::wire::control::{
     Instance, InstanceState, JobStatus, Mark, OutcomeView, Role, Roles, RunView, StateWord, WantWord,
 };
@@ -17,43 +21,64 @@ use crate::wire::control::{
 impl Supervisor {
     /// Publishes what changed.
     pub(super) fn publish(&mut self) {
+        self.forget_old_progress();
         let dirty = std::mem::take(&mut self.dirty);
         for name in &dirty {
             self.look_at_job(name);
         }
         let changed: Vec<_> = dirty
             .into_iter()
+            .filter(|name| !self.state.rest().contains(name))
             .map(|name| {
-                let shown = self.job_status(&name).map(|status| {
+                let shown = self.state.job(&name).map(|job| {
+                    let (spec, reason) = (self.state.spec(&name), self.state.reason(&name));
                     let runs: Vec<_> = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
-                    (Arc::new(status), Arc::new(runs))
+                    let stats = self.state.stats(&name).cloned();
+                    let status = JobStatus {
+                        progress: self.progress_of(&name).map(progress_view),
+                        ..job_status(&name, job, spec, reason)
+                    };
+                    (Arc::new(status), Arc::new(runs), stats)
                 });
                 (name, shown)
             })
             .collect();
         let instance = Arc::new(self.instance());
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
-        let seq = self.seq;
+        let (seq, sagas) = (self.seq, self.saga_views());
         self.view.send_modify(|view| {
             // A reader that still looks at the last view keeps it, and we change a copy.
             let view = Arc::make_mut(view);
             for (name, shown) in changed {
+                view.rest.forget(&name);
                 match shown {
-                    Some((status, runs)) => {
+                    Some((status, runs, stats)) => {
                         view.jobs.insert(name.clone(), status);
+                        match stats {
+                            Some(stats) => drop(view.stats.insert(name.clone(), stats)),
+                            None => drop(view.stats.remove(&name)),
+                        }
                         view.runs.insert(name, runs);
                     }
                     None => {
                         view.jobs.remove(&name);
+                        view.stats.remove(&name);
                         view.runs.remove(&name);
                     }
                 }
             }
             view.instance = instance;
+            view.sagas = sagas;
             view.seq = seq;
             view.ready = ready;
             view.known = true;
         });
+    }
+
+    /// Lets readers see which jobs are at rest, after the memory was read.
+    pub(super) fn show_rest(&self) {
+        let rest = self.state.rest().clone();
+        self.view.send_modify(|view| Arc::make_mut(view).rest = rest);
     }
 
     pub(super) fn instance(&self) -> Instance {
@@ -115,36 +140,15 @@ impl Supervisor {
         }
     }
 
-    fn job_status(&self, name: &JobName) -> Option<JobStatus> {
-        let job = self.state.job(name)?;
-        let spec = self.state.spec(name);
-        Some(JobStatus {
-            name: name.clone(),
-            kind: spec.map(|spec| spec.kind).unwrap_or_default(),
-            state: word(job.shown()),
-            want: match job.want {
-                Want::Up => WantWord::Up,
-                Want::Down => WantWord::Down,
-            },
-            pid: job.pid(),
-            run: job.latest_run(),
-            restarts: job.restarts(),
-            since: job.since.rfc3339(),
-            outcome: job.last_end().map(|last| outcome_view(&last.outcome, &last.asked, last.ended)),
-            reason: self.state.reason(name),
-            adopted: job.adopted(),
-            next_try: job.next_try().map(Stamp::rfc3339),
-            depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
-            command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
-        })
-    }
-
     /// An empty view, until the first turn.
     pub(super) fn first_view(instance: Instance) -> View {
         View {
             instance: Arc::new(instance),
             jobs: std::collections::BTreeMap::new(),
             runs: std::collections::BTreeMap::new(),
+            rest: Rest::default(),
+            stats: std::collections::BTreeMap::new(),
+            sagas: Vec::new(),
             seq: 0,
             ready: false,
             known: false,
@@ -161,6 +165,73 @@ impl Supervisor {
             let at = now().rfc3339();
             tracing::warn!(%at, "the configuration file differs from what is in force; `outlive reload` applies it");
         }
+    }
+}
+
+impl View {
+    /// The names of all jobs, in order.
+    pub fn names(&self) -> impl Iterator<Item = &JobName> {
+        in_order(self.jobs.keys(), self.rest.names())
+    }
+
+    /// Whether there is a job of this name.
+    #[must_use]
+    pub fn has(&self, name: &JobName) -> bool {
+        self.jobs.contains_key(name) || self.rest.contains(name)
+    }
+
+    /// One job.
+    #[must_use]
+    pub fn job(&self, name: &JobName) -> Option<Arc<JobStatus>> {
+        self.jobs.get(name).cloned().or_else(|| {
+            let rested = self.rest.look(name)?;
+            let job = rested.job();
+            Some(Arc::new(JobStatus {
+                progress: rested.published().map(progress_view),
+                ..job_status(name, job, rested.spec(), job.why_it_rests())
+            }))
+        })
+    }
+
+    /// What its runs before the latest came to, if there is anything to tell.
+    #[must_use]
+    pub fn stats(&self, name: &JobName) -> Option<Arc<Stats>> {
+        match self.jobs.get(name) {
+            Some(_) => self.stats.get(name).cloned(),
+            None => self.rest.look(name)?.stats().cloned(),
+        }
+    }
+
+    /// Its runs, oldest first, the latest last; `None` if there is no such job.
+    #[must_use]
+    pub fn runs(&self, name: &JobName) -> Option<Arc<Vec<RunView>>> {
+        self.runs.get(name).cloned().or_else(|| {
+            let rested = self.rest.look(name)?;
+            Some(Arc::new(rested.runs().map(|run| run_view(name, run)).collect()))
+        })
+    }
+}
+
+fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String) -> JobStatus {
+    JobStatus {
+        name: name.clone(),
+        kind: spec.map(|spec| spec.kind).unwrap_or_default(),
+        state: word(job.shown()),
+        want: match job.want {
+            Want::Up => WantWord::Up,
+            Want::Down => WantWord::Down,
+        },
+        pid: job.pid(),
+        run: job.latest_run(),
+        restarts: job.restarts(),
+        since: job.since.rfc3339(),
+        outcome: job.last_end().map(|last| outcome_view(&last.outcome, &last.asked, last.ended)),
+        reason,
+        adopted: job.adopted(),
+        next_try: job.next_try().map(Stamp::rfc3339),
+        depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
+        command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
+        progress: None,
     }
 }
 
@@ -188,6 +259,7 @@ fn run_view(job: &JobName, run: &PastRun) -> RunView {
         ended: end.map(|end| end.at.rfc3339()),
         pid: run.pid.filter(|_| end.is_none()),
         outcome: end.map(|end| outcome_view(&end.outcome, &end.asked, end.at)),
+        cause: end.and_then(|end| end.cause),
         rusage: end.and_then(|end| end.rusage),
         output_bytes: end.map_or(0, |end| end.output_bytes),
     }

@@ -55,6 +55,28 @@ pub fn preallocate(file: &File, len: u64) -> io::Result<()> {
     }
 }
 
+/// Which kind of file system a path is on: the number that statfs(2) gives.
+pub fn kind(path: &Path) -> io::Result<i64> {
+    // The type of the field differs from one architecture to the next.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "see above")]
+    let kind = i64::try_from(fs::statfs(path)?.f_type).unwrap_or(-1);
+    Ok(kind)
+}
+
+/// The options of the file system that a path is on, as mountinfo has them.
+pub fn mount_options(path: &Path) -> io::Result<String> {
+    let device = fs::stat(path)?.st_dev;
+    let device = format!("{}:{}", fs::major(device), fs::minor(device));
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(options_of(&table, &device).unwrap_or_default().to_owned())
+}
+
+/// The last field of the line of mountinfo with this device.
+fn options_of<'t>(table: &'t str, device: &str) -> Option<&'t str> {
+    let line = table.lines().find(|line| line.split(' ').nth(2) == Some(device))?;
+    line.rsplit(' ').next()
+}
+
 /// Gives the blocks of the first `len` bytes back to the disk; the size stays and the bytes read as zero.
 pub fn punch_head(file: &File, len: u64) -> io::Result<()> {
     Ok(fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, len)?)
@@ -110,6 +132,17 @@ pub fn effective_uid() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_those_of_the_device() {
+        let table = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+                     30 22 0:27 / /x rw shared:3 - overlay overlay rw,lowerdir=/a,volatile\n";
+        assert_eq!(options_of(table, "0:27"), Some("rw,lowerdir=/a,volatile"));
+        assert_eq!((options_of(table, "254:0"), options_of(table, "0:2")), (Some("rw,discard"), None));
+        let here = std::env::temp_dir();
+        assert!(kind(&here).unwrap() > 0 && mount_options(&here).is_ok());
+    }
+
     use std::os::unix::fs::MetadataExt;
 
     #[test]

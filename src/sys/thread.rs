@@ -1,6 +1,6 @@
 //! What a helper thread asks of the kernel for itself.
 
-#![allow(unsafe_code, reason = "pthread_sigmask has no safe wrapper among our dependencies")]
+#![allow(unsafe_code, reason = "pthread_sigmask and ioprio_set have no safe wrapper among our dependencies")]
 
 use std::io;
 
@@ -21,6 +21,15 @@ pub fn lower_priority() -> io::Result<()> {
     Ok(rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19)?)
 }
 
+/// Lets the calling thread use a disk only when nobody else does, where the kernel's scheduler knows of that.
+pub fn idle_disk() -> io::Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: three plain numbers; 0 is the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -29,6 +38,7 @@ mod tests {
         std::thread::spawn(|| {
             super::block_signals().unwrap();
             super::lower_priority().unwrap();
+            super::idle_disk().unwrap();
             assert_eq!(rustix::process::getpriority_process(None).unwrap(), 19);
         })
         .join()

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
+use crate::core::stats::{Cause, Exits};
 
 /// Version of the HTTP interface: the `/v1` in every path.
 pub const API: &str = "v1";
@@ -190,6 +191,48 @@ pub struct JobStatus {
     pub depends_on: Vec<JobName>,
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// What it has published about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Box<ProgressView>>,
+}
+
+/// What a job has published about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// The run that said it last.
+    pub run: RunId,
+    /// When.
+    pub at: String,
+    /// How far that run is, in percent.
+    pub percent: Option<u8>,
+    /// For people.
+    pub text: Option<String>,
+    /// What the next run finds in `OUTLIVE_RESUME_TOKEN`.
+    pub resume_token: Option<String>,
+}
+
+/// `POST /v1/runs/RUN/progress`: what is absent stays as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    /// Percent, 0 to 100.
+    #[serde(default)]
+    pub progress: Option<u8>,
+    /// For people.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// For the next run of the job; empty: there is none any more.
+    #[serde(default)]
+    pub resume_token: Option<String>,
+}
+
+/// Answer to [`PublishRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishReply {
+    /// Whether it is in the event log; progress alone is once a second at most, and shown anyway.
+    pub recorded: bool,
+    /// Whether a token was taken: it is durable.
+    pub resume_token: bool,
 }
 
 /// An outcome as JSON shows it: `kind`, and `code` or `signal` where they apply.
@@ -234,10 +277,62 @@ pub struct RunView {
     pub pid: Option<i32>,
     /// How it ended.
     pub outcome: Option<OutcomeView>,
+    /// How its end counts in the statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// Resource use.
     pub rusage: Option<Rusage>,
     /// Bytes captured.
     pub output_bytes: u64,
+}
+
+/// `GET /v1/jobs/NAME`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// As in `GET /v1/status`.
+    #[serde(flatten)]
+    pub status: JobStatus,
+    /// What its runs came to.
+    pub stats: StatsView,
+}
+
+/// One job in `GET /v1/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStats {
+    /// Its name.
+    pub name: JobName,
+    /// What its runs came to.
+    pub stats: StatsView,
+}
+
+/// What the runs of a job came to, since it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsView {
+    /// Runs that were started, or should have been.
+    pub starts: u64,
+    /// Their ends, by cause.
+    pub exits: Exits,
+    /// How long they have lasted together, the live one included.
+    pub uptime_ms: u64,
+    /// The longest of them.
+    pub longest_uptime_ms: u64,
+    /// The largest resident set of an ended run.
+    pub max_rss_kib: u64,
+    /// How long restarts took; `None` without any.
+    pub restart_time: Option<RestartTime>,
+}
+
+/// From an end (or the request for a restart) to the next start, pauses of the restart policy included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartTime {
+    /// How many restarts this is of: the latest, 32 at most.
+    pub samples: usize,
+    /// Half of them took no longer.
+    pub p50_ms: u32,
+    /// 95 of 100 took no longer.
+    pub p95_ms: u32,
+    /// 99 of 100 took no longer.
+    pub p99_ms: u32,
 }
 
 /// `POST /v1/jobs/SELECTOR/{start,stop,restart,signal}`: what was done to which job.
@@ -245,6 +340,52 @@ pub struct RunView {
 pub struct ActReply {
     /// One line a job, in the order of names.
     pub jobs: Vec<ActResult>,
+    /// The operation that may still be rolled back; its end is at `/v1/sagas/ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<u64>,
+}
+
+/// `GET /v1/sagas/ID`: an operation of several steps, which is done whole or undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SagaView {
+    /// Counted from 1.
+    pub id: u64,
+    /// `reload` or `start`.
+    pub verb: String,
+    /// Where it is.
+    pub state: SagaState,
+    /// Jobs that are not up yet.
+    pub pending: Vec<JobName>,
+    /// The job that broke it.
+    pub job: Option<JobName>,
+    /// Why it was rolled back or abandoned, in words.
+    pub why: Option<String>,
+    /// When it was over.
+    pub ended: Option<String>,
+}
+
+/// Where a [`SagaView`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SagaState {
+    /// It goes on.
+    Running,
+    /// It has failed and is being undone.
+    Undoing,
+    /// All of it is done.
+    Done,
+    /// What was before is in force again.
+    RolledBack,
+    /// Nobody could go on or back.
+    Abandoned,
+}
+
+impl SagaState {
+    /// Whether nothing more happens to it.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack | Self::Abandoned)
+    }
 }
 
 /// What a verb did to one job.
@@ -320,6 +461,9 @@ pub struct ReloadReply {
     pub blocked: Vec<JobName>,
     /// Jobs left as they are.
     pub unchanged: usize,
+    /// The operation that may still be rolled back; its end is at `/v1/sagas/ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<u64>,
 }
 
 /// `POST /v1/shutdown`.
@@ -396,4 +540,22 @@ pub struct ErrorReply {
     /// More lines, one for each thing that is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
+}
+
+/// What a scrub of the event log's files came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ScrubReply {
+    /// What was found that nobody had dealt with, in words. None: all was sound.
+    pub flaws: Vec<String>,
+    /// The last line that the checkpoint made for it covers.
+    #[serde(default)]
+    pub checkpoint: Option<u64>,
+    /// Copies of damage in `quarantine/`.
+    #[serde(default)]
+    pub kept: usize,
+    /// Whether all is sound now.
+    pub sound: bool,
+    /// Why not.
+    #[serde(default)]
+    pub why: Option<String>,
 }

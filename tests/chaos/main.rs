@@ -12,7 +12,7 @@
 //!   that was not told to, nothing is left behind.
 //!
 //! Short by default. `CHAOS_SEED`, `CHAOS_KILLS`, `CHAOS_SECONDS` and `CHAOS_JOBS` make it another or a
-//! longer one.
+//! longer one. `ROUNDS` and `ROUNDS_SEED` do so for the rounds of requests, see [`rounds`].
 #![allow(missing_docs, unreachable_pub, reason = "nothing outside uses a test")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "the fixture serves several test binaries")]
@@ -22,7 +22,8 @@ mod common;
 
 mod account;
 mod plan;
-mod random;
+mod rounds;
+
 mod table;
 mod world;
 
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use common::{run, skip};
 use plan::Case;
+use rounds::Rounds;
 use world::{Settings, World};
 
 fn from_environment(name: &str) -> Option<u64> {
@@ -39,7 +41,7 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 fn settings(seconds: u64) -> Settings {
-    let seed = from_environment("CHAOS_SEED").unwrap_or_else(random::any_seed);
+    let seed = from_environment("CHAOS_SEED").unwrap_or_else(common::random::any_seed);
     let kills = from_environment("CHAOS_KILLS");
     let time = from_environment("CHAOS_SECONDS").or_else(|| kills.is_none().then_some(seconds));
     Settings {
@@ -69,4 +71,21 @@ fn nothing_is_lost_with_init_as_pid_1() {
     settings.wrapper = unshare.map(str::to_owned).to_vec();
     settings.cases = vec![Case::Supervisor, Case::Keeper, Case::SupervisorAndKeeper, Case::Namespace];
     World::new(settings).run();
+}
+
+#[test]
+fn what_was_answered_holds_whoever_of_us_is_killed() {
+    let seed = from_environment("ROUNDS_SEED").unwrap_or_else(common::random::any_seed);
+    let count = from_environment("ROUNDS").unwrap_or(16);
+    eprintln!("ROUNDS_SEED={seed}");
+    let (faults, said) = Rounds::new(seed).run(count);
+    assert!(faults.is_empty(), "ROUNDS_SEED={seed}: {faults:#?}\n{said}");
+    eprintln!("{count} rounds: {said}");
+}
+
+/// What this is worth: an event log that has lost its end does not pass.
+#[test]
+fn an_event_log_that_forgets_is_found_out() {
+    let faults = Rounds::new(common::random::any_seed()).forget_the_end();
+    assert!(!faults.is_empty(), "nobody notices");
 }

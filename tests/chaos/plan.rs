@@ -1,7 +1,7 @@
 //! What the jobs are told to do, and who is killed.
 
 use super::common::job;
-use super::random::Random;
+use super::common::random::Random;
 
 /// Who is killed in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

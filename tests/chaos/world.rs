@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::account::{Account, Window};
+use super::common::random::Random;
 use super::common::{Daemon, PATIENCE, procs, until};
 use super::plan::{self, Case, End, Plan};
-use super::random::Random;
 use super::table::{self, Round};
 
 /// How much of it.

@@ -41,6 +41,7 @@ transcripts! {
     completions
     events
     jobs
+    journal
     logs
     reload
     run

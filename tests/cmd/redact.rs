@@ -9,6 +9,7 @@ use snapbox::Redactions;
 const VARYING: &[(&str, &str)] = &[
     ("[RUN]", "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"),
     ("[TIME]", "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z"),
+    ("[TIME]", "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}"),
     // In JSON, in the headline of `status`, in its table.
     ("[PID]", "\"pid\": (?<redacted>[0-9]+)"),
     ("[PID]", "(?:init|keeper|supervisor) (?<redacted>[0-9]+)[,;]"),

@@ -4,7 +4,9 @@
 //! looked at often, or an event that wakes it.
 
 pub mod http;
+pub mod ledger;
 pub mod procs;
+pub mod random;
 mod tools;
 
 use std::ffi::OsStr;
@@ -35,8 +37,12 @@ pub struct Daemon {
     pub wrapper: Vec<String>,
     /// File systems to unmount when everything has ended.
     pub unmount: Vec<PathBuf>,
+    /// The state directory, relative to the instance's own.
+    pub state: &'static str,
     /// Whether the directory stays when the test fails.
     pub keep_when_failed: bool,
+    /// Whether something is wrong, for a test that says so later.
+    pub failed: bool,
 }
 
 impl Daemon {
@@ -60,7 +66,9 @@ impl Daemon {
             env: Vec::new(),
             wrapper: Vec::new(),
             unmount: Vec::new(),
+            state: "state",
             keep_when_failed: false,
+            failed: false,
         };
         daemon.write_config(config);
         daemon
@@ -78,7 +86,7 @@ impl Daemon {
 
     /// The state directory.
     pub fn state_dir(&self) -> PathBuf {
-        self.path("state")
+        self.path(self.state)
     }
 
     /// The runtime directory.
@@ -198,6 +206,16 @@ impl Daemon {
         command
     }
 
+    /// Ends every process of the instance with SIGKILL, and the fixture's hold of `up`.
+    #[track_caller]
+    pub fn end_now(&mut self) {
+        procs::end_instance(self.home());
+        self.wait_nothing_left();
+        if let Some(mut up) = self.up.take() {
+            wait_child(&mut up, PATIENCE);
+        }
+    }
+
     /// Runs a command to its end.
     #[track_caller]
     pub fn cli<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Said {
@@ -248,6 +266,11 @@ impl Daemon {
     #[track_caller]
     pub fn try_job(&self, name: &str) -> Option<Value> {
         self.status()["jobs"].as_array().unwrap().iter().find(|job| job["name"] == name).cloned()
+    }
+
+    /// One job of the status, if a supervisor answers at once.
+    pub fn try_job_now(&self, name: &str) -> Option<Value> {
+        self.try_status()?["jobs"].as_array()?.iter().find(|job| job["name"] == name).cloned()
     }
 
     /// Waits until a job meets a condition.
@@ -374,6 +397,11 @@ impl Daemon {
     /// Every line of the event log that counts, oldest first: a newer segment replaces what older ones
     /// hold from its first number on.
     pub fn event_lines(&self) -> Vec<Value> {
+        self.event_lines_after(0)
+    }
+
+    /// Those with a higher number than this.
+    pub fn event_lines_after(&self, after: u64) -> Vec<Value> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
             .map(|entries| entries.flatten().map(|e| e.path()).collect())
             .unwrap_or_default();
@@ -383,10 +411,13 @@ impl Daemon {
         let mut lines = Vec::new();
         for (i, file) in files.iter().enumerate() {
             let limit = files.get(i + 1).and_then(first).unwrap_or(u64::MAX);
+            if limit <= after {
+                continue;
+            }
             for line in fs::read_to_string(file).unwrap_or_default().lines() {
                 // The last line may be in the making; the first is the header.
                 let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-                if entry["seq"].as_u64().is_some_and(|seq| seq < limit) {
+                if entry["seq"].as_u64().is_some_and(|seq| seq > after && seq < limit) {
                     lines.push(entry);
                 }
             }
@@ -396,8 +427,13 @@ impl Daemon {
 
     /// Every recorded event, oldest first, each with the sequence number and time of its entry.
     pub fn events(&self) -> Vec<Value> {
+        self.events_after(0)
+    }
+
+    /// Those in entries with a higher number than this.
+    pub fn events_after(&self, after: u64) -> Vec<Value> {
         let mut events = Vec::new();
-        for entry in self.event_lines() {
+        for entry in self.event_lines_after(after) {
             for event in entry["ev"].as_array().unwrap_or(&Vec::new()) {
                 let mut event = event.clone();
                 event["seq"] = entry["seq"].clone();
@@ -465,7 +501,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        self.failed |= std::thread::panicking();
+        if self.failed {
             self.explain();
         }
         procs::end_instance(self.home());
@@ -474,10 +511,10 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         for path in &self.unmount {
-            let _ = Command::new("umount").arg("-l").arg(path).status();
+            // Some may be gone already.
+            let _ = Command::new("umount").arg("-l").arg(path).stderr(Stdio::null()).status();
         }
-        let failed = self.keep_when_failed && std::thread::panicking();
-        if failed || std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
+        if (self.failed && self.keep_when_failed) || std::env::var_os("OUTLIVE_TEST_KEEP").is_some() {
             eprintln!("kept: {}", self.home().display());
             self.dir.disable_cleanup(true);
         }

@@ -70,7 +70,7 @@ fn kill_all_roles(daemon: &Daemon) {
 }
 
 /// Names and contents of everything below a directory.
-fn hash(dir: &Path) -> u64 {
+pub fn hash(dir: &Path) -> u64 {
     fn walk(dir: &Path, hasher: &mut DefaultHasher) {
         let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
         entries.sort();

@@ -150,3 +150,42 @@ fn a_submitted_job_survives_reload_and_restart() {
     daemon.restart();
     assert_eq!(daemon.wait_running("extra"), extra);
 }
+
+#[test]
+fn a_job_that_leaves_takes_the_directories_of_its_runs_along_whoever_saw_them_end() {
+    let leaving = job("leaving", "print hello\\n exit 3", "kind = \"task\"");
+    let mut daemon = Daemon::start(&format!("{leaving}{}", job("staying", "hang", "")));
+    daemon.wait_ended("leaving");
+    let run = daemon.job("leaving")["run"].as_str().unwrap().to_owned();
+    assert!(daemon.run_dir(&run).is_dir());
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    daemon.write_config(&job("staying", "hang", ""));
+    daemon.cli(["reload"]).expect(0);
+    until("the directory to go", || (!daemon.run_dir(&run).exists()).then_some(()));
+}
+
+/// Two hundred submitted jobs that are over are remembered, and not one directory more.
+#[test]
+fn submitted_jobs_that_are_forgotten_leave_no_directories() {
+    let mut daemon = Daemon::start("");
+    let submit = |daemon: &Daemon| {
+        let body = serde_json::json!({"command": ["/bin/true"]});
+        assert_eq!(daemon.post("/v1/run", &body).code, 201);
+    };
+    (0..120).for_each(|_| submit(&daemon));
+    let over = |daemon: &Daemon| {
+        until("the end of all", || {
+            let status = daemon.try_status()?;
+            let jobs = status["jobs"].as_array()?;
+            jobs.iter().all(|job| job["state"] == "exited").then_some(jobs.len())
+        })
+    };
+    over(&daemon);
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    (0..120).for_each(|_| submit(&daemon));
+    assert_eq!(over(&daemon), 200);
+    let count = |name: &str| std::fs::read_dir(daemon.state_dir().join(name)).unwrap().count();
+    until("directories for two hundred", || (count("runs") == 200 && count("jobs") == 200).then_some(()));
+}

@@ -31,7 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("control", &["core", "wire", "state_dir", "journal", "supervisor::handle"]),
     ("client", &["core", "wire"]),
     ("roles", &[]),
-    ("cli", &["core", "wire", "client", "config"]),
+    ("cli", &["core", "wire", "client", "config", "journal::inspect"]),
     // From a command line to an instance: the one place that knows both sides.
     (
         "up",

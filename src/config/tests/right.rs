@@ -1,7 +1,7 @@
 //! What comes out of right configurations.
 
 use super::*;
-use crate::config::{LogLevel, empty};
+use crate::config::{LogLevel, OnUnreadableLog, empty};
 use crate::core::ids::JobName;
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnLogStall, OnSupervisorDeath, Output, OutputMode, Recovery,
@@ -20,6 +20,7 @@ socket_group = "www-data"
 log_level = "debug"
 keep_runs = 5
 recovery_start_rate = 7
+on_unreadable_log = "fresh"
 
 [defaults]
 nice = 1
@@ -136,6 +137,7 @@ fn every_key_arrives() {
     let s = &config.supervisor;
     assert_eq!((s.shutdown_timeout, s.socket_mode, s.keep_runs), (Millis::from_secs(120), 0o660, 5));
     assert_eq!(s.recovery_start_rate, 7);
+    assert_eq!(s.on_unreadable_log, OnUnreadableLog::Fresh);
     assert_eq!((s.socket_group.as_deref(), s.log_level), (Some("www-data"), LogLevel::Debug));
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);

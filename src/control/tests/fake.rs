@@ -16,11 +16,12 @@ use super::super::{Sources, bind};
 use crate::client::Client;
 use crate::core::ids::{JobName, RunId};
 use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
+use crate::core::rest::Rest;
 use crate::core::spec::Kind;
 use crate::supervisor::handle::{Ask, AskError, Handle, View};
 use crate::wire::control::{
-    ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, ReloadReply, Role,
-    Roles, RunReply, RunView, StateWord, StdinReply, WantWord,
+    ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, PublishReply,
+    ReloadReply, Role, Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
 };
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -189,6 +190,9 @@ fn first_view() -> View {
         }),
         jobs: names.iter().map(|n| (name(n), Arc::new(job(n)))).collect(),
         runs: BTreeMap::new(),
+        rest: Rest::default(),
+        stats: BTreeMap::new(),
+        sagas: Vec::new(),
         seq: 0,
         ready: true,
         known: true,
@@ -209,6 +213,8 @@ fn start_report() -> StartReport {
         phases: Vec::new(),
         runs: None,
         damage: Vec::new(),
+        assessment: None,
+        notes: Vec::new(),
         entries: Entries::default(),
     }
 }
@@ -229,6 +235,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         next_try: None,
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
+        progress: None,
     }
 }
 
@@ -241,6 +248,7 @@ fn run_view(job: &str, run: RunId) -> RunView {
         ended: None,
         pid: None,
         outcome: None::<OutcomeView>,
+        cause: None,
         rusage: None,
         output_bytes: 0,
     }
@@ -255,7 +263,7 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
             return Err(AskError::Conflict("it refuses".to_owned()));
         }
         let result = |name| ActResult { name, changed: true, text: "done".to_owned(), ok: true };
-        Ok(ActReply { jobs: jobs.into_iter().map(result).collect() })
+        Ok(ActReply { jobs: jobs.into_iter().map(result).collect(), saga: None })
     };
     while let Some(ask) = asks.recv().await {
         // A client that has gone does not hear the answer.
@@ -283,10 +291,22 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
                     AskError::Bad { error: "2 mistakes".to_owned(), details: vec!["a".into(), "b".into()] };
                 drop(reply.send(if plan { Ok(ReloadReply::default()) } else { Err(bad) }));
             }
+            Ask::Publish { run, said, reply, .. } => {
+                note(format!("publish {run} {:?} {:?}", said.progress, said.resume));
+                drop(reply.send(Ok(PublishReply { recorded: true, resume_token: said.resume.is_some() })));
+            }
+            Ask::StartOrRollBack { jobs, within, reply, .. } => {
+                drop(reply.send(act(&format!("start or roll back in {} ms", within.0), jobs)));
+            }
+            Ask::ReloadOrRollBack { within, reply, .. } => {
+                note(format!("reload or roll back in {} ms", within.0));
+                drop(reply.send(Ok(ReloadReply { saga: Some(3), ..ReloadReply::default() })));
+            }
             Ask::Recover { dry_run, reply, .. } => {
                 note(format!("recover {dry_run}"));
                 drop(reply.send(Ok(RunsReport::default())));
             }
+            Ask::Scrub { reply } => drop(reply.send(Ok(ScrubReply::default()))),
             Ask::LeaveRecovery { reply, .. } => drop(reply.send(act("leave", Vec::new()))),
             Ask::Shutdown { keep_jobs, reply, .. } => {
                 note(format!("shutdown {keep_jobs}"));

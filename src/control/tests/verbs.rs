@@ -1,6 +1,7 @@
 //! Everything but output and limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Bytes;
 
@@ -8,7 +9,7 @@ use super::fake::{Fake, name, run_id, soon};
 use crate::client::{Client, Error, Since};
 use crate::core::spec::KillScope;
 use crate::wire::control::{
-    ErrorReply, InstanceState, RunRequest, ShutdownRequest, SignalRequest, StateWord,
+    ErrorReply, InstanceState, RunRequest, SagaState, SagaView, ShutdownRequest, SignalRequest, StateWord,
 };
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> (u16, ErrorReply) {
@@ -165,4 +166,34 @@ async fn the_end_of_the_supervisor_ends_streams_and_the_server() {
     assert!(soon(events.next()).await.unwrap().is_none());
     soon(fake.served).await.unwrap();
     assert!(matches!(fake.client.version().await, Err(Error::NotRunning { .. })));
+}
+
+#[tokio::test]
+async fn what_may_be_rolled_back_is_asked_for_and_followed() {
+    let fake = Fake::new();
+    let client = &fake.client;
+    let reply = client.reload_or_roll_back(Duration::from_secs(2)).await.unwrap();
+    assert_eq!(reply.saga, Some(3));
+    client.start_or_roll_back(&["web".to_owned(), "api".to_owned()], Duration::from_millis(7)).await.unwrap();
+    assert_eq!(
+        *fake.asked.lock().unwrap(),
+        ["reload or roll back in 2000 ms", "start or roll back in 7 ms api web:1 web:2"]
+    );
+    assert_eq!(refused(client.saga(3, true).await).0, 404);
+    let view = |state| SagaView {
+        id: 3,
+        verb: "reload".to_owned(),
+        state,
+        pending: Vec::new(),
+        job: Some(name("web:1")),
+        why: Some("exit 3".to_owned()),
+        ended: None,
+    };
+    fake.change(|v| v.sagas = vec![Arc::new(view(SagaState::Running))]);
+    assert_eq!(client.saga(3, false).await.unwrap().state, SagaState::Running);
+    let (end, ()) = tokio::join!(soon(client.saga(3, true)), async {
+        tokio::task::yield_now().await;
+        fake.change(|v| v.sagas = vec![Arc::new(view(SagaState::RolledBack))]);
+    });
+    assert_eq!(end.unwrap().why.as_deref(), Some("exit 3"));
 }

@@ -28,6 +28,8 @@ pub(super) struct JobBefore {
     pub(super) starts: u64,
     pub(super) attempt: u64,
     pub(super) shown: Shown,
+    /// Whether it has left a token for its next run.
+    pub(super) token: bool,
 }
 
 impl Before {
@@ -40,6 +42,7 @@ impl Before {
                 starts: job.starts,
                 attempt: job.attempt,
                 shown: job.shown(),
+                token: state.published(name).is_some_and(|known| known.said.resume.is_some()),
             })
         };
         Self {
@@ -170,6 +173,8 @@ fn of_run(
         Some(Fact::Alive { .. }) => Class::Adoptable,
         Some(Fact::Ended { leftovers: true, .. }) if stopping => Class::Resumable,
         Some(Fact::Ended { .. }) => Class::EndedMeanwhile,
+        // Another run goes on where this one was.
+        Some(Fact::Cancelled | Fact::Lost { .. }) | None if resumes(before, job, events) => Class::Resumable,
         Some(Fact::Cancelled) => Class::Restartable,
         Some(Fact::Lost { .. }) | None => Class::Lost,
     };
@@ -197,6 +202,7 @@ fn without_run(before: &Before, job: &JobName, events: &[&Event]) -> Option<Item
     let shown = before.jobs.get(job).map_or(Shown::Stopped, |job| job.shown);
     let class = match shown {
         Shown::Backoff | Shown::Waiting => Class::Resumable,
+        _ if resumes(before, job, events) => Class::Resumable,
         _ => Class::Restartable,
     };
     let found = format!("not running ({})", shown.as_str());
@@ -245,7 +251,18 @@ fn next(events: &[&Event]) -> Option<RunId> {
     })
 }
 
+/// Whether a run follows that gets the token of one before it.
+fn resumes(before: &Before, job: &JobName, events: &[&Event]) -> bool {
+    let follows = acts(events).iter().any(|act| matches!(act, Act::Start | Act::Wait | Act::Backoff));
+    follows && before.jobs.get(job).is_some_and(|job| job.token)
+}
+
 fn why(before: &Before, job: &JobName, events: &[&Event]) -> String {
+    let why = why_alone(before, job, events);
+    if resumes(before, job, events) { format!("{why}; the next run gets its resume token") } else { why }
+}
+
+fn why_alone(before: &Before, job: &JobName, events: &[&Event]) -> String {
     let wanted = before.jobs.get(job).is_none_or(|job| job.want == Want::Up);
     for event in events.iter().rev() {
         return match event {

@@ -2,6 +2,8 @@
 //! supervisor and of the keeper at any point, effects performed or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::super::Decision;
 use super::super::event::{Event, Want};
@@ -10,27 +12,31 @@ use super::super::input::Input;
 use super::super::job::Phase;
 use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
+use super::super::progress::Said;
+use super::super::rest::{Place, Shelf};
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
 use super::super::state::{Life, Link, State};
 use super::super::time::{Millis, Stamp};
 use super::model::{Keeper, Rng};
 use super::{World, epoch, exited, identity, name, operator, record, run, signal_step, spec};
 
-struct History {
-    world: World,
-    keeper: Keeper,
-    rng: Rng,
-    specs: Vec<JobSpec>,
-    calm: bool,
-    epoch: u64,
-    submitted: u32,
+pub(super) struct History {
+    pub(super) world: World,
+    pub(super) keeper: Keeper,
+    pub(super) rng: Rng,
+    pub(super) specs: Vec<JobSpec>,
+    /// The settings before a saga, and which.
+    pub(super) before: Option<(u64, Vec<JobSpec>)>,
+    pub(super) calm: bool,
+    pub(super) epoch: u64,
+    pub(super) submitted: u32,
     /// Set when the instance has ended.
-    over: bool,
+    pub(super) over: bool,
 }
 
-const JOBS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+pub(super) const JOBS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
+pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
     let mut s = spec(job);
     s.restart = [Restart::Always, Restart::OnFailure, Restart::Never][rng.below(3) as usize];
     s.kind = if rng.one_in(3) { Kind::Task } else { Kind::Service };
@@ -72,6 +78,7 @@ impl History {
             keeper,
             rng,
             specs,
+            before: None,
             calm: false,
             epoch: 1,
             submitted: 0,
@@ -84,6 +91,9 @@ impl History {
     /// A supervisor starts over what is recorded. Anything may be asked of it before it has its survey.
     fn begin(&mut self) {
         self.world.replayed();
+        self.keep_one_configuration();
+        let specs: Vec<_> = self.specs.iter().cloned().map(std::sync::Arc::new).collect();
+        self.world.state.set_specs(&specs);
         self.keeper.inbox.clear();
         self.over = false;
         let recovery = !self.calm && self.rng.one_in(8);
@@ -111,6 +121,7 @@ impl History {
     fn feed(&mut self, input: Input) {
         let decision = self.world.feed(input.clone());
         self.after(&decision, &input);
+        self.keep_one_configuration();
         let dies = !self.calm && self.rng.one_in(60);
         let performed =
             if dies { self.rng.below(decision.effects.len() as u64 + 1) as usize } else { usize::MAX };
@@ -144,7 +155,8 @@ impl History {
         let jobs: Vec<JobName> =
             (0..n).map(|_| jobs[self.rng.below(jobs.len() as u64) as usize].clone()).collect();
         let input = match self.rng.below(12) {
-            0..=2 => Input::Start { jobs, by: operator("start") },
+            0..=1 => Input::Start { jobs, by: operator("start") },
+            2 => Input::StartOrRollBack { jobs, by: operator("start"), within: Millis(self.rng.below(4000)) },
             3..=5 => Input::Stop { jobs, by: operator("stop") },
             6..=7 => Input::Restart { jobs, by: operator("restart") },
             8 => Input::Signal {
@@ -154,20 +166,19 @@ impl History {
                 by: operator("signal"),
             },
             9 => {
-                let i = self.rng.below(self.specs.len() as u64) as usize;
-                if self.rng.one_in(3) {
-                    self.specs.remove(i);
+                // The driver refuses one while another is under way.
+                if self.world.state.sagas.open.is_some() || self.world.state.instance.shutdown.is_some() {
+                    return;
+                }
+                let old = self.specs.clone();
+                self.change_specs();
+                let (specs, by) = (self.specs.clone(), operator("reload"));
+                if self.rng.one_in(2) {
+                    self.before = Some((self.world.state.sagas.begun + 1, old));
+                    Input::ReloadOrRollBack { specs, by, within: Millis(self.rng.below(4000)) }
                 } else {
-                    let job = self.specs[i].name.clone();
-                    self.specs[i] = random_spec(&mut self.rng, job.as_str());
+                    Input::Configured { specs, by }
                 }
-                for job in JOBS {
-                    if !self.specs.iter().any(|spec| spec.name.as_str() == job) && self.rng.one_in(2) {
-                        let spec = random_spec(&mut self.rng, job);
-                        self.specs.push(spec);
-                    }
-                }
-                Input::Configured { specs: self.specs.clone(), by: operator("reload") }
             }
             10 => {
                 self.submitted += 1;
@@ -178,7 +189,12 @@ impl History {
             _ if self.rng.one_in(4) => {
                 Input::Shutdown { keep_jobs: self.rng.one_in(3), by: operator("shutdown") }
             }
-            _ => Input::Tick,
+            _ => {
+                let Some(run) = self.world.state.live_runs().map(|(run, _)| run).last() else { return };
+                let token = ["", "a", "b"][self.rng.below(3) as usize].to_owned();
+                let resume = self.rng.one_in(2).then_some(token);
+                Input::Published { run, said: Said { progress: Some(7), text: None, resume } }
+            }
         };
         self.feed(input);
     }
@@ -233,6 +249,10 @@ impl History {
         }
         let generation = self.world.generation;
         self.feed(Input::Tick);
+        if generation == self.world.generation && !self.over && self.world.state.sagas.open.is_some() {
+            // That it has failed is one decision, its undo another.
+            self.feed(Input::Tick);
+        }
         if generation == self.world.generation && !self.over {
             let next = self.world.state.next_deadline();
             let now = self.world.now;
@@ -299,6 +319,7 @@ impl History {
             state.live_runs().map(|(run, job)| (run, job.clone())).collect();
         assert_eq!(indexed, live);
         if state.instance.link == Link::Working && state.instance.shutdown.is_none() {
+            let deadline = [deadline, state.saga_deadline()].into_iter().flatten().min();
             assert_eq!(state.next_deadline(), deadline);
         }
         if state.instance.link != Link::Working {
@@ -362,20 +383,26 @@ impl History {
                 }
             }
         }
-        let mut restored = State::new();
-        let mut lines = 0;
-        replayed
-            .entities::<serde_json::Error>(|line| {
-                lines += 1;
-                restored.restore(line).unwrap();
-                Ok(())
-            })
-            .unwrap();
-        assert!(lines > 0 && restored == replayed, "restored is\n{restored:#?}\nit was\n{replayed:#?}");
+        // Taken down to lines anywhere on the way, and lived on from there.
+        let log = &self.world.log;
+        for cut in [log.len() / 2, log.len()] {
+            let mut restored = State::new();
+            for (n, (at, events)) in log.iter().enumerate() {
+                if n == cut {
+                    restored = Memory::through_lines(&restored);
+                }
+                events.iter().for_each(|event| restored.apply(event, *at));
+            }
+            if cut == log.len() {
+                restored = Memory::through_lines(&restored);
+            }
+            assert!(restored == replayed, "restored at {cut} is\n{restored:#?}\nit was\n{replayed:#?}");
+        }
         let mut live = self.world.state.clone();
         for state in [&mut live, &mut replayed] {
             state.specs.clear();
             state.dependents.clear();
+            state.before = None;
         }
         assert!(live == replayed, "replay gives\n{replayed:#?}\nlived was\n{live:#?}");
     }
@@ -425,6 +452,8 @@ impl History {
         }
         let state = &self.world.state;
         assert_eq!((state.next_deadline(), state.instance.life), (None, Life::Continued));
+        assert!(state.sagas.open.is_none() && self.before.is_none(), "{:?}", state.sagas);
+        self.check_sagas();
         for (job, known) in state.jobs() {
             match (&known.phase, known.want) {
                 (Phase::Stopped | Phase::Exited, Want::Down) => {}
@@ -462,6 +491,9 @@ fn the_laws_hold_through_thousands_of_random_histories() {
         supervisors += s;
     }
     println!("{histories} histories, {launches} launches, {supervisors} supervisors");
+    let rested = RESTED.load(Ordering::Relaxed);
+    println!("{rested} jobs were at rest");
+    assert!(rested > histories as usize / 20);
     assert!(launches > 10 * histories as u32 && supervisors > 5 * histories as u32);
 }
 
@@ -479,3 +511,47 @@ fn another_epoch_is_another_life() {
     // The first supervisor of the new life died before its survey: its task is still to be done.
     assert_eq!(world.state.instance.life, same.life);
 }
+
+/// A shelf in memory.
+#[derive(Debug, Default)]
+struct Memory(Mutex<Vec<u8>>);
+
+impl Shelf for Memory {
+    fn fetch(&self, place: Place) -> Result<Vec<u8>, String> {
+        let (from, len) = (usize::try_from(place.offset()).unwrap(), usize::try_from(place.len()).unwrap());
+        Ok(self.0.lock().unwrap()[from..from + len].to_vec())
+    }
+}
+
+impl Memory {
+    /// The same memory, with everything at rest that may be.
+    fn through_lines(state: &State) -> State {
+        let (shelf, mut restored) = (Arc::new(Self::default()), State::new());
+        let as_shelf: Arc<dyn Shelf> = Arc::clone(&shelf) as _;
+        let put = |line: &[u8]| {
+            let offset = shelf.0.lock().unwrap().len();
+            shelf.0.lock().unwrap().extend_from_slice(line);
+            restored.restore(line, Some((&as_shelf, offset as u64))).unwrap();
+            Ok::<(), serde_json::Error>(())
+        };
+        state.entities(put).unwrap();
+        restored.restored();
+        assert_eq!(restored, *state);
+        // What is at rest is told word for word as it was.
+        let lines = |state: &State| {
+            let mut all = Vec::new();
+            let take = |line: &[u8]| {
+                all.push(line.to_vec());
+                Ok::<(), serde_json::Error>(())
+            };
+            state.entities(take).unwrap();
+            all
+        };
+        assert_eq!(lines(&restored), lines(state));
+        RESTED.fetch_add(restored.rest().len(), Ordering::Relaxed);
+        restored
+    }
+}
+
+/// Jobs that were at rest, to be sure that there are any.
+static RESTED: AtomicUsize = AtomicUsize::new(0);

@@ -2,12 +2,14 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
 mod laws;
+mod laws_of_sagas;
 mod missing;
 mod model;
 mod order;
 mod recoveries;
 mod reloads;
 mod restarts;
+mod sagas;
 mod stops;
 mod survivors;
 
@@ -20,6 +22,7 @@ use super::outcome::{Asked, ExitRecord, Outcome, Source};
 use super::reconcile::check::check;
 use super::reconcile::plan::{self, Before, plan};
 use super::report::{Item, RunsReport};
+use super::saga::{Broken, End};
 use super::signal;
 use super::spec::{JobSpec, KillScope, Restart, StopAct, StopStep};
 use super::state::State;
@@ -136,16 +139,15 @@ impl World {
 
     pub(super) fn feed(&mut self, input: Input) -> Decision {
         let decision = decide(&self.state, &input, self.now, &mut self.fresh);
-        let before = Before::of(&self.state);
         let planned = match &input {
-            Input::Surveyed(survey) => plan(&self.state, survey, self.now),
-            _ => RunsReport::default(),
+            Input::Surveyed(survey) => Some((Before::of(&self.state), plan(&self.state, survey, self.now))),
+            _ => None,
         };
         if !decision.events.is_empty() {
             self.log.push((self.now, decision.events.clone()));
         }
         self.state.commit(&decision, self.now);
-        if let Input::Surveyed(survey) = &input {
+        if let (Input::Surveyed(survey), Some((before, planned))) = (&input, planned) {
             self.check_survey(&before, survey, &decision, &planned);
         }
         decision
@@ -200,6 +202,10 @@ impl World {
             for event in events {
                 state.apply(event, *at);
             }
+        }
+        // Init holds these two.
+        if let Some(before) = self.state.before.take() {
+            state.set_before(before.to_vec());
         }
         self.state = state;
     }
@@ -297,6 +303,15 @@ fn event_in_short(event: &Event) -> String {
         Event::RunEnded { job, record, .. } => format!("{kind} {job} {}", record.outcome.describe()),
         Event::BackedOff { job, failures, .. } => format!("{kind} {job} {failures}"),
         Event::GaveUp { job, why } => format!("{kind} {job} {why}"),
+        Event::SagaStepDone { step, .. } => format!("{kind} {step}"),
+        Event::SagaUndoing { broken: Broken { job, why }, .. } => {
+            format!("{kind} {}: {why}", job.as_ref().map_or("-", JobName::as_str))
+        }
+        Event::SagaEnded { end, .. } => match end {
+            End::Done => format!("{kind} done"),
+            End::RolledBack(_) => format!("{kind} rolled back"),
+            End::Abandoned { why } => format!("{kind} abandoned: {why}"),
+        },
         _ => event.job().map_or(kind.to_owned(), |job| format!("{kind} {job}")),
     }
 }

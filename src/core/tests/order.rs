@@ -236,19 +236,22 @@ fn a_shutdown_goes_on_under_the_next_supervisor_and_starts_nothing() {
 }
 
 #[test]
-fn a_thousand_ends_cost_no_more_than_a_thousand_times_one() {
-    let specs: Vec<JobSpec> =
-        (1..=1000).map(|n| JobSpec { restart: Restart::Always, ..spec(&format!("j{n:04}")) }).collect();
-    let mut world = World::with(&specs);
-    for n in 1..=1000 {
-        world.launched(n);
-    }
-    let begun = std::time::Instant::now();
-    for n in 1..=1000u128 {
-        world.ended(&format!("j{n:04}"), n, exited(1), false);
-    }
-    let took = begun.elapsed();
-    // In a debug build on a busy machine; copying the memory for each would take minutes.
-    assert!(took.as_secs() < 5, "{took:?}");
-    println!("1,000 ends: {took:?}");
+fn an_end_costs_the_same_however_many_jobs_there_are() {
+    let a_hundred_ends = |jobs: u128| {
+        let specs: Vec<JobSpec> =
+            (1..=jobs).map(|n| JobSpec { restart: Restart::Always, ..spec(&format!("j{n:04}")) }).collect();
+        let mut world = World::with(&specs);
+        for n in 1..=jobs {
+            world.launched(n);
+        }
+        let begun = std::time::Instant::now();
+        for n in 1..=100 {
+            world.ended(&format!("j{n:04}"), n, exited(1), false);
+        }
+        begun.elapsed()
+    };
+    // Copying the memory for each would cost ten times as much. The best of some, for a busy machine.
+    let ratios = (0..5).map(|_| a_hundred_ends(1000).as_secs_f64() / a_hundred_ends(100).as_secs_f64());
+    let best = ratios.fold(f64::MAX, f64::min);
+    assert!(best < 5.0, "{best}");
 }

@@ -5,8 +5,11 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::rig::{Rng, entry, stamp};
-use crate::core::ids::Generation;
+use super::rig::{Rng, entry, stamp, task};
+use crate::core::event::Event;
+use crate::core::ids::{Generation, JobName, RunId};
+use crate::core::job::Phase;
+use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
 use crate::core::state::State;
 use crate::journal::{Entry, Journal, JournalError, Kind, Line, Report, Since, read_since, recover};
 
@@ -123,7 +126,25 @@ fn a_log_in_this_layout_is_read_the_same_by_its_checkpoints_and_without_them() {
     fs::remove_file(dir.path().join("checkpoints/00000000000000000024.jsonl")).unwrap();
     let none = read(dir.path());
     assert_eq!((none.report.checkpoint, none.report.lines, none.report.older_layout), (None, 31, true));
-    assert!(newest.state == older.state && older.state == none.state);
+    // Earlier checkpoints know nothing of statistics, nor how many jobs have been over.
+    let said = |state: &State| {
+        let mut all = Vec::new();
+        let put = |line: &[u8]| {
+            let mut entity: serde_json::Value = serde_json::from_slice(line)?;
+            for later in ["stats", "over", "overs", "rest"] {
+                entity.as_object_mut().unwrap().remove(later);
+            }
+            for run in entity.get_mut("past").and_then(|past| past.as_array_mut()).into_iter().flatten() {
+                run["end"].as_object_mut().map(|end| end.remove("cause"));
+            }
+            all.push(entity);
+            Ok::<(), serde_json::Error>(())
+        };
+        state.entities(put).unwrap();
+        all
+    };
+    assert!(said(&none.state).len() > 5);
+    assert!(said(&newest.state) == said(&older.state) && said(&older.state) == said(&none.state));
 }
 
 #[test]
@@ -275,4 +296,68 @@ fn a_long_log_is_read_from_any_place() {
         let wanted: Vec<u64> = (after + 1..=20_000).take(3).collect();
         assert_eq!(got, wanted);
     }
+}
+
+/// A task that is over, and a checkpoint that says so.
+fn at_rest(dir: &Path) -> JobName {
+    let (mut journal, ..) = open(dir);
+    let (at, run, job) = (stamp(1), RunId::from_bytes([7; 16]), JobName::new("once").unwrap());
+    let record = ExitRecord {
+        v: 1,
+        run,
+        job: job.clone(),
+        outcome: Outcome::Exited { code: 0 },
+        source: Source::Wait,
+        asked: Asked::Nobody,
+        started: Some(at),
+        ended: at,
+        rusage: None,
+        stdout_bytes: 5,
+        stderr_bytes: 0,
+        dropped_bytes: 0,
+        output_complete: true,
+    };
+    let events = vec![
+        Event::JobSubmitted { spec: Box::new(task(job.clone())), by: Asked::Nobody },
+        Event::RunRequested { job: job.clone(), run, attempt: 1, at },
+        Event::RunEnded {
+            job: job.clone(),
+            record: Box::new(record),
+            leftovers: false,
+            failures: 0,
+            interrupted: false,
+        },
+    ];
+    journal.append(&[Entry { at, generation: Generation(3), events }]).unwrap();
+    journal.rotate().unwrap();
+    journal.folding().run(journal.last_seq()).unwrap();
+    job
+}
+
+#[test]
+fn a_job_at_rest_is_read_when_asked_for_and_what_rots_meanwhile_is_put_right_or_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = at_rest(dir.path());
+    let read = || recover(dir.path(), State::new(), &mut |_, _| {}).unwrap().state;
+    let right = read();
+    assert_eq!((right.rest().len(), right.awake().count()), (1, 0));
+    let (flipped, rotten) = (read(), read());
+    assert_eq!(right.job(&job).unwrap().attempt, 1);
+    assert_eq!(right.spec(&job).unwrap(), &task(job.clone()));
+    let checkpoint = fs::read_dir(dir.path().join("checkpoints")).unwrap().next().unwrap().unwrap().path();
+    let text = fs::read(&checkpoint).unwrap();
+    let at = memchr::memmem::find(&text, b"\"attempt\":1").unwrap() as u64;
+    let file = OpenOptions::new().write(true).open(&checkpoint).unwrap();
+    let put = |bytes: &[u8]| std::os::unix::fs::FileExt::write_all_at(&file, bytes, at).unwrap();
+    // One wrong bit.
+    put(b"\"ettempt\":1");
+    assert!(flipped == right);
+    put(b"............");
+    let known = rotten.job(&job).unwrap();
+    assert!(matches!(&known.phase, Phase::Fatal { why } if why.contains("cannot be read")), "{known:?}");
+    assert_eq!(rotten.spec(&job), None);
+    // Nothing is lost of it: a start reads it out of the segments, and says so.
+    let again = recover(dir.path(), State::new(), &mut |_, _| {}).unwrap();
+    assert!(again.report.is_damaged() && again.report.lost.is_empty());
+    assert!(again.state == right);
 }

@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod files;
+mod inspect;
 mod mistakes;
 mod rig;
 mod threads;

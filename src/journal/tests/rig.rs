@@ -7,6 +7,7 @@ use crate::core::event::{Event, Want};
 use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
+use crate::core::spec::{JobSpec, Kind, Restart};
 use crate::core::state::State;
 use crate::core::time::{Millis, Stamp};
 use crate::journal::simulated::SimFs;
@@ -65,6 +66,12 @@ fn epoch(n: u64) -> Epoch {
     Epoch { boot_id: "16ba941f".to_owned(), init: n }
 }
 
+/// Settings of a task: one that is over is at rest.
+pub(super) fn task(job: JobName) -> JobSpec {
+    let spec = JobSpec::new(job, vec!["true".to_owned()]);
+    JobSpec { kind: Kind::Task, restart: Restart::Never, ..spec }
+}
+
 /// Any event; whether it makes sense is of no matter to whoever remembers it.
 pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
     let which = rng.below(4);
@@ -72,7 +79,8 @@ pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
     let identity = Identity { pid: 7, pidfs: rng.below(99), start_ticks: 1, epoch: epoch(1) };
     let run = run(which, rng);
     match rng.below(14) {
-        0 | 1 => Event::JobAdded { job, want: Want::Up },
+        0 => Event::JobAdded { job, want: Want::Up },
+        1 => Event::JobSubmitted { spec: Box::new(task(job)), by: Asked::Nobody },
         2 => Event::JobRemoved { job },
         3 => Event::WantSet {
             job,

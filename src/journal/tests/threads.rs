@@ -136,3 +136,32 @@ fn a_start_that_met_damage_makes_a_checkpoint_at_once() {
     let read = rig.read().unwrap();
     assert!(!read.report.is_damaged() && read.state == *rig.states.last().unwrap(), "{}", read.report);
 }
+
+#[test]
+fn a_memory_is_written_down_where_the_files_cannot_be_read() {
+    let fs = SimFs::default();
+    let writer = start(&fs);
+    let mut state = State::new();
+    let submit = |n: u64| ask(|answer| writer.submit(&one(n), answer)).recv().unwrap().unwrap();
+    let mut last = 0;
+    for n in 1..=20 {
+        last = submit(n);
+        for event in &one(n)[0].events {
+            state.apply(event, stamp(n));
+        }
+    }
+    // The only segment that has the lines is no more than noise.
+    let path = state_dir().join("journal/00000000000000000001.jsonl");
+    let bytes = fs.files()[&path].clone();
+    ask(|answer| writer.checkpoint_of(state.clone(), last - 1, answer)).recv().unwrap().unwrap_err();
+    fs.put(&path, &vec![b'?'; bytes.len()]);
+    ask(|answer| writer.checkpoint(answer)).recv().unwrap().unwrap_err();
+    let covered = ask(|answer| writer.checkpoint_of(state.clone(), last, answer)).recv().unwrap().unwrap();
+    assert!(covered >= last, "a mark may follow");
+    let read = Rig::new(fs.killed(), 1).read().unwrap();
+    assert_eq!((read.report.is_lossy(), read.report.checkpoint), (false, Some(covered)), "{}", read.report);
+    assert_eq!(read.state, state);
+    submit(21);
+    let read = Rig::new(fs.killed(), 1).read().unwrap();
+    assert_eq!((read.report.is_lossy(), read.last_seq()), (false, covered + 1), "{}", read.report);
+}

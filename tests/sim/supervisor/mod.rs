@@ -19,7 +19,6 @@ use outlive::core::reconcile::check::check;
 use outlive::core::reconcile::plan::{self, Before};
 use outlive::core::spec::JobSpec;
 use outlive::core::state::{Link, State};
-use outlive::core::time::Stamp;
 use outlive::core::{Decision, Fresh, decide};
 use outlive::journal::{Entry, Folding, Journal};
 use outlive::wire::keeper::{Answer, FromKeeper, Launch, Notice, Refusal, Request, RunStatus};

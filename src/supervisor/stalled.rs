@@ -1,0 +1,60 @@
+//! When the disk takes its time.
+//!
+//! The loop waits for the sync of its own turn, because nothing may leave the process before that. Nobody
+//! else waits: init reaps, the keeper captures and records ends, readers see the last view. They see there
+//! too that a write has been waiting for longer than a disk that is well ever takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event_log::AppendError;
+use super::main_loop::Supervisor;
+use crate::journal::Entry;
+use crate::wire::control::Mark;
+
+/// A sync that takes longer is said; the figure is etcd's.
+const SLOW: Duration = Duration::from_secs(1);
+/// One that takes longer than this, and every multiple of it, is said again, and more loudly.
+const STALLED: Duration = Duration::from_secs(10);
+
+impl Supervisor {
+    /// Makes a batch durable. Also whether that took so long that it was said.
+    pub(super) async fn append(&self, entries: Vec<Entry>) -> (Result<u64, AppendError>, bool) {
+        let append = self.log.append(entries);
+        tokio::pin!(append);
+        let (mut waited, mut next) = (Duration::ZERO, SLOW);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut append => {
+                    if !waited.is_zero() {
+                        tracing::warn!("the disk has answered again");
+                    }
+                    return (result, !waited.is_zero());
+                }
+                () = tokio::time::sleep(next - waited) => {}
+            }
+            waited = next;
+            next = if waited < STALLED { STALLED } else { waited + STALLED };
+            self.say_stalled(waited);
+        }
+    }
+
+    fn say_stalled(&self, waited: Duration) {
+        let seconds = waited.as_secs();
+        let why = format!("the disk has not answered a write of the event log for {seconds} s");
+        if waited < STALLED {
+            tracing::warn!("{why}");
+        } else {
+            tracing::error!("{why}: no job is started, stopped or changed before it does");
+        }
+        let why = format!("{why}: what was asked for waits, jobs run on");
+        self.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            let instance = Arc::make_mut(&mut view.instance);
+            instance.degraded_resources.retain(|mark| mark.resource != "journal");
+            instance.degraded_resources.push(Mark { resource: "journal".to_owned(), why });
+            instance.degraded = instance.degraded_resources.iter().map(|mark| mark.why.clone()).collect();
+        });
+    }
+}

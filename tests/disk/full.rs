@@ -1,0 +1,86 @@
+//! A disk that is full.
+
+use super::common::{procs, until};
+use super::machine::{Disk, in_own_mounts};
+use super::site::Site;
+
+const FULL: &str = "No space left on device";
+
+/// Fills the disk with the state, looks at what still works, frees it, and counts.
+fn filled(site: &mut Site, disk: &Disk) {
+    site.up();
+    let (again, run) = site.daemon.wait_running("again");
+    let (door, _) = site.daemon.wait_running("door");
+    assert_eq!(site.want("a", false).0, 200);
+    disk.fill();
+    let first = site.until_refused();
+    assert!(first["error"].as_str().unwrap().contains(FULL), "{first:#}");
+    site.assert_all_refused(FULL);
+    site.assert_ticking();
+
+    // What ends meanwhile is collected, and nothing follows it.
+    let (before, events) = (site.starts(), site.daemon.events().len());
+    site.door.release();
+    procs::send(&procs::handle(again).unwrap(), rustix::process::Signal::KILL);
+    for pid in [again, door] {
+        until("the reaping of what ended", || procs::stat(pid).is_none().then_some(()));
+    }
+    site.assert_all_refused(FULL);
+    assert_eq!(site.starts(), before, "started without a record");
+    assert_eq!(site.daemon.events().len(), events, "written on a full disk");
+
+    disk.free();
+    site.wait_healed();
+    site.assert_door_told();
+    let (_, next) = site.daemon.wait_next_run("again", &run);
+    until("its mark", || site.starts().contains_key(&next).then_some(()));
+    let ended = site.daemon.events_of("run.ended", "again");
+    assert_eq!(ended.len(), 1, "{ended:#?}");
+    assert_eq!(ended[0]["record"]["outcome"]["signal"], 9, "{ended:#?}");
+    site.assert_kept();
+    assert_eq!(site.want("a", true).0, 200);
+
+    let old = site.daemon.kill_role("supervisor");
+    site.daemon.wait_role_back("supervisor", old);
+    site.assert_door_told();
+    site.assert_kept();
+    site.assert_ticking();
+}
+
+#[test]
+fn a_full_disk_in_memory_refuses_changes_and_loses_nothing() {
+    in_own_mounts(|| {
+        let mut site = Site::prepare();
+        let Some(disk) = Disk::tmpfs(&mut site.daemon, "disk", "2m") else { return };
+        filled(&mut site, &disk);
+    });
+}
+
+#[test]
+fn a_full_ext4_refuses_changes_and_loses_nothing() {
+    in_own_mounts(|| {
+        let mut site = Site::prepare();
+        let Some(disk) = Disk::ext4(&mut site.daemon, "disk", 16 << 20) else { return };
+        filled(&mut site, &disk);
+    });
+}
+
+/// With room for it, space is kept back; a disk that others fill is then healed by giving that up.
+#[test]
+fn a_full_disk_is_written_again_by_giving_up_the_space_kept_back() {
+    in_own_mounts(|| {
+        let mut site = Site::prepare();
+        let Some(disk) = Disk::tmpfs(&mut site.daemon, "disk", "24m") else { return };
+        site.up();
+        let ballast = site.daemon.state_dir().join("ballast");
+        assert!(ballast.exists());
+        disk.fill();
+        let first = site.until_refused();
+        assert!(first["error"].as_str().unwrap().contains(FULL), "{first:#}");
+        site.wait_healed();
+        assert!(!ballast.exists(), "it was given up");
+        site.assert_kept();
+        assert_eq!(site.want("a", false).0, 200);
+        site.assert_kept();
+    });
+}
