@@ -298,10 +298,7 @@ impl Job {
             }
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
             Event::WaitBegun { .. } => self.rest_in(Phase::Waiting),
-            Event::BackedOff { failures, until, .. } => {
-                self.failures = *failures;
-                self.rest_in(Phase::Backoff { until: *until });
-            }
+            Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
             Event::Held { why, .. } => self.rest_in(Phase::Held { why: why.clone() }),
             Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
             Event::RunProgress { .. }
@@ -322,6 +319,11 @@ impl Job {
         if before != (self.shown(), self.run()) {
             self.since = at;
         }
+    }
+
+    fn backed_off(&mut self, failures: u32, until: Stamp) {
+        self.failures = failures;
+        self.rest_in(Phase::Backoff { until });
     }
 
     /// Forgets what speaks against another start.

@@ -428,7 +428,8 @@ impl Oracle {
                     suspect.job == *job && suspect.released.is_none() && !suspect.runs.is_empty() && known
                 });
                 let task = before.spec(job).is_some_and(|spec| spec.kind == Kind::Task);
-                law(found.is_none() || !task, "J23", || {
+                let starts = !host.files.contains_key(run);
+                law(found.is_none() || !task || !starts, "J23", || {
                     format!("{run} of {job} starts by {input:?}, and {found:?}")
                 })?;
                 if !task {
