@@ -234,6 +234,16 @@ impl Rest {
             for item in &mut list.items {
                 item.read.take();
             }
+        } else {
+            // A copy of the memory lives in the other epoch: what was read for it stays with it.
+            let again = |item: &Item| Item {
+                name: item.name.clone(),
+                place: item.place,
+                read: OnceLock::new(),
+                spec: item.spec.clone(),
+            };
+            let items = self.list.items.iter().map(again).collect();
+            self.list = Arc::new(List { shelf: self.list.shelf.clone(), items });
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) held_config: &'a mut Option<Vec<JobSpec>>,
     pub(crate) config_file: &'a [JobSpec],
     pub(crate) mistake: Option<Mistake>,
+    /// The newest supervisor that the keeper has met, as its file says.
+    pub(crate) newest: Generation,
     /// Whether this supervisor is one that another has replaced.
     pub(crate) stale: bool,
     /// The last words, if somebody listens.
@@ -194,7 +196,8 @@ impl Supervisor {
         let read = read(ground.fs, ground.oracle)?;
         ground.say(|| format!("read, missing {}: {}", read.state.instance.missing, read.report));
         ground.oracle.judge(&read)?;
-        let generation = Generation(read.state.instance.generation.0 + 1);
+        // A keeper that lives has met supervisors that the log may not know of any more.
+        let generation = Generation(read.state.instance.generation.max(ground.newest).0 + 1);
         let (journal, mut state, report) = read.open(ground.host.now, generation);
         if ground.fs.has_crashed() {
             return Err(Cut::Died);

@@ -155,6 +155,7 @@ impl World {
             held_config: &mut self.held_config,
             config_file: &self.config_file,
             mistake: self.mistake,
+            newest: self.newest,
             stale,
             words: &mut self.words,
         }
