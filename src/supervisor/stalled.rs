@@ -1,8 +1,9 @@
 //! When the disk takes its time.
 //!
-//! The loop waits for the sync of its own turn, because nothing may leave the process before that. Nobody
-//! else waits: init reaps, the keeper captures and records ends, readers see the last view. They see there
-//! too that a write has been waiting for longer than a disk that is well ever takes.
+//! The loop waits for the sync of its own turn, because nothing may leave the process before that. Readers do not
+//! wait: they see the last view, and in it that a write has been waiting for longer than a disk that is well ever
+//! takes. Nor does capture to other disks. An end is recorded on the disk of the state directory, though: where that
+//! one hangs, the keeper tells of it, and init reaps, when it answers again.
 
 use std::sync::Arc;
 use std::time::Duration;
