@@ -206,3 +206,40 @@ fn a_run_that_no_job_accounts_for_is_reported_and_left_alone() {
     until("a report", || daemon.events().into_iter().find(|e| e["k"] == "run.orphan"));
     assert!(procs::is_alive(pid));
 }
+
+#[test]
+fn a_task_whose_start_may_be_missing_is_held_until_somebody_starts_it() {
+    let task = job("once", "exit 0", "kind = \"task\"");
+    let mut daemon = Daemon::start(&[task, job("up", "hang", "")].concat());
+    daemon.wait_state("once", "exited");
+    daemon.wait_running("up");
+    kill_all_roles(&daemon);
+    // Neither the event log nor a run directory tells of its start.
+    for dir in fs::read_dir(daemon.state_dir().join("runs")).unwrap().flatten() {
+        let record = fs::read_to_string(dir.path().join("run.json")).unwrap();
+        if record.contains("\"once\"") {
+            fs::remove_dir_all(dir.path()).unwrap();
+        }
+    }
+    let mut spoilt = 0;
+    for file in files_below(&daemon.state_dir().join("journal")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let wrong = text.replace("\"run.requested\",\"job\":\"once\"", "\"###.#########\",\"###\":\"once\"");
+        spoilt += usize::from(wrong != text);
+        overwrite(&file, wrong.as_bytes());
+    }
+    assert!(spoilt > 0, "no line asks for a run of it");
+    daemon.restart();
+    let held = daemon.wait_state("once", "held");
+    assert!(held["reason"].as_str().unwrap().contains("missing"), "{held:#}");
+    daemon.wait_running("up");
+    // It stays held over another start.
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    daemon.wait_running("up");
+    assert_eq!(daemon.job("once")["state"], "held");
+    daemon.cli(["start", "--held"]).expect(0);
+    daemon.wait_state("once", "exited");
+    let none = daemon.cli(["start", "--held"]).expect(0);
+    assert!(none.stderr.contains("no job is held"), "{}", none.stderr);
+}
