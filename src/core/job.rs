@@ -297,7 +297,7 @@ impl Job {
                 self.ended(record, *leftovers, *failures, *interrupted);
             }
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
-            Event::WaitBegun { .. } => self.rest_in(Phase::Waiting),
+            Event::WaitBegun { .. } => self.awaits(Phase::Waiting),
             Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
             Event::Held { why, .. } => self.rest_in(Phase::Held { why: why.clone() }),
             Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
@@ -323,7 +323,7 @@ impl Job {
 
     fn backed_off(&mut self, failures: u32, until: Stamp) {
         self.failures = failures;
-        self.rest_in(Phase::Backoff { until });
+        self.awaits(Phase::Backoff { until });
     }
 
     /// Forgets what speaks against another start.
@@ -469,6 +469,15 @@ impl Job {
         {
             self.phase = if stop.is_some() || *then_start { Phase::Stopped } else { Phase::Exited };
         }
+    }
+
+    /// A phase that leads to a start. Only a job that is wanted comes to it: where a wish says otherwise, the
+    /// one after it is missing from the log.
+    fn awaits(&mut self, phase: Phase) {
+        if self.run().is_none() && !self.removed {
+            self.want = Want::Up;
+        }
+        self.rest_in(phase);
     }
 
     /// A phase without a run; refused while one may live, so that no event can make us lose a run.

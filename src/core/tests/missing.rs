@@ -1,10 +1,12 @@
 //! Entries of the event log are missing: what is found all the same is taken back, and nothing that may have
 //! run is started by itself.
 
+use super::super::event::Want;
 use super::super::ids::RunId;
 use super::super::input::{Fact, Input, Survey, Surveyed};
 use super::super::spec::{JobSpec, Kind, Restart};
 use super::super::state::State;
+use super::super::time::Millis;
 use super::{World, exited, expect, identity, name, record, run, spec};
 
 fn task(text: &str) -> JobSpec {
@@ -203,4 +205,27 @@ fn a_run_of_a_job_that_is_gone_holds_tasks_as_well() {
     let runs = vec![Surveyed::new(stranger, Some(name("gone")), fact)];
     let decision = world.feed(Input::Surveyed(Survey { runs }));
     expect(&decision, &["supervisor.surveyed", "run.orphan", "job.held once"]);
+}
+
+#[test]
+fn a_job_that_backs_off_is_wanted_although_the_wish_is_missing() {
+    let mut web = JobSpec { restart: Restart::Always, ..spec("web") };
+    web.backoff.initial = Millis(2000);
+    let mut world = World::with(&[web]);
+    world.launched(1);
+    world.stop("web");
+    world.ended("web", 1, exited(0), false);
+    let before = world.log.len();
+    world.start("web");
+    let missing = before..before + 1;
+    let now = world.state.job(&name("web")).unwrap().run();
+    let n = (2..9).find(|n| Some(run(*n)) == now).unwrap();
+    world.launched(n);
+    world.ended("web", n, exited(1), false);
+    assert_eq!(world.word("web"), "backoff");
+    world.log.drain(missing);
+    world.replayed();
+    world.state.missed(1);
+    let job = world.state.job(&name("web")).unwrap();
+    assert_eq!((job.want, job.shown().as_str()), (Want::Up, "backoff"));
 }
