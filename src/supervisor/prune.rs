@@ -7,10 +7,10 @@ use super::main_loop::Supervisor;
 use crate::core::ids::{JobName, RunId};
 use crate::core::state::State;
 
-/// The runs that each job has.
-pub(super) fn runs_of_all(state: &State) -> BTreeMap<JobName, Vec<RunId>> {
+/// The runs that each job has, but for those at rest: theirs are looked up when anything happens to one.
+pub(super) fn runs_of_the_awake(state: &State) -> BTreeMap<JobName, Vec<RunId>> {
     let runs = |name: &JobName| state.runs(name).map(|run| run.run).collect();
-    state.jobs().map(|(name, _)| (name.clone(), runs(name))).collect()
+    state.awake().map(|(name, _)| (name.clone(), runs(name))).collect()
 }
 
 impl Supervisor {

@@ -209,7 +209,7 @@ fn assemble(
     let keeper = super::keeper_link::connect(keeper_socket, generation);
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let recovery = startup.recovery_mode().is_some();
-    let known_runs = super::prune::runs_of_all(&state);
+    let known_runs = super::prune::runs_of_the_awake(&state);
     let mut supervisor = Supervisor {
         state,
         log,
