@@ -40,6 +40,8 @@ impl Supervisor {
                 known.extend(rested.runs().map(|past| past.run));
             }
             let found = look(&state_dir, &known, next).map_err(|error| error.to_string());
+            drop((known, rest));
+            crate::sys::memory::give_back();
             let _ = tell.blocking_send(found);
         });
     }
