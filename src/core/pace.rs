@@ -60,11 +60,7 @@ impl<T> Pace<T> {
         if self.free_at(now_us) > now_us {
             return None;
         }
-        let room =
-            |at_a_time: &usize| self.under_way.values().filter(|n| *n == at_a_time).count() < *at_a_time;
-        // The larger kinds first: what is known best comes back first.
-        let ready = self.waiting.iter().rev().find(|(n, queue)| !queue.is_empty() && room(n));
-        let at_a_time = ready.map(|(at_a_time, _)| *at_a_time)?;
+        let at_a_time = self.ready()?;
         let (run, start) = self.waiting.get_mut(&at_a_time)?.pop_front()?;
         self.under_way.insert(run, at_a_time);
         self.free_us = self.free_at(now_us).saturating_add(self.gap_us());
@@ -74,8 +70,17 @@ impl<T> Pace<T> {
     /// When [`Self::next`] is worth asking again, if no start ends before.
     #[must_use]
     pub fn next_at(&self, now_us: u64) -> Option<u64> {
-        let free = self.free_at(now_us);
-        (self.waiting() > 0 && free > now_us).then_some(free)
+        // Perhaps at once: time may have passed since it was asked last.
+        self.ready().map(|_| self.free_at(now_us))
+    }
+
+    /// The kind of which one may be made as far as its number goes.
+    fn ready(&self) -> Option<usize> {
+        let room =
+            |at_a_time: &usize| self.under_way.values().filter(|n| *n == at_a_time).count() < *at_a_time;
+        // The larger kinds first: what is known best comes back first.
+        let ready = self.waiting.iter().rev().find(|(n, queue)| !queue.is_empty() && room(n));
+        ready.map(|(at_a_time, _)| *at_a_time)
     }
 
     /// A start has been made, or has failed.
@@ -189,5 +194,20 @@ mod tests {
         assert_eq!(pace.waiting(), 2);
         pace.clear();
         assert_eq!((pace.waiting(), pace.next(0)), (0, None));
+    }
+
+    #[test]
+    fn a_start_whose_time_has_come_since_it_was_asked_is_not_forgotten() {
+        let mut pace = Pace::new(1);
+        let runs = [RunId::from_bytes([1; 16]), RunId::from_bytes([2; 16])];
+        for run in runs {
+            pace.expect(run, Class::Resumable);
+            assert_eq!(pace.wait(run, ()), None);
+        }
+        let now = 5_000_000;
+        assert_eq!(pace.next(now), Some((runs[0], ())));
+        assert_eq!(pace.next(now), None);
+        assert_eq!(pace.next_at(now + 2_000_000), Some(now + 2_000_000));
+        assert_eq!(pace.next(now + 2_000_000), Some((runs[1], ())));
     }
 }

@@ -34,7 +34,7 @@ use crate::core::input::Input;
 use crate::core::outcome::{Asked, Outcome};
 use crate::core::pace::Pace;
 use crate::core::progress::Published;
-use crate::core::state::State;
+use crate::core::state::{Link, State};
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
 use crate::journal::Entry;
@@ -271,7 +271,8 @@ impl Supervisor {
 
     /// When something is due: in the core, the turn of a start, or a look at the files of the event log.
     fn next_deadline(&self) -> Option<Stamp> {
-        let turn = self.pace.next_at(clock::boot_us()).filter(|_| self.state.is_settled());
+        let may = self.state.instance.link == Link::Working && self.read_only.is_none();
+        let turn = self.pace.next_at(clock::boot_us()).filter(|_| may);
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
         [self.state.next_deadline(), turn, scrub].into_iter().flatten().min_by_key(|at| at.boot_us)

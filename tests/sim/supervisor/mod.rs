@@ -275,7 +275,7 @@ impl Supervisor {
         if let Some(read_only) = &self.read_only {
             return Some(read_only.retry_at_us);
         }
-        let turn = self.pace.next_at(now_us).filter(|_| self.state.is_settled());
+        let turn = self.pace.next_at(now_us).filter(|_| self.state.instance.link == Link::Working);
         let core = self.state.next_deadline().map(|at| at.boot_us);
         core.into_iter().chain(turn).min()
     }
