@@ -20,6 +20,7 @@ mod random;
 mod supervisor;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -112,11 +113,11 @@ const PATIENCE: u64 = 6000;
 
 /// The first law that notices a mistake, with the seed.
 fn noticed(mistake: Mistake, by: &[&str]) -> Result<(u64, Broken), String> {
-    let mut others = Vec::new();
+    let mut others = BTreeMap::new();
     for seed in 1..=PATIENCE {
         match std::panic::catch_unwind(|| live(seed, 500, Some(mistake))) {
             Ok(Err(broken)) if by.contains(&broken.check) => return Ok((seed, broken)),
-            Ok(Err(broken)) => others.push(broken.check),
+            Ok(Err(broken)) => *others.entry(broken.check).or_insert(0_u32) += 1,
             Ok(Ok(_)) => {}
             Err(_) => return Err(format!("{mistake:?}: a panic in seed {seed}")),
         }

@@ -85,7 +85,8 @@ pub(crate) const ALL: [(Mistake, &[&str]); 32] = [
     (Mistake::TriesUncounted, &["counts"]),
     (Mistake::ReadOnlyIgnored, &["J2", "J25"]),
     (Mistake::PacedWhileReadOnly, &["J25"]),
-    (Mistake::VoidKeptInMemory, &["J1", "J4", "one life", "J16", "truth", "sight", "liveness", "J2"]),
+    // What was never recorded is remembered: which law breaks first depends on what it was.
+    (Mistake::VoidKeptInMemory, &["J24", "stop", "counts", "J1", "J2", "J4", "J16", "truth", "one life"]),
     (Mistake::HolesMustStay, &["liveness"]),
     (Mistake::HeldRuleOff, &["J23"]),
     (Mistake::StrangersLeftAlone, &["one life"]),
@@ -113,7 +114,6 @@ pub(crate) const fn is_rare(mistake: Mistake) -> bool {
             | Mistake::RecoveryTakenForSurvey
             | Mistake::PacedWhileReadOnly
             | Mistake::SeenRunsForgotten
-            | Mistake::VoidKeptInMemory
             | Mistake::HeldRuleOff
     )
 }
