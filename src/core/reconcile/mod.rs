@@ -39,7 +39,7 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     strangers(d, survey, link);
     settle(d, survey, link);
     if d.holding {
-        missing::hold_tasks(d);
+        missing::hold_tasks(d, life);
     }
     if d.ending() {
         stop::resume(d);

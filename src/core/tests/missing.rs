@@ -104,6 +104,31 @@ fn a_task_that_has_ended_is_not_held_and_neither_is_one_when_nothing_is_missing(
 }
 
 #[test]
+fn a_task_that_rests_only_because_of_recovery_mode_is_held_as_well() {
+    let specs = [task("once")];
+    let mut world = World::with(&specs);
+    world.launched(1);
+    forget(&mut world, 0, true);
+    world.supervisor(1, true);
+    world.configured(&specs);
+    // A later run of it may be among what is missing.
+    let decision = world.surveyed(Vec::new());
+    expect(
+        &decision,
+        &[
+            "supervisor.surveyed",
+            "loss.settled",
+            "run.ended once lost: it was not found",
+            "job.held once",
+            "> forget 1",
+        ],
+    );
+    begin(&mut world, &specs);
+    expect(&world.surveyed(Vec::new()), &["supervisor.surveyed"]);
+    assert_eq!(world.word("once"), "held");
+}
+
+#[test]
 fn a_survey_makes_up_for_what_is_missing_and_a_supervisor_that_dies_before_it_does_not() {
     let mut state = State::new();
     state.missed(3);
