@@ -297,10 +297,10 @@ impl Job {
                 self.ended(record, *leftovers, *failures, *interrupted);
             }
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
-            Event::WaitBegun { .. } => self.awaits(Phase::Waiting),
+            Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
             Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
-            Event::Held { why, .. } => self.rest_in(Phase::Held { why: why.clone() }),
-            Event::GaveUp { why, .. } => self.rest_in(Phase::Fatal { why: why.clone() }),
+            Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
+            Event::GaveUp { why, .. } => self.wanted_in(Phase::Fatal { why: why.clone() }),
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
@@ -323,7 +323,7 @@ impl Job {
 
     fn backed_off(&mut self, failures: u32, until: Stamp) {
         self.failures = failures;
-        self.awaits(Phase::Backoff { until });
+        self.wanted_in(Phase::Backoff { until });
     }
 
     /// Forgets what speaks against another start.
@@ -471,9 +471,9 @@ impl Job {
         }
     }
 
-    /// A phase that leads to a start. Only a job that is wanted comes to it: where a wish says otherwise, the
-    /// one after it is missing from the log.
-    fn awaits(&mut self, phase: Phase) {
+    /// A phase that leads to a start, or stands in the way of one. Only a job that is wanted comes to it: where
+    /// a wish says otherwise, the one after it is missing from the log.
+    fn wanted_in(&mut self, phase: Phase) {
         if self.run().is_none() && !self.removed {
             self.want = Want::Up;
         }

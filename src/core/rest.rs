@@ -162,12 +162,7 @@ impl Rest {
     #[must_use]
     pub fn look(&self, name: &JobName) -> Option<Rested> {
         let item = self.find(name)?;
-        let mut rested =
-            item.read.get().map_or_else(|| self.read(item, snapshot::job), |read| (**read).clone());
-        if self.other_epoch {
-            rested.entry.job.window.clear();
-        }
-        Some(rested)
+        Some(item.read.get().map_or_else(|| self.read(item, snapshot::job), |read| (**read).clone()))
     }
 
     /// The line of a job as it was written; `None` if it would be written otherwise today.
@@ -202,10 +197,7 @@ impl Rest {
     /// Takes a job out. Its settings are left out if they may be: [`Rest::spec`] has them.
     pub(super) fn wake(&mut self, name: &JobName) -> Option<Rested> {
         let item = self.find(name)?;
-        let mut rested = self.read(item, snapshot::job_without_spec);
-        if self.other_epoch {
-            rested.entry.job.window.clear();
-        }
+        let rested = self.read(item, snapshot::job_without_spec);
         self.woken.insert(name.clone());
         Some(rested)
     }
@@ -234,7 +226,7 @@ impl Rest {
             for item in &mut list.items {
                 item.read.take();
             }
-        } else {
+        } else if self.list.items.iter().any(|item| item.read.get().is_some()) {
             // A copy of the memory lives in the other epoch: what was read for it stays with it.
             let again = |item: &Item| Item {
                 name: item.name.clone(),

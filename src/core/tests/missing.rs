@@ -129,6 +129,25 @@ fn a_task_that_rests_only_because_of_recovery_mode_is_held_as_well() {
 }
 
 #[test]
+fn a_task_that_is_held_is_wanted_although_the_wish_is_missing() {
+    let specs = [task("once")];
+    let mut world = World::with(&specs);
+    world.launched(1);
+    world.stop("once");
+    world.ended("once", 1, exited(0), false);
+    let before = world.log.len();
+    world.start("once");
+    forget(&mut world, 0, true);
+    begin(&mut world, &specs);
+    world.surveyed(Vec::new());
+    assert_eq!(world.word("once"), "held");
+    world.log.drain(before..=before);
+    world.replayed();
+    let job = world.state.job(&name("once")).unwrap();
+    assert_eq!((job.want, job.shown().as_str()), (Want::Up, "held"));
+}
+
+#[test]
 fn a_survey_makes_up_for_what_is_missing_and_a_supervisor_that_dies_before_it_does_not() {
     let mut state = State::new();
     state.missed(3);
