@@ -14,6 +14,7 @@ use super::main_loop::now;
 use super::rebuild;
 use super::start::Options;
 use super::startup::Startup;
+use super::words;
 use crate::config::{Config, OnUnreadableLog};
 use crate::core::event::Event;
 use crate::core::ids::{Generation, JobName};
@@ -230,14 +231,6 @@ impl Reader {
 }
 
 const NOTHING_KNOWN: &str = "nothing in the event log can be read";
-
-/// An error and what caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
 
 fn what_was_read(report: &Report) -> Read {
     let useless = report.damage.iter().filter(|damage| damage.kind == Kind::Useless).count();

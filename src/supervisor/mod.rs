@@ -37,3 +37,11 @@ mod view;
 
 pub use asks::loader_environment;
 pub use start::{Options, run};
+
+/// An error and what caused it.
+fn words(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::main_loop::now;
 use super::survey::{beyond, from_disk};
+use super::words;
 use crate::config;
 use crate::core::decide;
 use crate::core::identity::{Epoch, Identity};
@@ -92,14 +93,6 @@ fn exclusively(path: &Path) -> Result<flock::Lock, String> {
             Err(format!("an instance lives there (process {} holds {})", holder.pid, path.display()))
         }
         Err(error) => Err(format!("cannot lock {}: {error}", path.display())),
-    }
-}
-
-/// An error and what caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::asks::Reply;
 use super::handle::{Answer, AskError};
 use super::main_loop::{Supervisor, Turn};
+use super::words;
 use crate::core::input::Input;
 use crate::core::outcome::Asked;
 use crate::core::state::State;
@@ -254,12 +255,4 @@ fn ask<T>(tell: &mpsc::Sender<FromScrub>, what: impl FnOnce(oneshot::Sender<T>) 
     let (reply, answer) = oneshot::channel();
     tell.blocking_send(what(reply)).ok()?;
     answer.blocking_recv().ok()
-}
-
-/// An error and what caused it.
-fn words(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -5,11 +5,11 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::rig::{Rng, entry, stamp, task};
+use super::rig::{Rng, ended, entry, stamp, task};
 use crate::core::event::Event;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::job::Phase;
-use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
+use crate::core::outcome::Asked;
 use crate::core::state::State;
 use crate::journal::{Entry, Journal, JournalError, Kind, Line, Report, Since, read_since, recover};
 
@@ -302,21 +302,7 @@ fn a_long_log_is_read_from_any_place() {
 fn at_rest(dir: &Path) -> JobName {
     let (mut journal, ..) = open(dir);
     let (at, run, job) = (stamp(1), RunId::from_bytes([7; 16]), JobName::new("once").unwrap());
-    let record = ExitRecord {
-        v: 1,
-        run,
-        job: job.clone(),
-        outcome: Outcome::Exited { code: 0 },
-        source: Source::Wait,
-        asked: Asked::Nobody,
-        started: Some(at),
-        ended: at,
-        rusage: None,
-        stdout_bytes: 5,
-        stderr_bytes: 0,
-        dropped_bytes: 0,
-        output_complete: true,
-    };
+    let record = ended(job.clone(), run, at, 0);
     let events = vec![
         Event::JobSubmitted { spec: Box::new(task(job.clone())), by: Asked::Nobody },
         Event::RunRequested { job: job.clone(), run, attempt: 1, at },

@@ -72,6 +72,25 @@ pub(super) fn task(job: JobName) -> JobSpec {
     JobSpec { kind: Kind::Task, restart: Restart::Never, ..spec }
 }
 
+/// The end of a run.
+pub(super) fn ended(job: JobName, run: RunId, at: Stamp, code: i32) -> ExitRecord {
+    ExitRecord {
+        v: 1,
+        run,
+        job,
+        outcome: Outcome::Exited { code },
+        source: Source::Wait,
+        asked: Asked::Nobody,
+        started: Some(at),
+        ended: at,
+        rusage: None,
+        stdout_bytes: 5,
+        stderr_bytes: 0,
+        dropped_bytes: 0,
+        output_complete: true,
+    }
+}
+
 /// Any event; whether it makes sense is of no matter to whoever remembers it.
 pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
     let which = rng.below(4);
@@ -101,21 +120,7 @@ pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
         },
         12 => Event::GaveUp { job, why: "because\n\"so\" \u{1f600}".to_owned() },
         _ => {
-            let record = ExitRecord {
-                v: 1,
-                run,
-                job: job.clone(),
-                outcome: Outcome::Exited { code: 3 },
-                source: Source::Wait,
-                asked: Asked::Nobody,
-                started: Some(at),
-                ended: at,
-                rusage: None,
-                stdout_bytes: 5,
-                stderr_bytes: 0,
-                dropped_bytes: 0,
-                output_complete: true,
-            };
+            let record = ended(job.clone(), run, at, 3);
             let leftovers = rng.one_in(3);
             Event::RunEnded { job, record: Box::new(record), leftovers, failures: 1, interrupted: false }
         }
