@@ -319,6 +319,14 @@ impl Oracle {
         }
     }
 
+    /// What is a service when a loss is dealt with is kept up, whatever it may become later.
+    fn release_services(&mut self, state: &State, seq: u64) {
+        let service = |job: &JobName| state.spec(job).is_some_and(|spec| spec.kind == Kind::Service);
+        for suspect in self.suspects.iter_mut().filter(|suspect| service(&suspect.job)) {
+            suspect.released = suspect.released.or(Some(seq));
+        }
+    }
+
     /// The memory after a line, if all lines up to there are known.
     fn fold_to(&self, last: u64) -> Option<State> {
         if !self.holes.is_empty() || self.lossy {
@@ -416,6 +424,7 @@ impl Oracle {
             Event::WantSet { job, .. } if asked => self.release(job, seq),
             Event::JobRemoved { job } | Event::JobAdded { job, .. } => self.release(job, seq),
             Event::JobSubmitted { spec, .. } => self.release(&spec.name, seq),
+            Event::LossSettled { .. } => self.release_services(before, seq),
             Event::Held { .. } => self.counts.held += 1,
             Event::RunRequested { job, run, .. } => {
                 // The runs of a job come one after the other: one that is found has ended those before it.
