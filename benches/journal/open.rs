@@ -22,7 +22,7 @@ pub(crate) fn child(dir: &Path) {
     let read = recover(dir, State::new(), &mut |_, _| {}).unwrap();
     let took = begun.elapsed();
     assert!(!read.report.is_damaged());
-    println!("{} {} {}", took.as_nanos(), rss_kib() - before, read.state.jobs().count());
+    println!("{} {} {}", took.as_nanos(), rss_kib() - before, read.state.names().count());
 }
 
 pub(crate) fn open(jobs: u64) {
