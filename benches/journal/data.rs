@@ -106,6 +106,9 @@ pub(crate) fn make(dir: &Path, jobs: u64, each: u64, tail: u64) {
         let live = jobs.div_ceil(each);
         entries.push(event(n / 3 % live * each, 1, 1 + n % 3));
     }
-    journal.append(&entries).unwrap();
+    // One write for each hundred, as it is when much happens at once.
+    for some in entries.chunks(100) {
+        journal.append(some).unwrap();
+    }
     journal.mark().unwrap();
 }

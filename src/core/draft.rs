@@ -37,6 +37,8 @@ pub(super) struct Draft<'a> {
     submitted: Option<Arc<JobSpec>>,
     /// When runs of a survey were last seen alive, wall clock.
     pub(super) seen_us: BTreeMap<RunId, i64>,
+    /// Orphans as they are by now.
+    orphans: BTreeMap<RunId, Option<JobName>>,
     /// Whether tasks are held instead of started.
     pub(super) holding: bool,
     /// Whether starts are left to the end of the decision.
@@ -57,6 +59,7 @@ impl<'a> Draft<'a> {
             specs: None,
             submitted: None,
             seen_us: BTreeMap::new(),
+            orphans: base.orphans.clone(),
             holding: false,
             putting_off: false,
             live: base.live.len(),
@@ -75,6 +78,13 @@ impl<'a> Draft<'a> {
     /// Records an event and lets everything after it see what it did. Events of the instance come first
     /// in their decision: what they do to jobs (a shutdown ends all waiting) is seen only once committed.
     pub(super) fn record(&mut self, event: Event) {
+        match &event {
+            Event::OrphanFound { run, job } => drop(self.orphans.insert(*run, job.clone())),
+            Event::OrphanGone { run, .. } | Event::RunRequested { run, .. } => {
+                self.orphans.remove(run);
+            }
+            _ => {}
+        }
         match event.job() {
             None => self.instance.apply(&event, self.now),
             Some(name) => self.change(&name.clone(), &event),
@@ -99,6 +109,16 @@ impl<'a> Draft<'a> {
         }
         let gone = job.removed && !after;
         self.jobs.insert(name.clone(), (!gone).then_some(job));
+    }
+
+    /// The orphans as they are by now, and the jobs they say they belong to.
+    pub(super) const fn orphans(&self) -> &BTreeMap<RunId, Option<JobName>> {
+        &self.orphans
+    }
+
+    /// Whether an orphan says that it belongs to this job.
+    pub(super) fn has_orphan(&self, name: &JobName) -> bool {
+        self.orphans.values().any(|job| job.as_ref() == Some(name))
     }
 
     pub(super) fn effect(&mut self, effect: Effect) {

@@ -235,6 +235,14 @@ pub enum Event {
         /// The job it says it belongs to.
         job: Option<JobName>,
     },
+    /// A run that was reported as an orphan has ended.
+    #[serde(rename = "run.orphan_gone")]
+    OrphanGone {
+        /// The run.
+        run: RunId,
+        /// The job it said it belonged to.
+        job: Option<JobName>,
+    },
     /// What survived is known and settled; from here on runs are started and signalled.
     #[serde(rename = "supervisor.surveyed")]
     Surveyed,
@@ -336,6 +344,7 @@ impl Event {
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }
+            | Self::OrphanGone { .. }
             | Self::Surveyed
             | Self::LossSettled { .. }
             | Self::KeeperLost

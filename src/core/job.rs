@@ -304,6 +304,7 @@ impl Job {
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
+            | Event::OrphanGone { .. }
             | Event::Surveyed
             | Event::LossSettled { .. }
             | Event::KeeperLost

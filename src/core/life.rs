@@ -53,6 +53,7 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
                 d.effect(Effect::Disown { run });
             }
             d.effect(Effect::Forget { run });
+            orphan_gone(d, run);
         }
         News::TreeGone | News::Refused { .. } => d.effect(Effect::Forget { run }),
         News::Start
@@ -61,6 +62,15 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
         | News::StopCommandEnded { .. }
         | News::Found { .. }
         | News::Due => {}
+    }
+}
+
+/// What was reported as an orphan is over, if it was: a job may have waited for that.
+pub(super) fn orphan_gone(d: &mut Draft<'_>, run: RunId) {
+    let Some(job) = d.orphans().get(&run).cloned() else { return };
+    d.record(Event::OrphanGone { run, job: job.clone() });
+    if let Some(name) = job.filter(|name| d.job(name).is_some_and(|job| job.phase == Phase::Waiting)) {
+        tell(d, &name, &News::Due);
     }
 }
 
@@ -250,7 +260,9 @@ fn start(d: &mut Draft<'_>, name: &JobName) {
         hold(d, name);
         return;
     }
-    if d.putting_off || !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
+    // Beside an orphan of its own it would run twice.
+    let alone = !d.has_orphan(name);
+    if !alone || d.putting_off || !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
         if !waits {
             d.record(Event::WaitBegun { job: name.clone() });
         }

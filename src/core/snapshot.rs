@@ -56,6 +56,8 @@ struct InstanceOut<'a> {
 #[derive(Serialize)]
 struct OrphanOut<'a> {
     orphan: &'a RunId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    says: Option<&'a JobName>,
 }
 
 /// Any line. Fields that a later build adds are ignored.
@@ -81,6 +83,8 @@ struct In {
     #[serde(default)]
     sagas: Sagas,
     orphan: Option<RunId>,
+    /// The job that an orphan says it belongs to.
+    says: Option<JobName>,
 }
 
 /// Why a line cannot be taken back.
@@ -120,8 +124,8 @@ impl State {
             }
             put(&mut bytes)?;
         }
-        for orphan in &self.orphans {
-            serde_json::to_writer(&mut bytes, &OrphanOut { orphan })?;
+        for (orphan, says) in &self.orphans {
+            serde_json::to_writer(&mut bytes, &OrphanOut { orphan, says: says.as_ref() })?;
             put(&mut bytes)?;
         }
         Ok(())
@@ -178,6 +182,7 @@ impl State {
             finished,
             sagas,
             orphan,
+            says,
         } = serde_json::from_slice(line)?;
         match (job, s, instance, orphan) {
             (Some(name), Some(job), None, None) => {
@@ -210,7 +215,7 @@ impl State {
                 self.sagas = sagas;
             }
             (None, None, None, Some(orphan)) => {
-                self.orphans.insert(orphan);
+                self.orphans.insert(orphan, says);
             }
             _ => return Err(BadEntity::Unknown),
         }

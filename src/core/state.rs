@@ -143,8 +143,8 @@ pub struct State {
     pub(super) finished: BTreeMap<u64, JobName>,
     /// How many have come to an end so far.
     pub(super) overs: u64,
-    /// Runs that were reported as orphans.
-    pub(super) orphans: BTreeSet<RunId>,
+    /// Runs that were reported as orphans, and live; and the jobs they say they belong to.
+    pub(super) orphans: BTreeMap<RunId, Option<JobName>>,
 }
 
 impl Default for State {
@@ -164,7 +164,7 @@ impl Default for State {
             deadlines: BTreeSet::new(),
             finished: BTreeMap::new(),
             overs: 0,
-            orphans: BTreeSet::new(),
+            orphans: BTreeMap::new(),
         }
     }
 }
@@ -183,8 +183,11 @@ impl State {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
                 self.began(*generation, version, epoch, (*recovery, *ending));
             }
-            Event::OrphanFound { run, .. } => {
-                self.orphans.insert(*run);
+            Event::OrphanFound { run, job } => {
+                self.orphans.insert(*run, job.clone());
+            }
+            Event::OrphanGone { run, .. } => {
+                self.orphans.remove(run);
             }
             Event::ShutdownBegun { .. } => {
                 self.instance.apply(event, at);
@@ -253,7 +256,7 @@ impl State {
     pub(super) fn has_heard_of(&self, run: RunId, job: Option<&JobName>) -> bool {
         let past = job.and_then(|job| self.entry(job)).map(|entry| &entry.past);
         self.live.contains_key(&run)
-            || self.orphans.contains(&run)
+            || self.orphans.contains_key(&run)
             || past.is_some_and(|past| past.iter().any(|past| past.run == run))
     }
 
@@ -423,6 +426,7 @@ impl State {
             }
             if let Some(run) = job.run() {
                 self.live.insert(run, name.clone());
+                self.orphans.remove(&run);
             }
         }
         let gone = job.removed && job.run().is_none();
@@ -448,6 +452,10 @@ impl State {
 
     /// Takes a job at rest into memory: something happens to it.
     fn wake(&mut self, name: &JobName) {
+        // Most of what happens is about a job that is awake, and to look there is cheaper.
+        if self.jobs.contains_key(name) {
+            return;
+        }
         if let Some(rested) = self.rest.wake(name) {
             if let Some(spec) = rested.spec {
                 self.insert_spec(spec);

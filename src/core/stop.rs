@@ -170,8 +170,8 @@ fn end_all(d: &mut Draft<'_>, keep_jobs: bool) {
         d.effect(Effect::Exit { keep_jobs: true, code: 0 });
         return;
     }
-    let mut left: Vec<JobName> = d.base.live.values().cloned().collect();
-    left.sort();
+    let mut left = d.names();
+    left.retain(|name| d.job(name).is_some_and(|job| job.run().is_some()));
     // Those that nothing live depends on are stopped now, the others when their dependents are gone.
     // What depends on itself in a circle would wait for ever: it is stopped now, too.
     let (mut ready, mut rest): (Vec<_>, Vec<_>) =
@@ -229,7 +229,8 @@ pub(super) fn wind_down(d: &mut Draft<'_>, name: &JobName) {
 /// Ends the instance when nothing lives any more.
 pub(super) fn exit_if_done(d: &mut Draft<'_>) {
     let orderly = d.instance.shutdown.as_ref().is_some_and(|shutdown| !shutdown.keep_jobs);
-    if orderly && d.live() == 0 {
+    // A survey may be about to take a run back: it asks once more when it is through.
+    if orderly && d.live() == 0 && !d.putting_off {
         d.effect(Effect::Exit { keep_jobs: false, code: 0 });
     }
 }

@@ -275,6 +275,11 @@ impl State {
         if self.instance.link != Link::Working {
             return "not known yet what survived".to_owned();
         }
+        if let Some((run, _)) = self.orphans.iter().find(|(_, job)| job.as_ref() == Some(name)) {
+            return format!(
+                "run {run} of it lives and is not accounted for; `outlive recover` takes it back"
+            );
+        }
         let deps = self.spec(name).map(|spec| &spec.depends_on[..]).unwrap_or_default();
         let missing: Vec<String> = deps.iter().filter_map(|dep| self.not_up(dep)).collect();
         if missing.is_empty() { String::new() } else { format!("waits for {}", missing.join(", ")) }

@@ -334,13 +334,13 @@ impl Reading {
         if !bounds.newest {
             return;
         }
-        if self.tail.as_ref().is_none_or(|tail| tail.batch != raw.batch) {
-            self.tail = Some(Tail { first: raw.seq, batch: raw.batch, prev, bytes: Vec::new() });
+        let tail = self.tail.get_or_insert_default();
+        if tail.bytes.is_empty() || tail.batch != raw.batch {
+            (tail.first, tail.batch, tail.prev) = (raw.seq, raw.batch, prev);
+            tail.bytes.clear();
         }
-        if let Some(tail) = &mut self.tail {
-            tail.bytes.extend_from_slice(bytes);
-            tail.bytes.push(b'\n');
-        }
+        tail.bytes.extend_from_slice(bytes);
+        tail.bytes.push(b'\n');
     }
 
     fn apply(&mut self, line: &Line, on_line: &mut dyn FnMut(&State, &Line)) {

@@ -11,7 +11,7 @@ use super::super::draft::Draft;
 use super::super::event::{Event, Want};
 use super::super::ids::{JobName, RunId};
 use super::super::input::{Fact, Survey, Surveyed};
-use super::super::job::Phase;
+use super::super::job::{Job, Phase};
 use super::super::life::{self, News, tell};
 use super::super::outcome::Asked;
 use super::super::restart;
@@ -48,10 +48,22 @@ pub(super) fn hold_tasks(d: &mut Draft<'_>, life: Life) {
     }
 }
 
+/// Whether this is a live run that was an orphan so far, because nobody knew its job; meanwhile there is the
+/// job, and it is to run.
+pub(super) fn is_orphan_of_wanted_job(d: &Draft<'_>, found: &Surveyed) -> bool {
+    let Some(name) = &found.job else { return false };
+    let ours = d.base.orphans.get(&found.run) == Some(&found.job);
+    let alive = matches!(found.fact, Fact::Alive { .. });
+    let free = |job: &Job| job.want == Want::Up && job.run().is_none() && !job.removed;
+    let over = || d.base.runs(name).any(|past| past.run == found.run);
+    ours && alive && d.job(name).is_some_and(free) && !over()
+}
+
 /// Takes a run back whose request is missing. False if that cannot be: it is a stranger.
 pub(super) fn take_back(d: &mut Draft<'_>, survey: &Survey, found: &Surveyed) -> bool {
     let (run, Some(name)) = (found.run, found.job.as_ref()) else { return false };
-    if d.base.has_heard_of(run, Some(name)) || d.spec(name).is_none() {
+    let heard_of = d.base.has_heard_of(run, Some(name)) && !is_orphan_of_wanted_job(d, found);
+    if heard_of || d.spec(name).is_none() {
         return false;
     }
     let at = match &found.fact {

@@ -20,7 +20,7 @@ use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
 use super::input::{Fact, Survey, Surveyed};
 use super::job::{Job, Phase};
-use super::life::{News, tell};
+use super::life::{self, News, tell};
 use super::outcome::{Asked, Outcome};
 use super::restart;
 use super::spec::{JobSpec, Kind, Recovery};
@@ -103,14 +103,21 @@ fn strangers(d: &mut Draft<'_>, survey: &Survey, link: Link) {
     let mut all: Vec<&Surveyed> =
         survey.runs.iter().filter(|found| !d.base.live.contains_key(&found.run)).collect();
     all.sort_by_key(|found| found.run);
+    let alive =
+        |run: &RunId| all.iter().any(|found| found.run == *run && matches!(found.fact, Fact::Alive { .. }));
+    let gone: Vec<RunId> = d.orphans().keys().filter(|run| !alive(run)).copied().collect();
+    d.putting_off = true;
+    gone.into_iter().for_each(|run| life::orphan_gone(d, run));
+    d.putting_off = false;
     for found in all {
         let run = found.run;
-        if link == Link::Recovering && missing::take_back(d, survey, found) {
+        let may = link == Link::Recovering || missing::is_orphan_of_wanted_job(d, found);
+        if may && missing::take_back(d, survey, found) {
             continue;
         }
         match &found.fact {
             Fact::Alive { .. } => {
-                if !d.base.orphans.contains(&run) {
+                if !d.base.orphans.contains_key(&run) {
                     d.record(Event::OrphanFound { run, job: found.job.clone() });
                 }
             }

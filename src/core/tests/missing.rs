@@ -1,6 +1,7 @@
 //! Entries of the event log are missing: what is found all the same is taken back, and nothing that may have
 //! run is started by itself.
 
+use super::super::Decision;
 use super::super::event::Want;
 use super::super::ids::RunId;
 use super::super::input::{Fact, Input, Survey, Surveyed};
@@ -249,6 +250,104 @@ fn a_run_of_a_job_that_is_gone_holds_tasks_as_well() {
     let runs = vec![Surveyed::new(stranger, Some(name("gone")), fact)];
     let decision = world.feed(Input::Surveyed(Survey { runs }));
     expect(&decision, &["supervisor.surveyed", "run.orphan", "job.held once"]);
+}
+
+/// An instance with an orphan that says it belongs to `web`, which nobody knows.
+fn with_orphan() -> (World, RunId) {
+    let mut world = World::with(&[spec("other")]);
+    let orphan = late(3);
+    begin(&mut world, &[spec("other")]);
+    survey(&mut world, Some(orphan));
+    assert_eq!(world.state.orphans.len(), 1);
+    (world, orphan)
+}
+
+fn survey(world: &mut World, orphan: Option<RunId>) -> Decision {
+    let alive = |pid| Fact::Alive { identity: identity(pid), started: world.now };
+    let other = world.state.job(&name("other")).unwrap().run().unwrap();
+    let other = Surveyed::new(other, Some(name("other")), alive(101));
+    let orphan = orphan.map(|run| Surveyed::new(run, Some(name("web")), alive(9)));
+    world.feed(Input::Surveyed(Survey { runs: orphan.into_iter().chain([other]).collect() }))
+}
+
+#[test]
+fn a_job_that_is_added_while_an_orphan_of_it_lives_waits_and_the_next_survey_takes_it_back() {
+    let (mut world, orphan) = with_orphan();
+    let specs = [spec("other"), spec("web")];
+    expect(&world.reload(&specs), &["job.added web Up", "job.waiting web"]);
+    assert!(world.reason("web").contains("outlive recover"), "{}", world.reason("web"));
+    expect(&world.start("web"), &[]);
+    world.replayed();
+    world.configured(&specs);
+    let decision = survey(&mut world, Some(orphan));
+    expect(&decision, &["supervisor.surveyed", "run.requested web 1", "run.adopted web"]);
+    assert!(world.state.orphans.is_empty());
+
+    // A supervisor that begins does so by itself.
+    let (mut world, orphan) = with_orphan();
+    begin(&mut world, &specs);
+    let decision = survey(&mut world, Some(orphan));
+    expect(
+        &decision,
+        &["supervisor.surveyed", "run.requested web 1", "run.adopted web", "run.adopted other"],
+    );
+}
+
+#[test]
+fn a_job_that_waits_for_an_orphan_of_its_own_starts_when_that_has_ended() {
+    let specs = [spec("other"), spec("web")];
+    let (mut world, orphan) = with_orphan();
+    world.reload(&specs);
+    let mut record = record("web", 1, exited(0), (None, world.now));
+    record.run = orphan;
+    let ended = Input::Ended { record: Box::new(record), leftovers: false };
+    let decision = world.feed(ended);
+    let told = super::told(&decision);
+    assert_eq!(told[..2], ["run.orphan_gone", "run.requested web 1"], "{told:?}");
+
+    // Nobody told of the end, and a survey does not find it any more.
+    let (mut world, _) = with_orphan();
+    world.reload(&specs);
+    let decision = survey(&mut world, None);
+    let told = super::told(&decision);
+    assert_eq!(told[..3], ["supervisor.surveyed", "run.orphan_gone", "run.requested web 1"], "{told:?}");
+    assert!(world.state.orphans.is_empty());
+}
+
+#[test]
+fn a_job_that_is_stopped_does_not_take_an_orphan_back() {
+    let (mut world, orphan) = with_orphan();
+    world.reload(&[spec("other"), spec("web")]);
+    world.stop("web");
+    expect(&survey(&mut world, Some(orphan)), &["supervisor.surveyed"]);
+}
+
+#[test]
+fn an_instance_that_ends_stops_what_it_takes_back_first() {
+    let specs = [spec("web")];
+    let mut world = World::with(&specs);
+    begin(&mut world, &specs);
+    world.shutdown();
+    // Of the run that is known there is nothing left; a later one is not known, and lives.
+    let alive = Fact::Alive { identity: identity(9), started: world.now };
+    let runs = vec![Surveyed::new(late(3), Some(name("web")), alive)];
+    let decision = world.feed(Input::Surveyed(Survey { runs }));
+    let told = super::told(&decision);
+    assert!(told.contains(&"run.adopted web".to_owned()), "{told:?}");
+    assert!(told.contains(&"run.stopping web".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("exit 0")), "{told:?}");
+
+    // The same, where it is the only one.
+    let mut world = World::with(&specs);
+    world.stop("web");
+    world.ended("web", 1, exited(0), false);
+    begin(&mut world, &specs);
+    world.shutdown();
+    let alive = Fact::Alive { identity: identity(9), started: world.now };
+    let runs = vec![Surveyed::new(late(3), Some(name("web")), alive)];
+    let told = super::told(&world.feed(Input::Surveyed(Survey { runs })));
+    assert!(told.contains(&"run.stopping web".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("exit 0")), "{told:?}");
 }
 
 #[test]

@@ -165,8 +165,10 @@ impl World {
         assert_eq!(plain(&planned.items), plain(&done));
         let checked = check(before, survey, &self.state);
         assert!(checked.violations.is_empty(), "{checked:?} after {survey:?}");
-        let known: Vec<Surveyed> =
-            survey.runs.iter().filter(|found| before.live.contains_key(&found.run)).cloned().collect();
+        let known = |found: &&Surveyed| {
+            before.live.contains_key(&found.run) || self.state.orphans.contains_key(&found.run)
+        };
+        let known: Vec<Surveyed> = survey.runs.iter().filter(known).cloned().collect();
         let again = plan(&self.state, &Survey { runs: known }, self.now);
         assert!(again.is_idle(), "{again:#?} again after {survey:?}");
     }

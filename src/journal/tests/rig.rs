@@ -97,7 +97,7 @@ pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
     let job = JobName::new(["a", "b", "web:1", "web:2"][which as usize]).unwrap();
     let identity = Identity { pid: 7, pidfs: rng.below(99), start_ticks: 1, epoch: epoch(1) };
     let run = run(which, rng);
-    match rng.below(14) {
+    match rng.below(15) {
         0 => Event::JobAdded { job, want: Want::Up },
         1 => Event::JobSubmitted { spec: Box::new(task(job)), by: Asked::Nobody },
         2 => Event::JobRemoved { job },
@@ -111,6 +111,7 @@ pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
         8 => Event::StopBegun { job, run, by: Asked::Shutdown, at, then_start: rng.one_in(2) },
         9 => Event::BackedOff { job, failures: 3, until: at },
         10 => Event::OrphanFound { run, job: Some(job) },
+        13 => Event::OrphanGone { run, job: Some(job) },
         11 => Event::SupervisorStarted {
             generation: Generation(rng.below(5)),
             version: "1".to_owned(),
