@@ -205,6 +205,14 @@ fn a_run_that_no_job_accounts_for_is_reported_and_left_alone() {
     daemon.restart();
     until("a report", || daemon.events().into_iter().find(|e| e["k"] == "run.orphan"));
     assert!(procs::is_alive(pid));
+    // Its job comes back: nothing is started beside it, and on request it is a run of that job.
+    daemon.write_config(&[job("stays", "hang", ""), job("goes", "hang", "")].concat());
+    daemon.cli(["reload"]).expect(0);
+    daemon.cli(["start", "goes"]).expect(0);
+    let waiting = daemon.wait_state("goes", "waiting");
+    assert!(waiting["reason"].as_str().unwrap().contains("`outlive recover`"), "{waiting:#}");
+    daemon.cli(["recover"]).expect(0);
+    assert_eq!(daemon.wait_running("goes").0, pid);
 }
 
 #[test]
