@@ -9,7 +9,7 @@ use super::sealed::{self, Sealed};
 use super::{JournalError, VERSION};
 use crate::core::event::Event;
 use crate::core::ids::Generation;
-use crate::core::quick::QuickList;
+use crate::core::quick;
 use crate::core::time::Stamp;
 
 /// One decision, to be recorded.
@@ -153,7 +153,7 @@ fn first<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, serde_json::Er
 impl Raw<'_> {
     /// The events; what this build does not know is left out where it says that it may be.
     pub(super) fn events(&self) -> Result<Vec<Event>, serde_json::Error> {
-        if let Ok(QuickList(events)) = first(&self.ev) {
+        if let Some(events) = quick::list(&self.ev) {
             return Ok(events);
         }
         match first(&self.ev) {
