@@ -3,7 +3,8 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::common::{http, procs, until};
+use super::common::{http, procs, skip, until};
+use super::inject::{Strace, strace_works};
 use super::machine::{Disk, call, in_own_mounts};
 use super::site::Site;
 
@@ -67,6 +68,46 @@ fn a_disk_that_hangs_stops_neither_status_nor_capture_and_is_caught_up_with() {
         site.assert_kept();
         site.assert_ticking();
     });
+}
+
+/// The same with a disk that takes what is written, and takes for ever to make it durable: here even what ends
+/// is reaped at once, and only what was to follow waits.
+#[test]
+fn a_sync_that_takes_for_ever_delays_no_reaping_no_capture_and_no_status() {
+    if let Err(why) = strace_works() {
+        return skip(&format!("strace cannot make a sync slow here: {why}"));
+    }
+    let mut site = Site::prepare();
+    std::fs::create_dir(site.daemon.path("disk")).unwrap();
+    site.up();
+    let (again, run) = site.daemon.wait_running("again");
+    let slow = Strace::slow_syncs(&site, &[site.daemon.role("supervisor"), site.daemon.role("keeper")]);
+    procs::send(&procs::handle(again).unwrap(), rustix::process::Signal::KILL);
+    until("its reaping", || procs::stat(again).is_none().then_some(()));
+    site.door.release();
+    site.assert_ticking();
+    assert!(site.daemon.try_status().is_some());
+    // A change is answered when it is durable, and what ended is followed by another when that is.
+    let (tell, told) = channel();
+    let socket = site.daemon.socket();
+    let changing = std::thread::spawn(move || {
+        let reply = http::request(&socket, "POST", "/v1/jobs/a/stop", Some(b""));
+        let _ = tell.send(reply.map(|reply| (reply.code, reply.text())));
+    });
+    assert!(told.recv_timeout(Duration::from_millis(300)).is_err(), "promised without a sync");
+    assert_eq!(site.starts().len(), 6, "started before it was durable");
+    site.assert_ticking();
+    assert!(site.daemon.try_status().is_some());
+
+    drop(slow);
+    let (code, said) = told.recv_timeout(super::common::PATIENCE).unwrap().unwrap();
+    changing.join().unwrap();
+    assert_eq!(code, 200, "{said}");
+    site.promised.wants.insert("a".to_owned(), false);
+    site.daemon.wait_next_run("again", &run);
+    site.assert_door_told();
+    site.assert_kept();
+    site.assert_ticking();
 }
 
 /// Bytes captured of all jobs, without asking anybody.

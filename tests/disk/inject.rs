@@ -17,7 +17,7 @@ use super::number;
 use super::site::Site;
 
 /// Whether there is one, and it may trace a process that is none of its own: a container may forbid it.
-fn strace_works() -> Result<(), String> {
+pub fn strace_works() -> Result<(), String> {
     let somebody = Innocent::start();
     let mut command = Command::new("strace");
     command.args(["-qq", "-o", "/dev/null", "-p", &somebody.pid().to_string()]);
@@ -79,8 +79,8 @@ impl Calls {
     }
 }
 
-/// A tracer of one process and whoever it makes. Dropping it lets them go.
-struct Strace {
+/// A tracer of processes and whoever they make. Dropping it lets them go.
+pub struct Strace {
     child: Child,
 }
 
@@ -88,22 +88,37 @@ impl Strace {
     /// Takes hold of a process; from then on the calls fail.
     fn attach(site: &Site, pid: i32, calls: Calls, (error, n, ever): (&str, u64, bool)) -> Self {
         let more = if ever { "+" } else { "" };
+        // A descriptor that is no file of ours does not fail like this.
+        let paths = if calls == Calls::Write { segments(&site.daemon) } else { Vec::new() };
+        Self::inject(site, &[pid], calls.names(), &format!("error={error}:when={n}{more}"), &paths)
+    }
+
+    /// Takes hold of processes; from then on every sync of theirs takes longer than any test.
+    pub fn slow_syncs(site: &Site, pids: &[i32]) -> Self {
+        let delay = 10 * PATIENCE;
+        Self::inject(site, pids, "fsync,fdatasync", &format!("delay_enter={}", delay.as_micros()), &[])
+    }
+
+    fn inject(site: &Site, pids: &[i32], calls: &str, what: &str, paths: &[PathBuf]) -> Self {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o"]).arg(site.daemon.path("strace"));
-        command.arg("-e").arg(format!("trace={}", calls.names()));
-        command.arg("-e").arg(format!("inject={}:error={error}:when={n}{more}", calls.names()));
-        if calls == Calls::Write {
-            // A descriptor that is no file of ours does not fail like this.
-            for path in segments(&site.daemon) {
-                command.arg("-P").arg(path);
-            }
+        command.arg("-e").arg(format!("trace={calls}"));
+        command.arg("-e").arg(format!("inject={calls}:{what}"));
+        for path in paths {
+            command.arg("-P").arg(path);
         }
-        command.arg("-p").arg(pid.to_string()).current_dir("/");
+        for pid in pids {
+            command.arg("-p").arg(pid.to_string());
+        }
+        command.current_dir("/");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let this = Self { child };
         until("strace to take hold", || {
-            let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-            tasks.flatten().all(|task| is_traced(&task.path())).then_some(())
+            let traced = |pid: &i32| {
+                let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+                tasks.flatten().all(|task| is_traced(&task.path())).then_some(())
+            };
+            pids.iter().try_for_each(traced)
         });
         this
     }

@@ -14,7 +14,7 @@
 //! | every end is recorded once, also one during which the disk is full | `full`, `inject` | there is none, or a second `run.ended` |
 //! | whichever call fails, nothing answered is lost and nobody panics | `inject` | a number is missing in the log, or "panicked" is said |
 //! | a file system that is read-only is said to be, and jobs go on | `broken` | the answer lacks the kernel's words, or the ticker stands still |
-//! | a disk that hangs stops neither status nor capture | `hang` | the status does not come, or the ticker stands still |
+//! | a disk that hangs stops neither status nor capture, and a slow one no reaping | `hang` | the status does not come, the ticker stands still, or a zombie stays |
 //! | one writer, whoever else believes to be it | `it::writers` | a line of an older generation follows one of a newer |
 //! | a recovery that dies is finished by the next one, to the same end | `it::repeat` | the two ends differ |
 //!
