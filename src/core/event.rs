@@ -210,6 +210,12 @@ pub enum Event {
         /// When the try is due.
         until: Stamp,
     },
+    /// Its restart policy would start another run; recovery mode leaves that to whoever ends it.
+    #[serde(rename = "job.rests")]
+    Rested {
+        /// The job.
+        job: JobName,
+    },
     /// The job will not be started again by itself.
     #[serde(rename = "job.gave_up")]
     GaveUp {
@@ -340,6 +346,7 @@ impl Event {
             | Self::Disowned { job, .. }
             | Self::WaitBegun { job }
             | Self::BackedOff { job, .. }
+            | Self::Rested { job }
             | Self::Held { job, .. }
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }

@@ -299,6 +299,7 @@ impl Job {
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
             Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
             Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
+            Event::Rested { .. } => self.wanted_in(Phase::Stopped),
             Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
             Event::GaveUp { why, .. } => self.wanted_in(Phase::Fatal { why: why.clone() }),
             Event::RunProgress { .. }

@@ -497,15 +497,15 @@ fn stops_to_start(job: &Job) -> bool {
 /// A run ended by itself: the restart policy has the word.
 pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) {
     let (Some(job), Some(spec)) = (d.job(name).cloned(), d.spec(name)) else { return };
-    if d.instance.recovery {
-        // No run follows by itself, but a start that somebody asked for may wait for this very end.
-        release(d, name);
-        return;
-    }
     let seen_us = job.last.as_ref().and_then(|last| d.seen_us.get(&last.run).copied());
     let end = restart::After { job: &job, interrupted, seen_us, now: d.now };
     match restart::after(&spec, &end, || d.fresh.chance()) {
         Next::Rest => release(d, name),
+        Next::Now | Next::At(_) if d.instance.recovery => {
+            // No run follows by itself, but a start that somebody asked for may wait for this very end.
+            d.record(Event::Rested { job: name.clone() });
+            release(d, name);
+        }
         Next::Now => start(d, name),
         Next::At(until) => {
             d.record(Event::BackedOff { job: name.clone(), failures: job.failures, until });

@@ -286,8 +286,6 @@ fn unreadable(why: &str) -> Rested {
 
 /// Whether a job rests: nothing but an operator's verb starts it again, whatever becomes of the instance.
 pub(super) fn is_at_rest(job: &Job, spec: Option<&JobSpec>) -> bool {
-    let task = spec.is_some_and(|spec| {
-        spec.kind == Kind::Task && job.last.is_some() && !super::restart::wants_another(spec, job)
-    });
+    let task = spec.is_some_and(|spec| spec.kind == Kind::Task && job.last.is_some());
     job.submitted && !job.removed && job.phase == Phase::Exited && task
 }

@@ -79,13 +79,6 @@ fn accident(spec: &JobSpec, end: &After<'_>) -> Option<String> {
     })
 }
 
-/// Whether the latest end is one that the policy answers with another run.
-pub(super) fn wants_another(spec: &JobSpec, job: &Job) -> bool {
-    job.last
-        .as_ref()
-        .is_some_and(|last| again(spec, succeeded(spec, &last.outcome, lasted(last.started, last.ended))))
-}
-
 const fn again(spec: &JobSpec, success: bool) -> bool {
     match spec.restart {
         Restart::Always => true,

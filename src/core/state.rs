@@ -52,11 +52,10 @@ pub enum Link {
 pub enum Life {
     /// It goes on where the last one was.
     #[default]
+    #[serde(alias = "after_recovery")]
     Continued,
     /// After a reboot or a shutdown: services start again, whatever became of them before.
     New,
-    /// The last one was in recovery mode: what it left undone is done.
-    AfterRecovery,
 }
 
 /// The instance is ending.
@@ -234,6 +233,7 @@ impl State {
             | Event::Disowned { job, .. }
             | Event::WaitBegun { job }
             | Event::BackedOff { job, .. }
+            | Event::Rested { job }
             | Event::Held { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
@@ -355,8 +355,6 @@ impl State {
         let same_epoch = old.epoch == *epoch;
         let life = if !same_epoch || old.shutdown.is_some() {
             Life::New
-        } else if old.recovery && !recovery {
-            Life::AfterRecovery
         } else {
             // A survey that never came leaves its task to this supervisor.
             if old.link == Link::Recovering { old.life } else { Life::Continued }
@@ -520,10 +518,7 @@ impl Instance {
             }
             Event::LossSettled { entries } => self.settled = *entries,
             Event::KeeperLost => self.link = Link::KeeperLost,
-            Event::RecoveryLeft { .. } => {
-                self.recovery = false;
-                self.life = if self.link == Link::Recovering { Life::AfterRecovery } else { self.life };
-            }
+            Event::RecoveryLeft { .. } => self.recovery = false,
             Event::ShutdownBegun { keep_jobs, by } => {
                 self.shutdown =
                     Some(Shutdown { keep_jobs: *keep_jobs, by: by.clone(), since: at, forced: false });

@@ -248,7 +248,12 @@ impl State {
             },
             Phase::Stopped if job.want == Want::Up => match (self.instance.link, self.instance.recovery) {
                 _ if self.instance.shutdown.is_some() => "shutting down".to_owned(),
-                (_, true) => "recovery mode: nothing is started unless asked for".to_owned(),
+                (_, true) => {
+                    let why = "recovery mode: nothing is started unless asked for";
+                    job.last
+                        .as_ref()
+                        .map_or_else(|| why.to_owned(), |last| format!("{}; {why}", last.outcome.describe()))
+                }
                 (Link::Recovering | Link::KeeperLost, false) => "not known yet what survived".to_owned(),
                 (Link::Working, false) => String::new(),
             },

@@ -14,9 +14,8 @@ use super::super::input::{Fact, Survey, Surveyed};
 use super::super::job::{Job, Phase};
 use super::super::life::{self, News, tell};
 use super::super::outcome::Asked;
-use super::super::restart;
 use super::super::spec::Kind;
-use super::super::state::{Life, State};
+use super::super::state::State;
 
 /// Whether there are holes in the log that nobody has made up for. The survey that does says how many entries
 /// it knows to be missing: a survey that stands behind a hole was made before there was one.
@@ -32,16 +31,10 @@ pub(super) fn is_anything(state: &State, survey: &Survey) -> bool {
 
 /// Holds every task that would be started by itself, now or later. A service is kept up: what lives of it
 /// has been found, and that it starts once more is what it is for.
-pub(super) fn hold_tasks(d: &mut Draft<'_>, life: Life) {
-    // Recovery mode lets a job rest that its policy would start; who leaves it, starts it.
-    let resting = d.instance.recovery || life == Life::AfterRecovery;
+pub(super) fn hold_tasks(d: &mut Draft<'_>) {
     for name in d.names() {
         let (Some(job), Some(spec)) = (d.job(&name), d.spec(&name)) else { continue };
-        let starts = match job.phase {
-            Phase::Stopped | Phase::Waiting | Phase::Backoff { .. } => true,
-            Phase::Exited => resting && restart::wants_another(&spec, job),
-            _ => false,
-        };
+        let starts = matches!(job.phase, Phase::Stopped | Phase::Waiting | Phase::Backoff { .. });
         if spec.kind == Kind::Task && job.want == Want::Up && !job.removed && starts {
             life::hold(d, &name);
         }

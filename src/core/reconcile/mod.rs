@@ -22,7 +22,6 @@ use super::input::{Fact, Survey, Surveyed};
 use super::job::{Job, Phase};
 use super::life::{self, News, tell};
 use super::outcome::{Asked, Outcome};
-use super::restart;
 use super::spec::{JobSpec, Kind, Recovery};
 use super::state::{Life, Link};
 use super::stop;
@@ -39,7 +38,7 @@ pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     strangers(d, survey, link);
     settle(d, survey, link);
     if d.holding {
-        missing::hold_tasks(d, life);
+        missing::hold_tasks(d);
     }
     if d.ending() {
         stop::resume(d);
@@ -59,7 +58,7 @@ pub(super) fn leave_recovery(d: &mut Draft<'_>, by: &Asked) {
     }
     d.record(Event::RecoveryLeft { by: by.clone() });
     if d.instance.link != Link::Recovering && !d.ending() {
-        revive(d, Life::AfterRecovery);
+        revive(d, Life::Continued);
     }
 }
 
@@ -144,7 +143,6 @@ fn revive(d: &mut Draft<'_>, life: Life) {
             // A reboot, or an instance started anew, is a new chance for a service; a task that has
             // come to its end stays there.
             (Phase::Exited | Phase::Fatal { .. }, Life::New) => spec.kind == Kind::Service,
-            (Phase::Exited, Life::AfterRecovery) => restart::wants_another(&spec, job),
             _ => false,
         };
         if wanted {

@@ -270,6 +270,7 @@ fn why_alone(before: &Before, job: &JobName, events: &[&Event]) -> String {
             Event::RunRequested { .. } => "it is wanted, and nothing of it lives".to_owned(),
             Event::WaitBegun { .. } => "it is wanted, and waits for the jobs it depends on".to_owned(),
             Event::BackedOff { until, .. } => format!("its restart policy: next try at {}", until.rfc3339()),
+            Event::Rested { .. } => "recovery mode: it is started when that is left".to_owned(),
             Event::StopBegun { .. } => "it is not wanted".to_owned(),
             Event::StopStepBegun { .. } => "it was being stopped".to_owned(),
             Event::RunAdopted { .. } | Event::RunStarted { .. } => {

@@ -120,6 +120,7 @@ fn a_task_that_rests_only_because_of_recovery_mode_is_held_as_well() {
             "supervisor.surveyed",
             "loss.settled",
             "run.ended once lost: it was not found",
+            "job.rests once",
             "job.held once",
             "> forget 1",
         ],

@@ -265,9 +265,10 @@ fn recovery_mode_watches_and_starts_only_what_is_asked_for() {
     let fact = alive(&world, 101);
     let decision = world.surveyed(vec![(1, "a", fact), (3, "b", Fact::Cancelled)]);
     let b = "run.ended b cancelled before it ran";
-    expect(&decision, &["supervisor.surveyed", "run.adopted a", b, "> forget 3"]);
-    expect(&world.ended("a", 1, exited(1), false), &["run.ended a exit 1", "> forget 1"]);
-    assert_eq!((world.word("a"), world.word("b")), ("exited", "exited"));
+    expect(&decision, &["supervisor.surveyed", "run.adopted a", b, "job.rests b", "> forget 3"]);
+    expect(&world.ended("a", 1, exited(1), false), &["run.ended a exit 1", "job.rests a", "> forget 1"]);
+    assert_eq!((world.word("a"), world.word("b")), ("stopped", "stopped"));
+    assert!(world.reason("a").contains("exit 1; recovery mode"), "{}", world.reason("a"));
     expect(&world.start("a"), &["job.want a Up", "run.requested a 2", "> launch a 4 2"]);
     world.launched(4);
     // The next supervisor, in normal mode, does what was left undone.
@@ -278,6 +279,30 @@ fn recovery_mode_watches_and_starts_only_what_is_asked_for() {
     let decision = world.surveyed(vec![(4, "a", fact)]);
     let b = "run.requested b 3";
     expect(&decision, &["supervisor.surveyed", "run.adopted a", b, "> launch b 5 3"]);
+}
+
+#[test]
+fn who_leaves_recovery_mode_starts_what_it_let_rest_and_nothing_that_was_over_before() {
+    let never = |text: &str| JobSpec { restart: Restart::Never, kind: Kind::Task, ..spec(text) };
+    let always = |text: &str| JobSpec { restart: Restart::Always, ..never(text) };
+    // One ends before, one meanwhile, and one has never run.
+    let mut world = World::with(&[never("a"), never("b"), never("c")]);
+    world.launched(1);
+    world.launched(2);
+    world.ended("a", 1, exited(1), false);
+    world.replayed();
+    world.supervisor(1, true);
+    // By today's policy all of them are always started again.
+    let specs = [always("a"), always("b"), never("c")];
+    world.configured(&specs);
+    let fact = alive(&world, 101);
+    world.surveyed(vec![(2, "b", fact), (3, "c", Fact::Cancelled)]);
+    world.ended("b", 2, exited(1), false);
+    let left = world.feed(Input::LeaveRecovery { by: operator("recover exit") });
+    let requested = ["run.requested b 2", "run.requested c 2"];
+    let told = super::told(&left);
+    assert_eq!(told[..3], [&["recovery.left"][..], &requested].concat(), "{told:?}");
+    assert_eq!(world.word("a"), "exited");
 }
 
 #[test]
