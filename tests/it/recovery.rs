@@ -309,7 +309,7 @@ fn three_aborted_starts_lead_to_recovery_mode_and_an_operator_leads_out_of_it() 
 
     // Everything is watched and nothing is started by itself.
     kill(running[0].0);
-    daemon.wait_state("one", "exited");
+    daemon.wait_state("one", "stopped");
     assert_eq!(daemon.cli(["recover", "exit"]).expect(0).text(), "one: start\nrecovery mode is over\n");
     daemon.wait_next_run("one", &running[0].1);
     let status = daemon.status();

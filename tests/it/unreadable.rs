@@ -98,7 +98,7 @@ fn by_default_what_runs_is_adopted_and_nothing_is_started_until_somebody_says_so
     daemon.wait_role_back("supervisor", old);
     assert_eq!(daemon.status()["instance"]["state"], "recovery");
     kill(running[0].0);
-    daemon.wait_state("one", "exited");
+    daemon.wait_state("one", "stopped");
     assert_started_once(&daemon, &["one", "two", "task", "down"]);
     daemon.cli(["recover", "exit"]).expect(0);
     daemon.wait_next_run("one", &running[0].1);
