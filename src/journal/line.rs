@@ -5,6 +5,7 @@ use std::io::Write;
 
 use serde::Deserialize;
 
+use super::planted::{Fault, planted};
 use super::sealed::{self, Sealed};
 use super::{JournalError, VERSION};
 use crate::core::event::Event;
@@ -86,6 +87,7 @@ impl Body {
 pub(super) fn encode(out: &mut Vec<u8>, (seq, batch): (u64, u64), body: &Body, prev: u32) -> u32 {
     let start = out.len();
     let (t, m, g) = (body.at.wall_us, body.at.boot_us, body.generation.0);
+    let t = if planted(Fault::NoJson) { format!("0{t}") } else { t.to_string() };
     // Nothing refuses to be put into memory.
     let _ =
         write!(out, "{{\"v\":{VERSION},\"seq\":{seq},\"b\":{batch},\"t\":{t},\"m\":{m},\"g\":{g},\"ev\":");
@@ -95,7 +97,7 @@ pub(super) fn encode(out: &mut Vec<u8>, (seq, batch): (u64, u64), body: &Body, p
 
 /// The layout a verified line needs, if this build does not know it.
 pub(super) fn newer(line: &Sealed<'_>) -> Option<u32> {
-    if line.body.starts_with(b"{\"v\":2,\"seq\"") {
+    if line.body.starts_with(b"{\"v\":2,\"seq\"") || planted(Fault::NewerIgnored) {
         return None;
     }
     let Version { v, min_reader } = serde_json::from_slice(&closed(line.body)).ok()?;

@@ -85,8 +85,11 @@ pub fn recover_on(
     state: State,
     on_line: &mut dyn FnMut(&State, &Line),
 ) -> Result<Recovered, JournalError> {
-    let mut reading = recover::read(&*fs, state_dir, state, None, on_line)?;
     let dirs = Dirs::of(state_dir);
+    if planted(Fault::ReadingWrites) {
+        drop(fs.create(&dirs.journal.join("read.jsonl.tmp")));
+    }
+    let mut reading = recover::read(&*fs, state_dir, state, None, on_line)?;
     if reading.report.unreadable {
         // No number is used twice, also where nobody can read which ones were.
         reading.applied = reading.applied.max(segment::highest_number(&*fs, &dirs)?);
@@ -219,10 +222,10 @@ impl Odd<'_> {
 
 /// Copies bytes to `quarantine/`, durably; the copies, in the same order.
 pub(super) fn keep_aside(fs: &dyn Fs, dirs: &Dirs, odd: &[Odd<'_>]) -> Result<Vec<PathBuf>, JournalError> {
-    if odd.is_empty() {
-        return Ok(Vec::new());
-    }
     let dir = &dirs.quarantine;
+    if odd.is_empty() || planted(Fault::NothingSetAside) {
+        return Ok(odd.iter().map(|odd| dir.join(odd.copy_name(dirs))).collect());
+    }
     let there = fs.list(dir).map_err(JournalError::io("list", dir))?;
     let mut copies = Vec::with_capacity(odd.len());
     for odd in odd {

@@ -38,6 +38,20 @@ pub enum Fault {
     NoMending,
     /// The last write is not copied into the new segment.
     TailNotCopied,
+    /// Of a line only the first event is applied.
+    HalfALine,
+    /// What cannot be read is not kept aside.
+    NothingSetAside,
+    /// A log of a later build is read as if it were one of ours.
+    NewerIgnored,
+    /// A checkpoint leaves something out.
+    CheckpointForgets,
+    /// A line is no JSON.
+    NoJson,
+    /// Reading leaves a file.
+    ReadingWrites,
+    /// Damage is a reason to panic.
+    PanicsOnDamage,
 }
 
 #[cfg(not(any(test, feature = "simulation", debug_assertions)))]

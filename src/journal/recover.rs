@@ -346,7 +346,9 @@ impl Reading {
     fn apply(&mut self, line: &Line, on_line: &mut dyn FnMut(&State, &Line)) {
         let Line { seq, entry } = line;
         on_line(&self.state, line);
-        for event in entry.events.iter().filter(|_| self.remembers) {
+        let half = planted(Fault::HalfALine);
+        let events = entry.events.iter().take(if half { 1 } else { usize::MAX });
+        for event in events.filter(|_| self.remembers) {
             self.state.apply(event, entry.at);
         }
         if entry.generation < self.generation {
@@ -394,6 +396,7 @@ impl Reading {
         data: &[u8],
         (kind, why): (Kind, String),
     ) {
+        assert!(!planted(Fault::PanicsOnDamage), "planted");
         self.aside.push(Aside { damage: self.report.damage.len(), bytes: data[from..to].to_vec() });
         self.report.damage.push(Damage {
             file: bounds.segment.path.clone(),

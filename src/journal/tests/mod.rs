@@ -9,5 +9,6 @@ mod damage;
 mod files;
 mod inspect;
 mod mistakes;
+mod promises;
 mod rig;
 mod threads;
