@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::event::Want;
+use super::identity::Identity;
 use super::ids::{JobName, RunId};
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
@@ -74,9 +75,18 @@ impl Job {
     /// Process id of the live main process.
     #[must_use]
     pub const fn pid(&self) -> Option<i32> {
+        match self.identity() {
+            Some(identity) => Some(identity.pid),
+            None => None,
+        }
+    }
+
+    /// The live main process.
+    #[must_use]
+    pub const fn identity(&self) -> Option<&Identity> {
         match &self.phase {
             Phase::Running { process, .. } | Phase::Stopping { process: Some(process), .. } => {
-                Some(process.identity.pid)
+                Some(&process.identity)
             }
             Phase::Stopping { process: None, .. }
             | Phase::Stopped

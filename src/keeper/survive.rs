@@ -30,7 +30,7 @@ use crate::state_dir::exit::read_exit;
 use crate::state_dir::quarantine;
 use crate::state_dir::records::{ReadError, RunRecord};
 use crate::sys::spawn::Step;
-use crate::sys::{identity, pidfd, proc};
+use crate::sys::{identity, pidfd};
 use crate::wire::init::Kind;
 
 /// What the decision of a run says.
@@ -209,9 +209,8 @@ impl Keeper {
         else {
             return None;
         };
-        let epoch = Epoch { boot_id, init };
-        let same_epoch = epoch == self.epoch;
-        same_epoch.then(|| prove(&Identity { pid, pidfs, start_ticks, epoch })).flatten()
+        let same_epoch = Epoch { boot_id, init } == self.epoch;
+        same_epoch.then(|| identity::proven(pid, pidfs, start_ticks)).flatten()
     }
 
     /// A run that only the runtime directory knows.
@@ -411,18 +410,6 @@ fn reopen(fd: Option<OwnedFd>, path: &Path) -> io::Result<OwnedFd> {
     fd.map_or_else(|| open_output(path), Ok)
 }
 
-/// Opens the process that this identity names, if that very process is alive in our epoch.
-fn prove(identity: &Identity) -> Option<OwnedFd> {
-    let fd = pidfd::open(identity.pid).ok()?;
-    let same = if identity.pidfs == 0 {
-        identity.start_ticks != 0
-            && proc::stat(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks)
-    } else {
-        identity::pidfs_inode(&fd) == identity.pidfs
-    };
-    same.then_some(fd)
-}
-
 /// The name for a run whose record cannot be read.
 fn unknown_job() -> JobName {
     JobName::new("unknown").unwrap_or_else(|_| unreachable!("a plain word is a job name"))
@@ -452,21 +439,5 @@ mod tests {
         for bad in ["", "exec", "exec a b c d e", "exec a 1 2 3", "no", "exec a 1 99999999999 1 1"] {
             assert_eq!(Claim::parse(bad), None, "{bad:?}");
         }
-    }
-
-    #[test]
-    fn another_process_with_the_same_pid_is_not_proven() {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let fd = pidfd::open(pid).unwrap();
-        let right = Identity {
-            pid,
-            pidfs: identity::pidfs_inode(&fd),
-            start_ticks: proc::stat(pid).unwrap().start_ticks,
-            epoch: crate::core::identity::Epoch::default(),
-        };
-        assert!(prove(&right).is_some());
-        assert!(prove(&Identity { pidfs: right.pidfs + 1, ..right.clone() }).is_none());
-        assert!(prove(&Identity { pidfs: 0, start_ticks: right.start_ticks + 1, ..right.clone() }).is_none());
-        assert!(prove(&Identity { pidfs: 0, start_ticks: 0, ..right }).is_none());
     }
 }

@@ -24,7 +24,7 @@ use crate::journal::{
     inspect::{self, Mode, Repaired},
 };
 use crate::state_dir::layout::StateDir;
-use crate::sys::{flock, identity, pidfd, proc};
+use crate::sys::{flock, identity, pidfd};
 
 /// What `outlive up` would do with what survived.
 ///
@@ -117,12 +117,6 @@ fn look(state: &StateDir, epoch: &Epoch, (run, job): (RunId, JobName), this_epoc
 
 /// Whether exactly this process lives.
 fn is_alive(identity: &Identity) -> bool {
-    let Ok(handle) = pidfd::open(identity.pid) else { return false };
-    let inode = identity::pidfs_inode(&handle);
-    let same = if inode != 0 && identity.pidfs != 0 {
-        inode == identity.pidfs
-    } else {
-        proc::stat(identity.pid).is_some_and(|stat| stat.start_ticks == identity.start_ticks)
-    };
-    same && !pidfd::has_ended(&handle)
+    let Identity { pid, pidfs, start_ticks, .. } = *identity;
+    identity::proven(pid, pidfs, start_ticks).is_some_and(|handle| !pidfd::has_ended(&handle))
 }

@@ -5,9 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use super::asks::Reply;
 use super::handle::{Answer, AskError, Peer};
 use super::main_loop::{Supervisor, Turn, now};
+use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::Input;
 use crate::core::progress::{Published, Said, merge};
+use crate::sys::identity::proven;
 use crate::wire::control::{ProgressView, PublishReply};
 
 impl Supervisor {
@@ -47,9 +49,8 @@ impl Supervisor {
             return Err(AskError::NotFound(format!("run {run} is over, or never was")));
         };
         let ours = peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw();
-        let pid = self.state.job(&job).and_then(crate::core::job::Job::pid);
-        let theirs = || pid.and_then(|pid| std::fs::metadata(format!("/proc/{pid}")).ok()).map(|of| of.uid());
-        if !ours && theirs() != Some(peer.uid) {
+        let process = self.state.job(&job).and_then(crate::core::job::Job::identity);
+        if !ours && process.and_then(owner) != Some(peer.uid) {
             return Err(AskError::Forbidden(format!("run {run} is not one of user {}", peer.uid)));
         }
         Ok(job)
@@ -86,4 +87,10 @@ pub(super) fn progress_view(known: &Published) -> Box<ProgressView> {
         text: known.said.text.clone(),
         resume_token: known.said.resume.clone(),
     })
+}
+
+/// The user of a process. It is proven afterwards which process that is: the number may have gone to another.
+fn owner(process: &Identity) -> Option<u32> {
+    let uid = std::fs::metadata(format!("/proc/{}", process.pid)).ok()?.uid();
+    proven(process.pid, process.pidfs, process.start_ticks).map(|_| uid)
 }
