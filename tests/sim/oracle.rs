@@ -298,7 +298,7 @@ impl Oracle {
                     && self.runs.contains_key(run)
                     && !self.has_later_run(job, seq, &gone)
                 {
-                    let told = !report.lost.is_empty();
+                    let told = report.lost.iter().any(|hole| !self.holes.contains(hole));
                     let runs = BTreeSet::from([*run]);
                     self.suspects.push(Suspect { job: job.clone(), runs, told, released: None });
                 }
