@@ -15,6 +15,7 @@
 //!
 //! | route | what it does |
 //! |---|---|
+//! | `GET /metrics` | everything that can be counted, in the text format of Prometheus |
 //! | `GET /v1/version` | versions of the build and of this interface |
 //! | `GET /v1/health` | 200 while the supervisor answers, with the resources that do not do all they should |
 //! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
@@ -82,6 +83,7 @@ mod error;
 mod events;
 mod follow;
 mod instance;
+mod metrics;
 mod openapi;
 mod output;
 mod output_route;

@@ -62,6 +62,7 @@ const RELOAD_QUERY: &[(&str, &str, &str)] = &[
 fn describe(path: &str) -> Option<Entry> {
     let bytes = "application/octet-stream";
     Some(match path {
+        "/metrics" => entry("Everything that can be counted, in the Prometheus text format", "text/plain"),
         "/v1/version" => entry("Versions of the build and of this interface", "Version"),
         "/v1/health" => entry("Whether the supervisor answers", "Health"),
         "/v1/ready" => entry("Whether every wanted job has been asked for; 503 if not", "Ready"),

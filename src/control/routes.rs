@@ -6,7 +6,8 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
 use super::{
-    Shared, act, audit, events, instance, openapi, output_route, publish, recovery, sagas, stats, status,
+    Shared, act, audit, events, instance, metrics, openapi, output_route, publish, recovery, sagas, stats,
+    status,
 };
 
 /// One route: its method, its path, and who answers.
@@ -27,6 +28,7 @@ fn changes(path: &'static str, handler: MethodRouter<Shared>) -> Route {
 /// Every route there is.
 pub(crate) fn table() -> Vec<Route> {
     vec![
+        reads("/metrics", get(metrics::metrics)),
         reads("/v1/version", get(status::version)),
         reads("/v1/health", get(status::health)),
         reads("/v1/ready", get(status::ready)),

@@ -51,6 +51,37 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
+/// What a process has used so far, and uses now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// Seconds of CPU time, user and system.
+    pub cpu_seconds: f64,
+    /// Resident set in bytes.
+    pub rss_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open descriptors, if we may look.
+    pub open_files: Option<u64>,
+}
+
+/// Reads `/proc/PID/stat` (fields 14, 15, 20 and 24) and counts `/proc/PID/fd`.
+#[must_use]
+pub fn usage(pid: i32) -> Option<Usage> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let ticks = number(14)? + number(15)?;
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    #[allow(clippy::cast_precision_loss, reason = "2^53 ticks are a million years")]
+    let cpu_seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Some(Usage {
+        cpu_seconds,
+        rss_bytes: number(24)?.saturating_mul(page),
+        threads: number(20)?,
+        open_files: std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|fds| fds.count() as u64),
+    })
+}
+
 /// The children of all threads of a process; empty where the kernel does not list them.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {

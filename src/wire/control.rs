@@ -143,6 +143,19 @@ pub enum StateWord {
 }
 
 impl StateWord {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Stopped,
+        Self::Waiting,
+        Self::Starting,
+        Self::Running,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Held,
+        Self::Exited,
+        Self::Fatal,
+    ];
+
     /// The word as it is printed.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

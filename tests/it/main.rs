@@ -19,6 +19,7 @@ mod init;
 mod instance;
 mod journal;
 mod leftovers;
+mod metrics;
 mod outcome;
 mod output;
 mod progress;

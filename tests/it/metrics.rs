@@ -1,0 +1,105 @@
+//! Metrics are what Prometheus can read, and say what status and stats say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::common::{Daemon, job, until};
+
+/// The samples of a page: name and labels as they are written, and the value.
+type Samples = BTreeMap<String, f64>;
+
+/// Reads a page as strictly as the format is written: what is not allowed is a panic.
+fn parse(page: &str) -> Samples {
+    let name = |text: &str| {
+        let ok = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        !text.is_empty() && text.chars().all(ok) && !text.starts_with(|c: char| c.is_ascii_digit())
+    };
+    assert!(page.ends_with('\n'), "the last line has no end");
+    let (mut samples, mut seen, mut now) = (Samples::new(), BTreeSet::new(), (String::new(), String::new()));
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (metric, text) = help.split_once(' ').unwrap();
+            assert!(name(metric) && text.ends_with('.'), "{line}");
+            assert!(seen.insert(metric.to_owned()), "{metric} twice");
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {metric} ")).unwrap();
+            assert!(["gauge", "counter"].contains(&kind), "{kind}");
+            assert_eq!(kind == "counter", metric.ends_with("_total"), "{metric} is a {kind}");
+            now = (metric.to_owned(), kind.to_owned());
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+        assert!(now.1 != "counter" || value >= 0.0, "{line}");
+        let (metric, labels) = series.split_once('{').unwrap_or((series, "}"));
+        assert_eq!(metric, now.0, "a sample in the wrong place");
+        let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("no end: {line}"));
+        for label in labels.split("\",").filter(|label| !label.is_empty()) {
+            let (label, text) = label.split_once("=\"").unwrap();
+            assert!(name(label) && !text.contains('\n'), "{line}");
+        }
+        assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {series}");
+    }
+    samples
+}
+
+fn metrics(daemon: &Daemon) -> Samples {
+    let reply = daemon.get("/metrics").unwrap();
+    assert_eq!(reply.code, 200);
+    let kind = reply.headers.iter().find(|(name, _)| name == "content-type").unwrap();
+    assert!(kind.1.starts_with("text/plain; version=0.0.4"), "{kind:?}");
+    parse(&reply.text())
+}
+
+#[test]
+fn metrics_say_what_status_and_stats_say() {
+    let again =
+        "restart = \"always\"\nbackoff = { initial = \"10ms\", max = \"10ms\" }\nstart_limit = { count = 3 }";
+    let config = [
+        job("failing", "exit 3", again),
+        job("once", "exit 0", "kind = \"task\""),
+        job("never", "hang", "autostart = false"),
+        job("steady", "hang", ""),
+    ];
+    let mut daemon = Daemon::start(&config.concat());
+    daemon.wait_state("failing", "fatal");
+    daemon.wait_ended("once");
+    daemon.wait_running("steady");
+    let now = metrics(&daemon);
+    let is = |series: &str| *now.get(series).unwrap_or_else(|| panic!("no {series}"));
+    assert_eq!(is(r#"outlive_instance_state{state="running"}"#), 1.0);
+    assert_eq!(is(r#"outlive_instance_state{state="read_only"}"#), 0.0);
+    assert_eq!(is("outlive_ready"), 1.0);
+    assert_eq!(is("outlive_supervisor_starts_total"), 1.0);
+    for (state, n) in [("running", 1.0), ("fatal", 1.0), ("exited", 1.0), ("stopped", 1.0), ("held", 0.0)] {
+        assert_eq!(is(&format!("outlive_jobs{{state=\"{state}\"}}")), n, "{state}");
+    }
+    assert_eq!(is(r#"outlive_job_up{job="steady"}"#), 1.0);
+    assert_eq!(is(r#"outlive_job_up{job="failing"}"#), 0.0);
+    assert_eq!(is(r#"outlive_job_wanted{job="never"}"#), 0.0);
+    assert_eq!(is(r#"outlive_job_state{job="failing",state="fatal"}"#), 1.0);
+    assert_eq!(is(r#"outlive_job_starts_total{job="failing"}"#), 3.0);
+    assert_eq!(is(r#"outlive_job_exits_total{job="failing",cause="failed"}"#), 3.0);
+    assert_eq!(is(r#"outlive_job_exits_total{job="once",cause="ok"}"#), 1.0);
+    assert!(is(r#"outlive_job_restart_time_seconds{job="failing",quantile="0.5"}"#) >= 0.01);
+    assert!(is(r#"outlive_job_max_resident_memory_bytes{job="failing"}"#) > 0.0);
+    for role in ["init", "keeper", "supervisor"] {
+        assert!(is(&format!("outlive_process_resident_memory_bytes{{role=\"{role}\"}}")) > 100_000.0);
+        assert!(is(&format!("outlive_process_open_fds{{role=\"{role}\"}}")) > 2.0);
+    }
+    let uptime = |now: &Samples| now[r#"outlive_job_uptime_seconds_total{job="steady"}"#];
+    let later = until("the live run to be counted", || {
+        Some(metrics(&daemon)).filter(|later| uptime(later) > uptime(&now))
+    });
+
+    // What is counted goes on, whoever dies.
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    let after = metrics(&daemon);
+    assert_eq!(after["outlive_supervisor_starts_total"], 2.0);
+    for (series, before) in later.iter().filter(|(series, _)| series.starts_with("outlive_job_")) {
+        let (name, _) = series.split_once('{').unwrap();
+        let now = after.get(series).unwrap_or_else(|| panic!("{series} is gone"));
+        assert!(!name.ends_with("_total") || now >= before, "{series}: {now} after {before}");
+    }
+    assert!(after["outlive_journal_entries_total"] > later["outlive_journal_entries_total"]);
+}
