@@ -101,6 +101,7 @@
 //! | `backoff.reset_after` | `"60s"` | a run that lasted this long starts the series anew |
 //! | `start_limit` | `{ count = 10, within = "60s" }` | more starts than this end in `fatal`; `count = 0`: no limit |
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
+//! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
 //!
 //! How it ends:
 //!

@@ -319,6 +319,9 @@ pub enum Event {
         keep_jobs: bool,
         /// Who asked.
         by: Asked,
+        /// What the instance exits with in the end.
+        #[serde(default, skip_serializing_if = "is_no_code")]
+        code: u8,
     },
     /// The time for an orderly shutdown is over: everything left is killed.
     #[serde(rename = "shutdown.forced")]
@@ -373,6 +376,11 @@ const fn is_zero(d: &Millis) -> bool {
 
 const fn is_nought(n: &u32) -> bool {
     *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_no_code(code: &u8) -> bool {
+    *code == 0
 }
 
 const fn is_false(b: &bool) -> bool {

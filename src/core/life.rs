@@ -510,6 +510,9 @@ pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) 
         Next::At(until) => {
             d.record(Event::BackedOff { job: name.clone(), failures: job.failures, until });
         }
-        Next::GiveUp(why) => d.record(Event::GaveUp { job: name.clone(), why }),
+        Next::GiveUp(why) => {
+            d.record(Event::GaveUp { job: name.clone(), why });
+            stop::fatal(d, name);
+        }
     }
 }

@@ -97,6 +97,7 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         on_supervisor_death,
         recovery: _,
         recovery_timeout: _,
+        on_fatal: _,
     } = a;
     *command != b.command
         || *env != b.env

@@ -260,6 +260,22 @@ pub struct JobSpec {
     /// A lost task whose last sign of life is older than this has failed, whatever its restart policy.
     #[serde(default = "recovery_timeout")]
     pub recovery_timeout: Millis,
+    /// What becomes of everything else when it is given up.
+    #[serde(default)]
+    pub on_fatal: OnFatal,
+}
+
+/// What becomes of everything else when a job is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFatal {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// All other jobs are stopped, until somebody starts them.
+    StopAll,
+    /// The instance ends, in order, with the exit code of the job.
+    Exit,
 }
 
 impl JobSpec {
@@ -311,6 +327,7 @@ impl JobSpec {
             on_supervisor_death: OnSupervisorDeath::Keep,
             recovery: Recovery::Auto,
             recovery_timeout: RECOVERY_TIMEOUT,
+            on_fatal: OnFatal::Nothing,
         }
     }
 }

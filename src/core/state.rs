@@ -67,6 +67,9 @@ pub struct Shutdown {
     pub by: Asked,
     /// Since when.
     pub since: Stamp,
+    /// What the instance exits with.
+    #[serde(default)]
+    pub code: u8,
     /// Whether the time for an orderly end is over.
     pub forced: bool,
 }
@@ -519,9 +522,9 @@ impl Instance {
             Event::LossSettled { entries } => self.settled = *entries,
             Event::KeeperLost => self.link = Link::KeeperLost,
             Event::RecoveryLeft { .. } => self.recovery = false,
-            Event::ShutdownBegun { keep_jobs, by } => {
-                self.shutdown =
-                    Some(Shutdown { keep_jobs: *keep_jobs, by: by.clone(), since: at, forced: false });
+            Event::ShutdownBegun { keep_jobs, by, code } => {
+                let (keep_jobs, by, code) = (*keep_jobs, by.clone(), *code);
+                self.shutdown = Some(Shutdown { keep_jobs, by, since: at, code, forced: false });
             }
             Event::ShutdownForced => {
                 if let Some(shutdown) = &mut self.shutdown {

@@ -10,13 +10,13 @@
 
 use super::draft::Draft;
 use super::effect::Effect;
-use super::event::Event;
+use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
 use super::job::{Ladder, Phase, Process};
 use super::life::{News, tell};
 use super::outcome::Asked;
 use super::signal;
-use super::spec::{JobSpec, KillScope, Leftovers, StopAct, StopStep};
+use super::spec::{JobSpec, KillScope, Leftovers, OnFatal, StopAct, StopStep};
 use super::time::Millis;
 
 /// Between one `KILL` and the next. Long enough that a large tree has gone by itself.
@@ -152,9 +152,33 @@ fn rung(spec: Option<&JobSpec>, leftovers: bool, step: u32) -> Rung {
 pub(super) fn shutdown(d: &mut Draft<'_>, keep_jobs: bool, by: &Asked) {
     let known = d.instance.shutdown.as_ref().map(|shutdown| shutdown.keep_jobs);
     if known.is_none_or(|keeps| keeps != keep_jobs) {
-        d.record(Event::ShutdownBegun { keep_jobs, by: by.clone() });
+        d.record(Event::ShutdownBegun { keep_jobs, by: by.clone(), code: 0 });
     }
     end_all(d, keep_jobs);
+}
+
+/// A job was given up: what that means for everything else. In recovery mode, which somebody is to look
+/// into, nothing.
+pub(super) fn fatal(d: &mut Draft<'_>, name: &JobName) {
+    let on_fatal = d.spec(name).map(|spec| spec.on_fatal).unwrap_or_default();
+    if on_fatal == OnFatal::Nothing || d.instance.recovery || d.ending() {
+        return;
+    }
+    let by = Asked::Policy { rule: format!("on_fatal of {name}") };
+    if on_fatal == OnFatal::Exit {
+        let last = d.job(name).and_then(|job| job.last.as_ref());
+        let code = last.map_or(1, |last| last.outcome.shell_code().max(1));
+        d.record(Event::ShutdownBegun { keep_jobs: false, by, code });
+        end_all(d, false);
+        return;
+    }
+    let wanted = |d: &Draft<'_>, other: &JobName| d.job(other).is_some_and(|job| job.want == Want::Up);
+    let others: Vec<JobName> =
+        d.names().into_iter().filter(|other| other != name && wanted(d, other)).collect();
+    for other in others {
+        d.record(Event::WantSet { job: other.clone(), want: Want::Down, by: by.clone() });
+        tell(d, &other, &News::Halt { by: &by, then_start: false });
+    }
 }
 
 /// A shutdown goes on after a survey: whatever is left of it is done, also by another supervisor than the
@@ -231,7 +255,8 @@ pub(super) fn exit_if_done(d: &mut Draft<'_>) {
     let orderly = d.instance.shutdown.as_ref().is_some_and(|shutdown| !shutdown.keep_jobs);
     // A survey may be about to take a run back: it asks once more when it is through.
     if orderly && d.live() == 0 && !d.putting_off {
-        d.effect(Effect::Exit { keep_jobs: false, code: 0 });
+        let code = d.instance.shutdown.as_ref().map_or(0, |shutdown| shutdown.code);
+        d.effect(Effect::Exit { keep_jobs: false, code });
     }
 }
 

@@ -156,6 +156,28 @@ fn a_shutdown_outlives_the_supervisor_that_began_it() {
     daemon.wait_running("j");
 }
 
+/// What a container wants: it ends when its job is beyond help, and says how.
+#[test]
+fn an_instance_ends_with_the_code_of_a_job_that_was_given_up() {
+    let main =
+        "on_fatal = \"exit\"\nstart_limit = { count = 2 }\nbackoff = { initial = \"0s\", max = \"0s\" }";
+    let mut daemon = Daemon::start(&[job("main", "exit 37", main), job("side", "hang", "")].concat());
+    assert_eq!(daemon.wait_up_ended(), 37);
+    assert_nothing_left(&daemon);
+    assert_eq!(daemon.events_of("run.requested", "main").len(), 2);
+    let begun: Vec<_> = daemon.events().into_iter().filter(|e| e["k"] == "shutdown.begun").collect();
+    assert_eq!(begun[0]["by"]["policy"]["rule"], "on_fatal of main", "{begun:#?}");
+    // A supervisor that is killed meanwhile changes nothing.
+    let slow = job("side", "ignore TERM hang", "stop = { signal = \"TERM\", timeout = \"400ms\" }");
+    let mut daemon = Daemon::start(&[job("main", "exit 37", main), slow].concat());
+    daemon.wait_state("side", "stopping");
+    for handle in procs::roles(daemon.home(), "supervisor").into_iter().filter_map(procs::handle) {
+        procs::send(&handle, Signal::KILL);
+    }
+    assert_eq!(daemon.wait_up_ended(), 37);
+    assert_nothing_left(&daemon);
+}
+
 #[test]
 fn a_shutdown_ends_everything_also_when_init_is_gone() {
     let mut daemon = Daemon::start(&job("j", "hang", ""));

@@ -60,6 +60,7 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "on_supervisor_death",
     "recovery",
     "recovery_timeout",
+    "on_fatal",
 ];
 
 /// Every key of `[defaults]`: those of a job that make sense for many.
@@ -88,6 +89,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "on_supervisor_death",
     "recovery",
     "recovery_timeout",
+    "on_fatal",
 ];
 
 /// Most instances of one job.

@@ -4,7 +4,8 @@ use toml::de::DeValue;
 
 use crate::core::signal;
 use crate::core::spec::{
-    JobSpec, KillScope, Kind, Leftovers, OnSupervisorDeath, Recovery, Restart, StartLimit, StopAct, StopStep,
+    JobSpec, KillScope, Kind, Leftovers, OnFatal, OnSupervisorDeath, Recovery, Restart, StartLimit, StopAct,
+    StopStep,
 };
 use crate::core::time::Millis;
 
@@ -52,6 +53,8 @@ impl<'a> Reader<'a, '_> {
         spec.recovery = get("recovery").and_then(|n| n.choice(&strategies)).unwrap_or_default();
         let timeout = get("recovery_timeout").and_then(|n| duration(&n));
         spec.recovery_timeout = timeout.unwrap_or(spec.recovery_timeout);
+        let fates = [("nothing", OnFatal::Nothing), ("stop-all", OnFatal::StopAll), ("exit", OnFatal::Exit)];
+        spec.on_fatal = get("on_fatal").and_then(|n| n.choice(&fates)).unwrap_or_default();
         spec.on_supervisor_death =
             get("on_supervisor_death").and_then(|n| on_supervisor_death(&n)).unwrap_or_default();
     }

@@ -4,8 +4,8 @@ use super::*;
 use crate::config::{LogLevel, OnUnreadableLog, empty};
 use crate::core::ids::JobName;
 use crate::core::spec::{
-    Backoff, KillScope, Kind, Leftovers, OnLogStall, OnSupervisorDeath, Output, OutputMode, Recovery,
-    Restart, Rlimit, StartLimit, Stdin, StopAct, StopStep,
+    Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
+    Recovery, Restart, Rlimit, StartLimit, Stdin, StopAct, StopStep,
 };
 use crate::core::time::Millis;
 
@@ -54,6 +54,7 @@ stdin = "keep"
 on_supervisor_death = { kill_after = "30s" }
 recovery = "manual"
 recovery_timeout = "2h"
+on_fatal = "stop-all"
 rlimits = { nofile = 1024, core = "unlimited", stack = { soft = 8388608, hard = "unlimited" } }
 backoff = { initial = "0s", factor = 1.5, max = "10s", jitter = 0, reset_after = "5m" }
 start_limit = { count = 3, within = "30s" }
@@ -132,6 +133,7 @@ fn every_key_arrives() {
         on_supervisor_death: OnSupervisorDeath::KillAfter(Millis::from_secs(30)),
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
+        on_fatal: OnFatal::StopAll,
     };
     assert_eq!(config.jobs[2], wanted);
     let s = &config.supervisor;

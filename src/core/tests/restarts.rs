@@ -1,9 +1,10 @@
 //! The restart policy, as traces.
 
+use super::super::input::Fact;
 use super::super::outcome::Outcome;
-use super::super::spec::{JobSpec, Kind, Restart, StartLimit};
+use super::super::spec::{JobSpec, Kind, OnFatal, Restart, StartLimit};
 use super::super::time::Millis;
-use super::{World, exited, expect, spec};
+use super::{World, exited, expect, record, spec};
 
 fn with_policy(restart: Restart) -> JobSpec {
     JobSpec { restart, ..spec("a") }
@@ -131,6 +132,77 @@ fn wild_settings_do_not_overflow_the_delay() {
         world.tick_after(7);
         world.launched(n + 1);
     }
+}
+
+/// A job that is given up at its second failure, and two others of which one depends on it.
+fn about_to_be_given_up(on_fatal: OnFatal) -> World {
+    let mut a = with_policy(Restart::Always);
+    a.start_limit = StartLimit { count: 2, within: Millis(10_000) };
+    a.on_fatal = on_fatal;
+    let mut world = World::with(&[a, spec("b"), JobSpec { autostart: false, ..spec("c") }]);
+    world.launched(1);
+    world.launched(2);
+    world.ended("a", 1, exited(1), false);
+    world.launched(3);
+    world
+}
+
+#[test]
+fn a_job_that_is_given_up_may_stop_all_others() {
+    let mut world = about_to_be_given_up(OnFatal::StopAll);
+    let decision = world.ended("a", 3, exited(7), false);
+    expect(
+        &decision,
+        &[
+            "run.ended a exit 7",
+            "job.gave_up a 2 starts within 10s",
+            "job.want b Down",
+            "run.stopping b",
+            "run.stop_step b 0",
+            "> forget 3",
+            "> TERM 2 process cont",
+        ],
+    );
+    // They stay stopped, whoever comes.
+    world.ended("b", 2, exited(0), false);
+    world.replayed();
+    world.supervisor(1, false);
+    world.surveyed(Vec::new());
+    assert_eq!((world.word("a"), world.word("b"), world.word("c")), ("fatal", "stopped", "stopped"));
+}
+
+#[test]
+fn a_job_that_is_given_up_may_end_the_instance_with_its_own_code() {
+    let mut world = about_to_be_given_up(OnFatal::Exit);
+    let decision = world.ended("a", 3, exited(7), false);
+    expect(
+        &decision,
+        &[
+            "run.ended a exit 7",
+            "job.gave_up a 2 starts within 10s",
+            "shutdown.begun",
+            "run.stopping b",
+            "run.stop_step b 0",
+            "> forget 3",
+            "> TERM 2 process cont",
+        ],
+    );
+    // Whoever goes on with it ends with the same code.
+    world.replayed();
+    world.successor();
+    let record = Box::new(record("b", 2, exited(0), (None, world.now)));
+    let decision = world.surveyed(vec![(2, "b", Fact::Ended { record, leftovers: false })]);
+    assert!(super::told(&decision).contains(&"> exit 7 keep=false".to_owned()), "{decision:?}");
+}
+
+#[test]
+fn an_instance_never_ends_well_because_a_job_was_given_up() {
+    let mut world = about_to_be_given_up(OnFatal::Exit);
+    world.stop("b");
+    world.ended("b", 2, exited(0), false);
+    // A code of success, too early.
+    let decision = world.ended("a", 3, exited(0), false);
+    assert!(super::told(&decision).contains(&"> exit 1 keep=false".to_owned()), "{decision:?}");
 }
 
 #[test]
