@@ -15,8 +15,7 @@ use chrono::DateTime;
 use super::Shared;
 use super::error::Failure;
 use super::params::Params;
-use crate::supervisor::handle::View;
-use crate::sys::proc;
+use crate::supervisor::handle::{Usage, View};
 use crate::wire::control::{InstanceState, JobStatus, StateWord, StatsView, WantWord};
 
 pub(crate) async fn metrics(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {
@@ -130,11 +129,8 @@ fn instance(page: &mut Page, view: &View) {
 /// What we cost ourselves.
 fn own_processes(page: &mut Page, view: &View) {
     use Kind::{Counter, Gauge};
-    let roles = &view.instance.roles;
-    let roles = [("init", &roles.init), ("keeper", &roles.keeper), ("supervisor", &roles.supervisor)];
-    let all: Vec<(&str, proc::Usage)> =
-        roles.iter().filter_map(|(name, role)| Some((*name, proc::usage(role.pid?)?))).collect();
-    let mut metric = |name, kind, help, value: &dyn Fn(&proc::Usage) -> Option<String>| {
+    let all = view.own_processes();
+    let mut metric = |name, kind, help, value: &dyn Fn(&Usage) -> Option<String>| {
         let mut metric = page.metric(name, kind, help);
         for (role, usage) in &all {
             if let Some(value) = value(usage) {

@@ -14,6 +14,7 @@ use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
 use crate::core::stats::Stats;
 use crate::core::time::Millis;
+pub use crate::sys::proc::Usage;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, PublishReply, ReloadReply, RunReply, RunRequest, RunView, SagaView,
     ScrubReply, StdinReply,

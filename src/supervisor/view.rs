@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handle::View;
+use super::handle::{Usage, View};
 use super::main_loop::{Supervisor, now};
 use super::publish::progress_view;
 use crate::core::event::Want;
@@ -14,6 +14,7 @@ use crate::core::spec::JobSpec;
 use crate::core::stats::Stats;
 use crate::core::time::Stamp;
 use crate::core::view::{Shown, in_order};
+use crate::sys::proc;
 use crate::wire::control::{
     Instance, InstanceState, JobStatus, Mark, OutcomeView, Role, Roles, RunView, StateWord, WantWord,
 };
@@ -172,6 +173,14 @@ impl View {
     /// The names of all jobs, in order.
     pub fn names(&self) -> impl Iterator<Item = &JobName> {
         in_order(self.jobs.keys(), self.rest.names())
+    }
+
+    /// What our own processes use, by role: read now, from `/proc`.
+    #[must_use]
+    pub fn own_processes(&self) -> Vec<(&'static str, Usage)> {
+        let Roles { init, keeper, supervisor } = &self.instance.roles;
+        let roles = [("init", init), ("keeper", keeper), ("supervisor", supervisor)];
+        roles.iter().filter_map(|(name, role)| Some((*name, proc::usage(role.pid?)?))).collect()
     }
 
     /// Whether there is a job of this name.
