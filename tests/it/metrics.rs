@@ -103,3 +103,52 @@ fn metrics_say_what_status_and_stats_say() {
     }
     assert!(after["outlive_journal_entries_total"] > later["outlive_journal_entries_total"]);
 }
+
+/// Names of metrics in a text, with the labels that are asked for by them.
+fn asked_for(text: &str) -> BTreeSet<(String, Vec<String>)> {
+    let end = |text: &str| text.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(text.len());
+    text.match_indices("outlive_")
+        .map(|(at, _)| {
+            let name = &text[at..at + end(&text[at..])];
+            let behind = &text[at + name.len()..];
+            let selector = behind.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |s| s.0);
+            let labels = selector.split(',').filter_map(|matcher| matcher.split_once(['=', '!']));
+            (name.to_owned(), labels.map(|(label, _)| label.trim().to_owned()).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let again = "restart = \"always\"\nbackoff = { initial = \"0s\" }\nstart_limit = { count = 2 }";
+    let config = [job("failing", "exit 3", again), job("steady", "hang", "")].concat();
+    let daemon = Daemon::start(&config);
+    daemon.wait_state("failing", "fatal");
+    let (_, run) = daemon.wait_running("steady");
+    daemon.post(&format!("/v1/runs/{run}/progress"), &serde_json::json!({ "progress": 40 }));
+    let root = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+    let page = until("the progress", || {
+        let page = daemon.get("/metrics").unwrap().text();
+        page.contains("outlive_job_progress_ratio{").then_some(page)
+    });
+    let samples = parse(&page);
+    for file in ["prometheus/outlive.rules.yml", "grafana/outlive.json"] {
+        let text = std::fs::read_to_string(format!("{root}/packaging/{file}")).unwrap();
+        let text = text.replace("\\\"", "\"");
+        let asked = asked_for(&text);
+        assert!(asked.len() > 5, "{asked:?}");
+        for (name, labels) in asked {
+            assert!(page.contains(&format!("# TYPE {name} ")), "{file}: there is no {name}");
+            // Prometheus itself adds where a sample came from.
+            for label in labels.iter().filter(|label| *label != "instance") {
+                let has = |series: &String| {
+                    series.starts_with(&format!("{name}{{")) && series.contains(&format!("{label}=\""))
+                };
+                assert!(samples.keys().any(has), "{file}: {name} has no label {label}");
+            }
+        }
+    }
+    let dashboard = std::fs::read_to_string(format!("{root}/packaging/grafana/outlive.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 8);
+}
