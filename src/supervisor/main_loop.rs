@@ -28,6 +28,7 @@ use super::startup::Startup;
 use super::strays::Strays;
 use crate::config::Config;
 use crate::core::effect::Effect;
+use crate::core::event::Event;
 use crate::core::identity::Epoch;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::Input;
@@ -304,6 +305,7 @@ impl Supervisor {
         }
         self.call_off_starts(&decision);
         turn.effects.append(&mut decision.effects);
+        decision.events.iter().for_each(say);
         if !decision.events.is_empty() {
             let events = decision.events.clone();
             turn.entries.push(Entry { at, generation: self.generation, events });
@@ -430,5 +432,21 @@ impl Supervisor {
             tracing::info!(generation = self.generation.0, "ready");
             self.startup.ready();
         }
+    }
+}
+
+/// What somebody who reads our own log should not have to look for.
+fn say(event: &Event) {
+    match event {
+        Event::GaveUp { job, why } => tracing::warn!(%job, why, "given up"),
+        Event::Held { job, why } => tracing::warn!(%job, why, "held"),
+        Event::OrphanFound { run, job } => {
+            let job = job.as_ref().map_or("?", JobName::as_str);
+            tracing::warn!(%run, job, "a run that no job accounts for is left alone");
+        }
+        Event::ShutdownBegun { by: Asked::Policy { rule }, .. } => {
+            tracing::warn!(rule, "the instance is to end");
+        }
+        _ => {}
     }
 }
