@@ -87,10 +87,12 @@ impl Body {
 pub(super) fn encode(out: &mut Vec<u8>, (seq, batch): (u64, u64), body: &Body, prev: u32) -> u32 {
     let start = out.len();
     let (t, m, g) = (body.at.wall_us, body.at.boot_us, body.generation.0);
-    let t = if planted(Fault::NoJson) { format!("0{t}") } else { t.to_string() };
+    let nought = if planted(Fault::NoJson) { "0" } else { "" };
     // Nothing refuses to be put into memory.
-    let _ =
-        write!(out, "{{\"v\":{VERSION},\"seq\":{seq},\"b\":{batch},\"t\":{t},\"m\":{m},\"g\":{g},\"ev\":");
+    let _ = write!(
+        out,
+        "{{\"v\":{VERSION},\"seq\":{seq},\"b\":{batch},\"t\":{nought}{t},\"m\":{m},\"g\":{g},\"ev\":"
+    );
     out.extend_from_slice(&body.ev);
     sealed::seal(out, start, prev)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::{Daemon, job, until};
+use crate::stats::four_fates;
 
 /// The samples of a page: name and labels as they are written, and the value.
 type Samples = BTreeMap<String, f64>;
@@ -52,18 +53,7 @@ fn metrics(daemon: &Daemon) -> Samples {
 
 #[test]
 fn metrics_say_what_status_and_stats_say() {
-    let again =
-        "restart = \"always\"\nbackoff = { initial = \"10ms\", max = \"10ms\" }\nstart_limit = { count = 3 }";
-    let config = [
-        job("failing", "exit 3", again),
-        job("once", "exit 0", "kind = \"task\""),
-        job("never", "hang", "autostart = false"),
-        job("steady", "hang", ""),
-    ];
-    let mut daemon = Daemon::start(&config.concat());
-    daemon.wait_state("failing", "fatal");
-    daemon.wait_ended("once");
-    daemon.wait_running("steady");
+    let (mut daemon, _) = four_fates();
     let now = metrics(&daemon);
     let is = |series: &str| *now.get(series).unwrap_or_else(|| panic!("no {series}"));
     assert_eq!(is(r#"outlive_instance_state{state="running"}"#), 1.0);

@@ -8,8 +8,8 @@ fn stats(daemon: &Daemon, name: &str) -> Value {
     daemon.get(&format!("/v1/jobs/{name}")).unwrap().json()["stats"].clone()
 }
 
-#[test]
-fn ends_are_counted_by_cause_and_restarts_are_timed() {
+/// One that fails until it is given up, one that is over, one that has never run, and one that runs: its run.
+pub fn four_fates() -> (Daemon, String) {
     let again =
         "restart = \"always\"\nbackoff = { initial = \"10ms\", max = \"10ms\" }\nstart_limit = { count = 3 }";
     let config = [
@@ -18,10 +18,16 @@ fn ends_are_counted_by_cause_and_restarts_are_timed() {
         job("never", "hang", "autostart = false"),
         job("steady", "hang", ""),
     ];
-    let mut daemon = Daemon::start(&config.concat());
+    let daemon = Daemon::start(&config.concat());
     daemon.wait_state("failing", "fatal");
     daemon.wait_ended("once");
     let (_, run) = daemon.wait_running("steady");
+    (daemon, run)
+}
+
+#[test]
+fn ends_are_counted_by_cause_and_restarts_are_timed() {
+    let (mut daemon, run) = four_fates();
     daemon.cli(["restart", "steady"]).expect(0);
     daemon.wait_next_run("steady", &run);
 
