@@ -167,8 +167,10 @@ fn an_instance_ends_with_the_code_of_a_job_that_was_given_up() {
     assert_eq!(daemon.events_of("run.requested", "main").len(), 2);
     let begun: Vec<_> = daemon.events().into_iter().filter(|e| e["k"] == "shutdown.begun").collect();
     assert_eq!(begun[0]["by"]["policy"]["rule"], "on_fatal of main", "{begun:#?}");
-    let log = daemon.read("up.log");
-    assert!(log.contains("given up") && log.contains("on_fatal of main"), "{log}");
+    until("its words", || {
+        let log = daemon.read("up.log");
+        (log.contains("given up") && log.contains("on_fatal of main")).then_some(())
+    });
     // A supervisor that is killed meanwhile changes nothing.
     let slow = job("side", "ignore TERM hang", "stop = { signal = \"TERM\", timeout = \"400ms\" }");
     let mut daemon = Daemon::start(&[job("main", "exit 37", main), slow].concat());

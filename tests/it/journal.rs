@@ -193,8 +193,11 @@ fn what_rots_under_a_living_instance_is_found_and_healed() {
     let reply = daemon.post("/v1/journal/scrub", &Value::Null).json();
     assert_eq!((&reply["sound"], &reply["why"]), (&json!(true), &Value::Null), "{reply:#}");
     assert!(reply["flaws"].as_array().unwrap().len() >= 3 && reply["kept"].as_u64() >= Some(3), "{reply:#}");
-    let log = daemon.read("up.log");
-    assert!(log.contains("damaged") && log.contains("whole again"), "{log}");
+    // The log has a thread of its own.
+    until("its words", || {
+        let log = daemon.read("up.log");
+        (log.contains("damaged") && log.contains("whole again")).then_some(())
+    });
     let noted = daemon.events().into_iter().filter(|event| event["verb"] == "scrub").count();
     assert_eq!(noted, 1);
     assert_eq!(daemon.status()["instance"]["degraded"], json!([]));
