@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::effect::Effect;
 use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
+use super::instance::{Instance, Link};
 use super::job::Job;
 use super::spec::JobSpec;
-use super::state::{Dependents, Instance, Link, Specs, State, dependents_of};
+use super::state::{Dependents, Specs, State, dependents_of};
 use super::time::Stamp;
 use super::{ActAnswer, Decision, Fresh};
 

@@ -16,6 +16,7 @@ pub mod graph;
 pub mod identity;
 pub mod ids;
 pub mod input;
+pub mod instance;
 pub mod job;
 pub mod outcome;
 pub mod pace;

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::draft::Draft;
 use super::event::{Event, Want};
 use super::ids::JobName;
+use super::instance::Link;
 use super::job::{Job, Phase};
 use super::life::{News, tell};
 use super::outcome::Asked;
 use super::spec::JobSpec;
-use super::state::{Link, State};
+use super::state::State;
 
 /// What a new configuration means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

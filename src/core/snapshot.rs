@@ -13,12 +13,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{JobName, RunId};
+use super::instance::Instance;
 use super::job::{Job, PastRun};
 use super::progress::Published;
 use super::rest::{Place, Shelf, is_at_rest};
 use super::saga::Sagas;
 use super::spec::JobSpec;
-use super::state::{Entry, Instance, State};
+use super::state::{Entry, State};
 use super::stats::Stats;
 
 /// Fields in the order of how often they are needed; the settings, the longest part, come last.

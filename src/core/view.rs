@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::event::Want;
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
+use super::instance::Link;
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
 use super::progress::Published;
 use super::rest::Rest;
 use super::spec::JobSpec;
-use super::state::{Entry, Link, State};
+use super::state::{Entry, State};
 use super::stats::Stats;
 use super::time::Stamp;
 

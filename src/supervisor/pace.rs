@@ -4,11 +4,11 @@ use super::main_loop::Supervisor;
 use crate::core::Decision;
 use crate::core::event::Event;
 use crate::core::ids::RunId;
+use crate::core::instance::Link;
 use crate::core::outcome::Outcome;
 use crate::core::reconcile::plan::Before;
 use crate::core::report::Item;
 use crate::core::spec::JobSpec;
-use crate::core::state::Link;
 use crate::sys::clock;
 
 /// A launch that waits.

@@ -13,10 +13,10 @@ use super::survey::{beyond, survey};
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
 use crate::core::input::Input;
+use crate::core::instance::Link;
 use crate::core::outcome::Outcome;
 use crate::core::severity::contradictions;
 use crate::core::spec::JobSpec;
-use crate::core::state::Link;
 use crate::wire::control::StdinReply;
 use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
 

@@ -14,10 +14,10 @@ use super::perform::Pending;
 use super::survey::{Open, survey};
 use crate::core::ids::RunId;
 use crate::core::input::{Input, Survey};
+use crate::core::instance::Link;
 use crate::core::reconcile::check::check;
 use crate::core::reconcile::plan::{self, Before};
 use crate::core::report::RunsReport;
-use crate::core::state::Link;
 use crate::wire::control::{ActReply, ActResult};
 use crate::wire::keeper::{Request, RunStatus};
 

@@ -3,9 +3,10 @@
 
 use super::super::event::Want;
 use super::super::input::{Fact, Survey};
+use super::super::instance::Link;
 use super::super::job::Phase;
 use super::super::spec::Kind;
-use super::super::state::{Link, State};
+use super::super::state::State;
 use super::super::view::Shown;
 use super::plan::{Before, is_starting};
 

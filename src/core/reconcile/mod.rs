@@ -19,11 +19,11 @@ use super::effect::Effect;
 use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
 use super::input::{Fact, Survey, Surveyed};
+use super::instance::{Life, Link};
 use super::job::{Job, Phase};
 use super::life::{self, News, tell};
 use super::outcome::{Asked, Outcome};
 use super::spec::{JobSpec, Kind, Recovery};
-use super::state::{Life, Link};
 use super::stop;
 
 pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
