@@ -42,7 +42,7 @@ pub(crate) fn event(job: u64, life: u64, what: u64) -> Entry {
         1 => Event::RunRequested { job: name, run, attempt: life + 1, at },
         2 => {
             let identity = Identity { pid: 4711, pidfs: job, start_ticks: 421_037, epoch };
-            Event::RunStarted { job: name, run, identity, at, grace: Millis(0) }
+            Event::RunStarted { job: name, run, identity, at, grace: Millis(0), awaits: false }
         }
         _ => {
             let record = ExitRecord {

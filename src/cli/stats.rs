@@ -53,13 +53,14 @@ fn row(job: &JobStats) -> Vec<String> {
 
 /// Only what there was.
 fn ends(exits: &Exits) -> String {
-    let Exits { ok, failed, signal, oom, asked, lost, refused } = exits;
+    let Exits { ok, failed, signal, oom, asked, unwell, lost, refused } = exits;
     let all = [
         (ok, "ok"),
         (failed, "failed"),
         (signal, "by signal"),
         (oom, "out of memory"),
         (asked, "asked for"),
+        (unwell, "unwell"),
         (lost, "lost"),
         (refused, "never started"),
     ];

@@ -67,6 +67,7 @@ pub(crate) fn is_well(job: &JobStatus) -> bool {
         StateWord::Starting => job.pid.is_some(),
         StateWord::Exited => job.outcome.as_ref().is_some_and(|o| o.kind == "exited" && o.code == Some(0)),
         StateWord::Stopped
+        | StateWord::Frozen
         | StateWord::Waiting
         | StateWord::Stopping
         | StateWord::Backoff
@@ -164,7 +165,7 @@ impl Rendering {
             StateWord::Running => 32,
             StateWord::Exited if is_well(job) => 32,
             StateWord::Starting | StateWord::Stopping | StateWord::Waiting | StateWord::Backoff => 33,
-            StateWord::Held | StateWord::Fatal | StateWord::Exited => 31,
+            StateWord::Held | StateWord::Fatal | StateWord::Exited | StateWord::Frozen => 31,
             StateWord::Stopped => 2,
         };
         format!("\x1b[{colour}m{cell}\x1b[0m")

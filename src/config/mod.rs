@@ -103,6 +103,21 @@
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
 //! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
 //!
+//! How its runs are watched; each is off unless set, and tables are merged key by key with those of `[defaults]`:
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `heartbeat.notify` | | longest time without `WATCHDOG=1` on `NOTIFY_SOCKET` |
+//! | `heartbeat.output` | | longest time without output |
+//! | `heartbeat.cpu` | | longest time without use of the CPU |
+//! | `heartbeat.file` | | `{ path, timeout }`: longest time between two touches of a file |
+//! | `probe.startup` `probe.readiness` `probe.liveness` | | `{ exec \| http \| tcp \| unix = …, interval = "10s", timeout = "2s", failures = 3, successes = 1, delay = "0s" }` |
+//! | `ready` | by the readiness or startup probe, if there is one | `{ notify = true \| fd = 3 \| log = "regex" \| probe = true, timeout = "90s" }`: how it tells that it is ready |
+//! | `max_runtime` | | how long a run may take |
+//! | `progress_timeout` | | longest time without a word about its progress (`outlive publish`, `X_PROGRESS`, `STATUS`) |
+//! | `limits` | | `{ memory = "512MB", cpu = "150%", pids = 100, on_exceed = "restart" }`; `on_exceed` may be `restart`, `stop`, `notify` or `{ signal = "USR1" }` |
+//! | `on_frozen` | `["continue", "dump", "stop", "restart"]` | what is done about a run that hangs, step by step; also `{ continue = "2s" }` and `{ dump = "QUIT", wait = "5s" }` |
+//!
 //! How it ends:
 //!
 //! | key | default | meaning |

@@ -16,7 +16,8 @@ mod tests {
     use serde_json::json;
 
     use super::super::job::{
-        BACKOFF_KEYS, DEFAULTS_KEYS, JOB_KEYS, OUTPUT_KEYS, RLIMITS, START_LIMIT_KEYS, STOP_KEYS,
+        BACKOFF_KEYS, BEAT_FILE_KEYS, DEFAULTS_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, JOB_KEYS, LIMIT_KEYS,
+        OUTPUT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS, RLIMITS, START_LIMIT_KEYS, STOP_KEYS,
     };
     use super::super::load::MAIN_KEYS;
     use super::super::settings::SUPERVISOR_KEYS;
@@ -112,6 +113,13 @@ mod tests {
             ("/$defs/job/properties/output", OUTPUT_KEYS),
             ("/$defs/job/properties/rlimits", RLIMITS),
             ("/$defs/stop_step", STOP_KEYS),
+            ("/$defs/job/properties/heartbeat", HEARTBEAT_KEYS),
+            ("/$defs/job/properties/heartbeat/properties/file", BEAT_FILE_KEYS),
+            ("/$defs/job/properties/probe", PROBE_ROLES),
+            ("/$defs/probe", PROBE_KEYS),
+            ("/$defs/job/properties/ready", READY_KEYS),
+            ("/$defs/job/properties/limits", LIMIT_KEYS),
+            ("/$defs/frozen_step", FROZEN_KEYS),
         ] {
             let object = root.pointer(path).unwrap();
             let found: BTreeSet<&str> =
@@ -133,7 +141,9 @@ mod tests {
     #[test]
     fn every_key_is_described() {
         let root = schema();
-        for path in ["", "/$defs/supervisor", "/$defs/job", "/$defs/stop_step"] {
+        for path in
+            ["", "/$defs/supervisor", "/$defs/job", "/$defs/stop_step", "/$defs/probe", "/$defs/frozen_step"]
+        {
             for (name, property) in root.pointer(path).unwrap()["properties"].as_object().unwrap() {
                 assert!(property["description"].as_str().is_some_and(|d| d.ends_with('.')), "{path} {name}");
             }

@@ -199,6 +199,7 @@ fn runs(page: &mut Page, stats: &[(&JobStatus, StatsView)]) {
             ("signal", by.signal),
             ("oom", by.oom),
             ("asked", by.asked),
+            ("unwell", by.unwell),
             ("lost", by.lost),
             ("refused", by.refused),
         ] {

@@ -52,7 +52,7 @@ pub(super) fn stop(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked) {
             Shown::Stopped | Shown::Exited => d.answer(job, wanted, "not running"),
             Shown::Waiting | Shown::Backoff | Shown::Held | Shown::Fatal => d.answer(job, true, "stopped"),
             Shown::Stopping => d.answer(job, wanted, "already stopping"),
-            Shown::Starting | Shown::Running => {
+            Shown::Starting | Shown::Running | Shown::Frozen => {
                 tell(d, job, &News::Halt { by, then_start: false });
                 d.answer(job, true, "stopping");
             }
@@ -141,7 +141,7 @@ pub(super) fn may_start(d: &mut Draft<'_>, job: &JobName) -> bool {
 fn start_one(d: &mut Draft<'_>, job: &JobName, by: &Asked) {
     let Some(known) = d.job(job) else { return };
     match known.shown() {
-        Shown::Running => d.answer(job, false, "already running"),
+        Shown::Running | Shown::Frozen => d.answer(job, false, "already running"),
         Shown::Starting => d.answer(job, false, "already starting"),
         Shown::Stopping => {
             want(d, job, Want::Up, by);

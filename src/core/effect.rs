@@ -1,6 +1,7 @@
 //! What the core may ask the world to do. An effect leaves nothing to choose, and is performed only after
 //! the events of its decision are durable. Performing it twice is harmless, or refused by run id.
 
+use super::identity::Identity;
 use super::ids::{JobName, RunId};
 use super::outcome::Asked;
 use super::spec::{JobSpec, KillScope};
@@ -42,6 +43,17 @@ pub enum Effect {
         argv: Vec<String>,
         /// Settings of the job (environment, working directory, user).
         spec: Box<JobSpec>,
+    },
+    /// Write into the run directory what the processes of a run are doing.
+    Diagnose {
+        /// The run.
+        run: RunId,
+        /// Its job.
+        job: JobName,
+        /// Its main process.
+        identity: Identity,
+        /// What is wrong with it.
+        why: String,
     },
     /// Tell the keeper that this run's end is durable here.
     Forget {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord};
@@ -97,6 +98,9 @@ pub enum Event {
         /// How long it counts as starting; 0: it is up at once.
         #[serde(default, skip_serializing_if = "is_zero")]
         grace: Millis,
+        /// Whether it has to tell that it is ready within that time.
+        #[serde(default, skip_serializing_if = "is_false")]
+        awaits: bool,
     },
     /// The start grace of a run is over and it still runs: it is up for those that depend on it.
     #[serde(rename = "run.ready")]
@@ -120,6 +124,52 @@ pub enum Event {
         /// How long it counts as starting, from `started` on.
         #[serde(default, skip_serializing_if = "is_zero")]
         grace: Millis,
+        /// Whether it has to tell that it is ready within that time.
+        #[serde(default, skip_serializing_if = "is_false")]
+        awaits: bool,
+    },
+    /// A run asked for more time, to come up or to end.
+    #[serde(rename = "run.extended")]
+    RunExtended {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// Until when.
+        until: Stamp,
+    },
+    /// A run that lives was found to be unwell.
+    #[serde(rename = "run.unwell")]
+    RunUnwell {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// What is wrong.
+        fault: Fault,
+        /// The same in words.
+        why: String,
+    },
+    /// A rung of the ladder for a run that hangs was begun: its signal follows.
+    #[serde(rename = "run.heal_step")]
+    HealStepBegun {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// Which rung, from 0.
+        step: u32,
+        /// When the next one is due; `None`: there is none, it is waited for signs of life.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Stamp>,
+    },
+    /// Nothing is wrong any more with a run that was unwell.
+    #[serde(rename = "run.well")]
+    RunWell {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
     },
     /// A stop was begun: the signals of the ladder follow.
     #[serde(rename = "run.stopping")]
@@ -341,6 +391,10 @@ impl Event {
             | Self::RunStarted { job, .. }
             | Self::RunReady { job, .. }
             | Self::RunAdopted { job, .. }
+            | Self::RunExtended { job, .. }
+            | Self::RunUnwell { job, .. }
+            | Self::HealStepBegun { job, .. }
+            | Self::RunWell { job, .. }
             | Self::StopBegun { job, .. }
             | Self::StopStepBegun { job, .. }
             | Self::RunEnded { job, .. }

@@ -1,5 +1,6 @@
 //! What the core may be told. Every observation names its run.
 
+use super::fault::Fault;
 use super::identity::Epoch;
 use super::identity::Identity;
 use super::ids::{Generation, JobName, RunId};
@@ -155,6 +156,32 @@ pub enum Input {
         run: RunId,
         /// What.
         said: Said,
+    },
+    /// A run has told that it is ready, or it was found to be.
+    Ready {
+        /// The run.
+        run: RunId,
+    },
+    /// A run asks for more time.
+    Extended {
+        /// The run.
+        run: RunId,
+        /// Until when.
+        until: Stamp,
+    },
+    /// A run that lives was found to be unwell.
+    Unwell {
+        /// The run.
+        run: RunId,
+        /// What is wrong.
+        fault: Fault,
+        /// The same in words.
+        why: String,
+    },
+    /// Nothing is wrong with a run any more.
+    Well {
+        /// The run.
+        run: RunId,
     },
     /// The keeper's connection is lost; a survey follows when it is back.
     KeeperLost,

@@ -14,13 +14,17 @@ use std::collections::VecDeque;
 use super::event::{Event, Want};
 use super::identity::Identity;
 use super::ids::RunId;
+use super::ill::Ill;
 use super::outcome::{Asked, ExitRecord, Outcome, Rusage};
 use super::stats::Cause;
-use super::time::Stamp;
+use super::time::{Millis, Stamp};
 
 /// Start stamps remembered for the start limit. A crash loop at full speed stays within 8 KiB a job;
 /// a configured count above this acts as this.
 pub const STARTS_MAX: usize = 1024;
+
+/// How long a run that was found may take to tell, or to be asked, whether it is ready, though its time is over.
+const HEARING: Millis = Millis::from_secs(10);
 
 /// Ended runs remembered for each job unless configured otherwise.
 pub const KEEP_RUNS: usize = 20;
@@ -46,8 +50,11 @@ pub enum Phase {
         process: Process,
         /// Whether it was taken over from an earlier supervisor.
         adopted: bool,
-        /// When its start grace is over; `None`: it is.
+        /// When its start grace is over, or when it has to be ready; `None`: it is.
         ready_at: Option<Stamp>,
+        /// What is wrong with it, if something is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ill: Option<Box<Ill>>,
     },
     /// Being stopped; its main process lives, or may yet come to life.
     Stopping {
@@ -232,7 +239,17 @@ impl Job {
     #[must_use]
     pub const fn deadline(&self) -> Option<Stamp> {
         match &self.phase {
-            Phase::Running { ready_at, .. } => *ready_at,
+            Phase::Running { ready_at, ill, .. } => {
+                let rung = match ill {
+                    Some(ill) => ill.until,
+                    None => None,
+                };
+                match (*ready_at, rung) {
+                    (Some(ready), Some(rung)) if rung.boot_us < ready.boot_us => Some(rung),
+                    (Some(ready), _) => Some(ready),
+                    (None, rung) => rung,
+                }
+            }
             Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. } => {
                 Some(ladder.until)
             }
@@ -272,21 +289,20 @@ impl Job {
                 self.removed = true;
                 self.set_want(Want::Down);
             }
-            Event::WantSet { want, .. } => self.set_want(*want),
+            Event::WantSet { want, by, .. } => self.wished(*want, by),
             Event::RunRequested { run, attempt, at, .. } => self.requested(*run, *attempt, *at),
-            Event::RunStarted { run, identity, at: started, grace, .. }
-            | Event::RunAdopted { run, identity, started, grace, .. } => {
+            Event::RunStarted { run, identity, at: started, grace, awaits, .. }
+            | Event::RunAdopted { run, identity, started, grace, awaits, .. } => {
                 let process = Process { identity: identity.clone(), started: *started };
                 let adopted = matches!(event, Event::RunAdopted { .. });
-                self.came_to_life(*run, process, adopted, after(*started, *grace, at));
+                let ready_at = up_at((*started, *grace), (*awaits, adopted), at);
+                self.came_to_life(*run, process, adopted, ready_at);
             }
-            Event::RunReady { run: news, .. } => {
-                if let Phase::Running { run, ready_at, .. } = &mut self.phase
-                    && run == news
-                {
-                    *ready_at = None;
-                }
-            }
+            Event::RunReady { .. }
+            | Event::RunExtended { .. }
+            | Event::RunUnwell { .. }
+            | Event::HealStepBegun { .. }
+            | Event::RunWell { .. } => self.fares(event, at),
             Event::StopBegun { run, by, then_start, .. } => {
                 self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
             }
@@ -334,6 +350,16 @@ impl Job {
         self.window.clear();
     }
 
+    fn wished(&mut self, want: Want, by: &Asked) {
+        // A wish takes the place of what was judged: what becomes of the job is known now.
+        if let Phase::Stopping { stop, .. } | Phase::Leftovers { stop: Some(stop), .. } = &mut self.phase
+            && stop.by.is_failure()
+        {
+            stop.by = by.clone();
+        }
+        self.set_want(want);
+    }
+
     fn set_want(&mut self, want: Want) {
         self.want = want;
         let up = want == Want::Up;
@@ -375,11 +401,13 @@ impl Job {
     fn came_to_life(&mut self, news: RunId, process: Process, adopted: bool, ready_at: Option<Stamp>) {
         match &mut self.phase {
             Phase::Starting { run } if *run == news => {
-                self.phase = Phase::Running { run: news, process, adopted, ready_at };
+                self.phase = Phase::Running { run: news, process, adopted, ready_at, ill: None };
             }
-            Phase::Running { run, ready_at: known, .. } if *run == news => {
-                let ready_at = known.and(ready_at);
-                self.phase = Phase::Running { run: news, process, adopted, ready_at };
+            Phase::Running { run, ready_at: known, ill, .. } if *run == news => {
+                // It may have been given more time meanwhile.
+                let ready_at = known.zip(ready_at).map(|(known, now)| known.max(now));
+                let ill = ill.take();
+                self.phase = Phase::Running { run: news, process, adopted, ready_at, ill };
             }
             Phase::Stopping { run, process: known, .. } if *run == news => *known = Some(process),
             Phase::Stopped
@@ -460,8 +488,8 @@ impl Job {
                 stop,
                 ladder: ladder.filter(|ladder| ladder.kill),
             },
-            (false, Some(_)) => Phase::Stopped,
-            (false, None) => Phase::Exited,
+            (false, Some(stop)) if !stop.by.is_failure() => Phase::Stopped,
+            (false, Some(_) | None) => Phase::Exited,
         };
     }
 
@@ -469,7 +497,8 @@ impl Job {
         if let Phase::Leftovers { run, stop, then_start, .. } = &self.phase
             && *run == news
         {
-            self.phase = if stop.is_some() || *then_start { Phase::Stopped } else { Phase::Exited };
+            let asked = stop.as_ref().is_some_and(|stop| !stop.by.is_failure()) || *then_start;
+            self.phase = if asked { Phase::Stopped } else { Phase::Exited };
         }
     }
 
@@ -490,8 +519,18 @@ impl Job {
     }
 }
 
+/// When a run is up, or has to be; `None`: it is.
+fn up_at((started, grace): (Stamp, Millis), (awaits, adopted): (bool, bool), at: Stamp) -> Option<Stamp> {
+    match (awaits, adopted) {
+        (false, _) => after(started, grace, at),
+        (true, false) => Some(started.plus(grace)),
+        // What it told while nobody was there is yet to be heard.
+        (true, true) => Some(started.plus(grace).max(at.plus(HEARING.min(grace)))),
+    }
+}
+
 /// The end of the grace of a run, if it lies ahead.
-fn after(started: Stamp, grace: super::time::Millis, at: Stamp) -> Option<Stamp> {
+fn after(started: Stamp, grace: Millis, at: Stamp) -> Option<Stamp> {
     let end = started.plus(grace);
     (grace.0 > 0 && end.boot_us > at.boot_us).then_some(end)
 }

@@ -6,14 +6,17 @@
 
 use super::draft::Draft;
 use super::effect::Effect;
+use super::ends::{End, ended, tree_gone};
 use super::event::{Event, Want};
+use super::fault::Fault;
+use super::heal;
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
 use super::input::Fact;
 use super::job::{Job, Ladder, Phase};
 use super::outcome::{Asked, ExitRecord, Outcome, Source};
-use super::restart::{self, Next};
-use super::spec::{JobSpec, Kind, Leftovers};
+use super::restart;
+use super::spec::{JobSpec, Kind};
 use super::stop;
 use super::time::{Millis, Stamp};
 
@@ -36,6 +39,14 @@ pub(super) enum News<'a> {
     StopCommandEnded { ok: bool },
     /// Its run was looked for. `first`: by a new supervisor.
     Found { fact: &'a Fact, first: bool },
+    /// Its run has told that it is ready, or was found to be.
+    Ready,
+    /// Its run asks for more time.
+    Extended { until: Stamp },
+    /// Its run was found to be unwell.
+    Unwell { fault: Fault, why: &'a str },
+    /// Nothing is wrong with its run any more.
+    Well,
     /// Its deadline has passed, or what it waits for may be there.
     Due,
 }
@@ -61,6 +72,10 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
         | News::Launched { .. }
         | News::StopCommandEnded { .. }
         | News::Found { .. }
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Well
         | News::Due => {}
     }
 }
@@ -101,6 +116,10 @@ fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::TreeGone
         | News::StopCommandEnded { .. }
         | News::Found { .. }
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Well
         | News::Due => {}
     }
 }
@@ -115,6 +134,10 @@ fn waiting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Well
         | News::Found { .. } => {}
     }
 }
@@ -130,6 +153,10 @@ fn backoff(d: &mut Draft<'_>, name: &JobName, until: Stamp, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Well
         | News::Found { .. } => {}
     }
 }
@@ -151,7 +178,15 @@ fn starting(d: &mut Draft<'_>, name: &JobName, run: RunId, news: &News<'_>) {
             Fact::Alive { identity, started: at } => started(d, name, run, (identity, *at)),
             Fact::Ended { .. } | Fact::Cancelled | Fact::Lost { .. } => found_over(d, name, run, fact),
         },
-        News::Start | News::TreeGone | News::StopCommandEnded { .. } | News::Due => {}
+        // What a run tells before the keeper has answered its start is told again with the survey.
+        News::Start
+        | News::TreeGone
+        | News::StopCommandEnded { .. }
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Well
+        | News::Due => {}
     }
 }
 
@@ -162,16 +197,34 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
             ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
         }
         News::Found { fact, first } => match fact {
-            Fact::Alive { identity, started } if *first => adopted(d, name, run, (identity, *started)),
-            Fact::Alive { .. } => {}
+            Fact::Alive { identity, started } if *first => {
+                adopted(d, name, run, (identity, *started));
+                heal::go_on(d, name);
+            }
+            Fact::Alive { .. } => heal::go_on(d, name),
             Fact::Ended { .. } | Fact::Cancelled | Fact::Lost { .. } => found_over(d, name, run, fact),
         },
         News::Due => {
             if ready_at.is_some_and(|at| at.boot_us <= d.now.boot_us) {
-                d.record(Event::RunReady { job: name.clone(), run });
-                release(d, name);
+                match d.spec(name).as_ref().and_then(|spec| spec.ready()) {
+                    Some(ready) => heal::not_ready(d, name, run, ready),
+                    None => ready_now(d, name, run),
+                }
+            }
+            heal::next(d, name);
+        }
+        News::Ready => {
+            if ready_at.is_some() {
+                ready_now(d, name, run);
             }
         }
+        News::Extended { until } => {
+            if ready_at.is_some() {
+                d.record(Event::RunExtended { job: name.clone(), run, until: *until });
+            }
+        }
+        News::Unwell { fault, why } => heal::unwell(d, name, run, (*fault, why)),
+        News::Well => heal::well(d, name, run),
         // The keeper has answered before; a refusal now is an answer to something else.
         News::Start
         | News::Launched { .. }
@@ -179,6 +232,11 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
         | News::TreeGone
         | News::StopCommandEnded { .. } => {}
     }
+}
+
+fn ready_now(d: &mut Draft<'_>, name: &JobName, run: RunId) {
+    d.record(Event::RunReady { job: name.clone(), run });
+    release(d, name);
 }
 
 /// The phase of that name, without what no decision looks at.
@@ -215,8 +273,20 @@ fn stopping(d: &mut Draft<'_>, name: &JobName, at: &Stopping, news: &News<'_>) {
                 stop::next(d, name);
             }
         }
+        News::Extended { until } => {
+            if at.ladder.is_some_and(|ladder| !ladder.kill) {
+                d.record(Event::RunExtended { job: name.clone(), run, until: *until });
+            }
+        }
         // A wish is remembered by the event that carries it; the ladder goes on.
-        News::Start | News::Halt { .. } | News::Launched { .. } | News::Refused { .. } | News::TreeGone => {}
+        News::Start
+        | News::Halt { .. }
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::Ready
+        | News::Unwell { .. }
+        | News::Well
+        | News::TreeGone => {}
     }
 }
 
@@ -241,12 +311,16 @@ fn leftovers(d: &mut Draft<'_>, name: &JobName, (run, ladder): (RunId, Option<La
         | News::Launched { .. }
         | News::Refused { .. }
         | News::Ended { leftovers: true, .. }
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Well
         | News::StopCommandEnded { .. } => {}
     }
 }
 
 /// Asks for a run, or waits until that is possible.
-fn start(d: &mut Draft<'_>, name: &JobName) {
+pub(super) fn start(d: &mut Draft<'_>, name: &JobName) {
     if d.ending() {
         return;
     }
@@ -291,9 +365,7 @@ pub(super) fn counts_as_up(job: &Job, spec: &JobSpec) -> bool {
     match &job.phase {
         Phase::Running { ready_at, .. } => spec.kind == Kind::Service && ready_at.is_none(),
         Phase::Exited => {
-            let well = job.last.as_ref().is_some_and(|last| {
-                restart::succeeded(spec, &last.outcome, restart::lasted(last.started, last.ended))
-            });
+            let well = job.last.as_ref().is_some_and(|last| restart::well(spec, last));
             spec.kind == Kind::Task && well
         }
         Phase::Stopped
@@ -308,7 +380,7 @@ pub(super) fn counts_as_up(job: &Job, spec: &JobSpec) -> bool {
 }
 
 /// A job came up: what waits for it may start.
-fn release(d: &mut Draft<'_>, name: &JobName) {
+pub(super) fn release(d: &mut Draft<'_>, name: &JobName) {
     for other in d.dependents(name) {
         if d.job(&other).is_some_and(|job| job.phase == Phase::Waiting) {
             tell(d, &other, &News::Due);
@@ -324,8 +396,8 @@ fn started(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, S
 }
 
 fn record_started(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, at): (&Identity, Stamp)) {
-    let grace = d.spec(name).map_or(Millis(0), |spec| spec.start_grace);
-    d.record(Event::RunStarted { job: name.clone(), run, identity: identity.clone(), at, grace });
+    let (grace, awaits) = coming_up(d, name);
+    d.record(Event::RunStarted { job: name.clone(), run, identity: identity.clone(), at, grace, awaits });
 }
 
 fn adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, Stamp)) {
@@ -342,8 +414,17 @@ pub(super) fn record_adopted(
     run: RunId,
     (identity, started): (&Identity, Stamp),
 ) {
-    let grace = d.spec(name).map_or(Millis(0), |spec| spec.start_grace);
-    d.record(Event::RunAdopted { job: name.clone(), run, identity: identity.clone(), started, grace });
+    let (grace, awaits) = coming_up(d, name);
+    let identity = identity.clone();
+    d.record(Event::RunAdopted { job: name.clone(), run, identity, started, grace, awaits });
+}
+
+/// How long a run counts as starting, and whether it has to tell that it is ready.
+fn coming_up(d: &Draft<'_>, name: &JobName) -> (Millis, bool) {
+    match d.spec(name) {
+        Some(spec) => spec.ready().map_or((spec.start_grace, false), |ready| (ready.timeout, true)),
+        None => (Millis(0), false),
+    }
 }
 
 /// The survey says that a run is over.
@@ -388,131 +469,5 @@ fn never_ran(d: &Draft<'_>, name: &JobName, run: RunId, outcome: &Outcome) -> Ex
         stderr_bytes: 0,
         dropped_bytes: 0,
         output_complete: true,
-    }
-}
-
-struct End<'a> {
-    record: &'a ExitRecord,
-    leftovers: bool,
-    interrupted: bool,
-}
-
-/// The main process has ended: say so once, then see to the rest of it, or go on at once.
-fn ended(d: &mut Draft<'_>, name: &JobName, end: &End<'_>) {
-    let Some(job) = d.job(name) else { return };
-    let run = end.record.run;
-    let asked = matches!(job.phase, Phase::Stopping { .. });
-    let spec = d.spec(name);
-    let failures = if asked {
-        0
-    } else if end.interrupted || end.record.outcome == Outcome::Cancelled {
-        job.failures
-    } else {
-        spec.as_ref().map_or(0, |spec| restart::failures(spec, job.failures, end.record))
-    };
-    // The record is filed under the name we know it by; the keeper's copy says the same.
-    let record = Box::new(ExitRecord { job: name.clone(), ..end.record.clone() });
-    d.record(Event::RunEnded {
-        job: name.clone(),
-        record,
-        leftovers: end.leftovers,
-        failures,
-        interrupted: end.interrupted,
-    });
-    if !end.leftovers {
-        over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: end.interrupted } });
-        return;
-    }
-    match spec.map_or(Leftovers::Stop, |spec| spec.leftovers) {
-        Leftovers::Stop => stop::go_on(d, name),
-        // Somebody who stops a job does not want to wait for what it left.
-        Leftovers::Wait if asked => stop::go_on(d, name),
-        Leftovers::Wait => {}
-        Leftovers::Ignore => {
-            d.record(Event::Disowned { job: name.clone(), run });
-            d.effect(Effect::Disown { run });
-            over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: end.interrupted } });
-        }
-    }
-}
-
-fn tree_gone(d: &mut Draft<'_>, name: &JobName, run: RunId) {
-    let asked = d.job(name).is_some_and(|job| match &job.phase {
-        Phase::Leftovers { stop, then_start, .. } => stop.is_some() || *then_start,
-        _ => false,
-    });
-    d.record(Event::TreeGone { job: name.clone(), run });
-    over(d, name, run, if asked { How::Asked } else { How::Alone { interrupted: false } });
-}
-
-/// How a run came to its end.
-#[derive(Clone, Copy)]
-enum How {
-    /// Somebody asked for it.
-    Asked,
-    /// By itself, or by our own accident.
-    Alone { interrupted: bool },
-}
-
-/// Nothing of the run is left: what comes next?
-fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
-    d.effect(Effect::Forget { run });
-    if d.ending() {
-        stop::wind_down(d, name);
-        return;
-    }
-    let Some(job) = d.job(name) else { return };
-    if job.want == Want::Down {
-        // A task that ended well has done its work, whatever is wanted of it next.
-        release(d, name);
-        return;
-    }
-    match how {
-        // Wanted although it was stopped: a restart, or a shutdown that this supervisor knows nothing of.
-        How::Asked => {
-            let by_restart = d.base.job(name).is_some_and(stops_to_start);
-            if by_restart || !d.instance.recovery {
-                start(d, name);
-            }
-        }
-        How::Alone { interrupted } => go_on_alone(d, name, interrupted),
-    }
-}
-
-fn stops_to_start(job: &Job) -> bool {
-    match &job.phase {
-        Phase::Stopping { stop, .. } => stop.then_start,
-        Phase::Leftovers { then_start, .. } => *then_start,
-        Phase::Stopped
-        | Phase::Waiting
-        | Phase::Starting { .. }
-        | Phase::Running { .. }
-        | Phase::Backoff { .. }
-        | Phase::Held { .. }
-        | Phase::Exited
-        | Phase::Fatal { .. } => false,
-    }
-}
-
-/// A run ended by itself: the restart policy has the word.
-pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) {
-    let (Some(job), Some(spec)) = (d.job(name).cloned(), d.spec(name)) else { return };
-    let seen_us = job.last.as_ref().and_then(|last| d.seen_us.get(&last.run).copied());
-    let end = restart::After { job: &job, interrupted, seen_us, now: d.now };
-    match restart::after(&spec, &end, || d.fresh.chance()) {
-        Next::Rest => release(d, name),
-        Next::Now | Next::At(_) if d.instance.recovery => {
-            // No run follows by itself, but a start that somebody asked for may wait for this very end.
-            d.record(Event::Rested { job: name.clone() });
-            release(d, name);
-        }
-        Next::Now => start(d, name),
-        Next::At(until) => {
-            d.record(Event::BackedOff { job: name.clone(), failures: job.failures, until });
-        }
-        Next::GiveUp(why) => {
-            d.record(Event::GaveUp { job: name.clone(), why });
-            stop::fatal(d, name);
-        }
     }
 }

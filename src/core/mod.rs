@@ -12,9 +12,11 @@
 pub mod audit;
 pub mod effect;
 pub mod event;
+pub mod fault;
 pub mod graph;
 pub mod identity;
 pub mod ids;
+pub mod ill;
 pub mod input;
 pub mod instance;
 pub mod job;
@@ -37,9 +39,13 @@ pub mod state;
 pub mod stats;
 pub mod time;
 pub mod view;
+pub mod vigil;
+pub mod watch;
 
 mod ask;
 mod draft;
+mod ends;
+mod heal;
 mod life;
 mod restart;
 mod stop;
@@ -140,6 +146,14 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::StopCommandEnded { run, ok } => {
             life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
         }
+        Input::Ready { run } => life::news_of_run(&mut d, *run, &life::News::Ready),
+        Input::Extended { run, until } => {
+            life::news_of_run(&mut d, *run, &life::News::Extended { until: *until });
+        }
+        Input::Unwell { run, fault, why } => {
+            life::news_of_run(&mut d, *run, &life::News::Unwell { fault: *fault, why });
+        }
+        Input::Well { run } => life::news_of_run(&mut d, *run, &life::News::Well),
         Input::Published { run, said } => progress::publish(&mut d, *run, said),
         Input::KeeperLost => d.keeper_lost(),
         Input::Tick => tick(&mut d),

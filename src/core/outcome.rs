@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use super::time::Stamp;
 
 /// How a run ended.
@@ -102,6 +103,23 @@ pub enum Asked {
         /// Which rule.
         rule: String,
     },
+    /// It was judged unwell. Its end counts as a failure, whatever its exit code.
+    Health {
+        /// What was wrong.
+        fault: Fault,
+        /// The same in words.
+        why: String,
+        /// Whether the restart policy has the word; else the job is given up.
+        again: bool,
+    },
+}
+
+impl Asked {
+    /// Whether a run that ended by this has failed.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        matches!(self, Self::Health { .. })
+    }
 }
 
 /// Resource use of the main process and its waited-for children, from `wait4(2)`.

@@ -83,7 +83,7 @@ impl<'a> Text<'a> {
         self.skip(b",\"at\":")?;
         let at = self.stamp()?;
         let grace = Millis(if self.has(b",\"grace\":") { self.number()? } else { 0 });
-        Some(Event::RunStarted { job, run, identity, at, grace })
+        Some(Event::RunStarted { job, run, identity, at, grace, awaits: false })
     }
 
     fn ended(&mut self) -> Option<Event> {

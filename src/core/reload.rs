@@ -12,6 +12,8 @@ use super::life::{News, tell};
 use super::outcome::Asked;
 use super::spec::JobSpec;
 use super::state::State;
+use super::time::Millis;
+use super::watch::Watch;
 
 /// What a new configuration means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,6 +101,7 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         recovery: _,
         recovery_timeout: _,
         on_fatal: _,
+        watch,
     } = a;
     *command != b.command
         || *env != b.env
@@ -113,6 +116,12 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         || *output != b.output
         || *stdin != b.stdin
         || *on_supervisor_death != b.on_supervisor_death
+        || told_at_start(watch.as_deref()) != told_at_start(b.watch.as_deref())
+}
+
+/// What of the watching a process has been told, or given, at its start.
+fn told_at_start(watch: Option<&Watch>) -> (bool, Option<Millis>, Option<i32>) {
+    watch.map_or((false, None, None), |watch| (watch.listens(), watch.heartbeat.notify, watch.ready_fd()))
 }
 
 /// Takes a configuration into force. During a shutdown nothing is: the next start reads it.

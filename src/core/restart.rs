@@ -1,7 +1,7 @@
 //! The restart policy: what follows when a run has ended by itself. Pure functions on times.
 
-use super::job::{Job, STARTS_MAX};
-use super::outcome::{ExitRecord, Outcome};
+use super::job::{Job, Last, STARTS_MAX};
+use super::outcome::{Asked, ExitRecord, Outcome};
 use super::spec::{JobSpec, Kind, Recovery, Restart};
 use super::time::{Millis, Stamp};
 
@@ -41,7 +41,10 @@ pub(super) fn after(spec: &JobSpec, end: &After<'_>, chance: impl FnOnce() -> f6
         let pause = spec.backoff.initial.max(CANCELLED_PAUSE);
         return if end.interrupted { Next::Now } else { Next::At(end.now.plus(pause)) };
     }
-    let success = succeeded(spec, &last.outcome, lasted(last.started, last.ended));
+    if let Asked::Health { why, again: false, .. } = &last.asked {
+        return Next::GiveUp(why.clone());
+    }
+    let success = well(spec, last);
     if !again(spec, success) {
         return Next::Rest;
     }
@@ -92,8 +95,13 @@ pub(super) fn lasted(started: Option<Stamp>, ended: Stamp) -> Millis {
     started.map_or(Millis(0), |started| ended.since(started))
 }
 
+/// Whether the latest run ended well.
+pub(super) fn well(spec: &JobSpec, last: &Last) -> bool {
+    !last.asked.is_failure() && succeeded(spec, &last.outcome, lasted(last.started, last.ended))
+}
+
 /// Whether a run ended well: a success code, and not before its start grace was over.
-pub(super) fn succeeded(spec: &JobSpec, outcome: &Outcome, lasted: Millis) -> bool {
+fn succeeded(spec: &JobSpec, outcome: &Outcome, lasted: Millis) -> bool {
     match outcome {
         Outcome::Exited { code } => spec.success_codes.contains(code) && lasted >= spec.start_grace,
         Outcome::Signaled { .. }
@@ -107,7 +115,7 @@ pub(super) fn succeeded(spec: &JobSpec, outcome: &Outcome, lasted: Millis) -> bo
 /// Failures in a row after this end; a run that lasted `reset_after` starts the series anew.
 pub(super) fn failures(spec: &JobSpec, before: u32, record: &ExitRecord) -> u32 {
     let lasted = lasted(record.started, record.ended);
-    if succeeded(spec, &record.outcome, lasted) {
+    if !record.asked.is_failure() && succeeded(spec, &record.outcome, lasted) {
         0
     } else if record.started.is_some() && lasted >= spec.backoff.reset_after {
         1

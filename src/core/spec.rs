@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::JobName;
 use super::time::Millis;
+use super::watch::{FrozenStep, Ready, Watch, on_frozen};
 
 /// A service is kept up; a task runs to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -263,6 +264,9 @@ pub struct JobSpec {
     /// What becomes of everything else when it is given up.
     #[serde(default)]
     pub on_fatal: OnFatal,
+    /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Box<Watch>>,
 }
 
 /// What becomes of everything else when a job is given up.
@@ -279,6 +283,18 @@ pub enum OnFatal {
 }
 
 impl JobSpec {
+    /// How its runs tell that they are ready, if they do.
+    #[must_use]
+    pub fn ready(&self) -> Option<&Ready> {
+        self.watch.as_ref()?.ready.as_ref()
+    }
+
+    /// What is done about a run of it that hangs.
+    #[must_use]
+    pub fn frozen_ladder(&self) -> Vec<FrozenStep> {
+        self.watch.as_ref().map_or_else(|| on_frozen().to_vec(), |watch| watch.frozen_ladder())
+    }
+
     /// A service with every setting at its default; the defaults of the configuration are these. (A task
     /// differs in one: it is not restarted.)
     #[must_use]
@@ -328,6 +344,7 @@ impl JobSpec {
             recovery: Recovery::Auto,
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
+            watch: None,
         }
     }
 }

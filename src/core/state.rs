@@ -154,6 +154,10 @@ impl State {
             | Event::RunStarted { job, .. }
             | Event::RunReady { job, .. }
             | Event::RunAdopted { job, .. }
+            | Event::RunExtended { job, .. }
+            | Event::RunUnwell { job, .. }
+            | Event::HealStepBegun { job, .. }
+            | Event::RunWell { job, .. }
             | Event::StopBegun { job, .. }
             | Event::StopStepBegun { job, .. }
             | Event::RunEnded { job, .. }
@@ -447,7 +451,10 @@ impl Job {
             Phase::Waiting => self.phase = Phase::Stopped,
             Phase::Backoff { .. } if recovery => self.phase = Phase::Stopped,
             Phase::Backoff { until } if !same_epoch => *until = Stamp::default(),
-            Phase::Running { ready_at: Some(at), .. } if !same_epoch => *at = Stamp::default(),
+            Phase::Running { ready_at, ill, .. } if !same_epoch => {
+                let rung = ill.as_mut().and_then(|ill| ill.until.as_mut());
+                ready_at.iter_mut().chain(rung).for_each(|at| *at = Stamp::default());
+            }
             Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. }
                 if !same_epoch =>
             {

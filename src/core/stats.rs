@@ -33,6 +33,8 @@ pub enum Cause {
     Oom,
     /// Somebody or something had asked for its end.
     Asked,
+    /// It was judged unwell, and ended for that.
+    Unwell,
     /// Nobody knows.
     Lost,
     /// It never ran.
@@ -48,6 +50,7 @@ impl Cause {
             Outcome::NotStarted { .. } => Self::Refused,
             Outcome::Lost { .. } => Self::Lost,
             Outcome::OomKilled => Self::Oom,
+            Outcome::Exited { .. } | Outcome::Signaled { .. } if asked.is_failure() => Self::Unwell,
             Outcome::Exited { .. } | Outcome::Signaled { .. } if *asked != Asked::Nobody => Self::Asked,
             Outcome::Signaled { .. } => Self::Signal,
             Outcome::Exited { .. } if failed => Self::Failed,
@@ -71,6 +74,9 @@ pub struct Exits {
     /// See [`Cause`].
     pub asked: u32,
     /// See [`Cause`].
+    #[serde(skip_serializing_if = "is_none")]
+    pub unwell: u32,
+    /// See [`Cause`].
     pub lost: u32,
     /// See [`Cause`].
     pub refused: u32,
@@ -84,6 +90,7 @@ impl Exits {
             Cause::Signal => &mut self.signal,
             Cause::Oom => &mut self.oom,
             Cause::Asked => &mut self.asked,
+            Cause::Unwell => &mut self.unwell,
             Cause::Lost => &mut self.lost,
             Cause::Refused => &mut self.refused,
         };
@@ -195,7 +202,10 @@ fn ended(run: &PastRun) -> Option<Ended> {
     // Records of earlier builds have no cause.
     let failed = end.outcome != Outcome::Exited { code: 0 };
     let cause = end.cause.or_else(|| Cause::of(&end.outcome, &end.asked, failed))?;
-    let known = matches!(cause, Cause::Ok | Cause::Failed | Cause::Signal | Cause::Oom | Cause::Asked);
+    let known = matches!(
+        cause,
+        Cause::Ok | Cause::Failed | Cause::Signal | Cause::Oom | Cause::Asked | Cause::Unwell
+    );
     let uptime = run.started.filter(|_| known).and_then(|from| between(from, end.at)).unwrap_or(Millis(0));
     Some(Ended { cause, uptime, max_rss_kib: end.rusage.map_or(0, |rusage| rusage.max_rss_kib) })
 }
@@ -212,6 +222,10 @@ fn own(stats: &mut Option<Arc<Stats>>) -> &mut Stats {
 }
 
 const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+const fn is_none(n: &u32) -> bool {
     *n == 0
 }
 

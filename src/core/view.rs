@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::event::Want;
+use super::fault::Meaning;
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
+use super::ill::Ill;
 use super::instance::Link;
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
+use super::outcome::Asked;
 use super::progress::Published;
 use super::rest::Rest;
 use super::spec::JobSpec;
@@ -26,6 +29,8 @@ pub enum Shown {
     Starting,
     /// Running.
     Running,
+    /// Running, but it hangs.
+    Frozen,
     /// Being stopped, or what is left of its run is on its way out.
     Stopping,
     /// Waiting for the next try.
@@ -47,6 +52,7 @@ impl Shown {
             Self::Waiting => "waiting",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Frozen => "frozen",
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
             Self::Held => "held",
@@ -61,6 +67,9 @@ impl Job {
     #[must_use]
     pub const fn shown(&self) -> Shown {
         match &self.phase {
+            Phase::Running { ill: Some(ill), .. } if matches!(ill.fault.meaning(), Meaning::Frozen) => {
+                Shown::Frozen
+            }
             Phase::Stopped => Shown::Stopped,
             Phase::Waiting => Shown::Waiting,
             Phase::Starting { .. } | Phase::Running { ready_at: Some(_), .. } => Shown::Starting,
@@ -116,7 +125,7 @@ impl Job {
     /// How the latest ended run ended, in words; empty if there is none.
     #[must_use]
     pub fn last_words(&self) -> String {
-        self.last.as_ref().map(|last| last.outcome.describe()).unwrap_or_default()
+        self.last.as_ref().map(Last::words).unwrap_or_default()
     }
 
     /// Why it came to its end, for people.
@@ -141,12 +150,32 @@ impl Job {
         matches!(self.phase, Phase::Running { adopted: true, .. })
     }
 
+    /// What is wrong with the live run, if something is.
+    #[must_use]
+    pub fn ill(&self) -> Option<&Ill> {
+        match &self.phase {
+            Phase::Running { ill, .. } => ill.as_deref(),
+            _ => None,
+        }
+    }
+
     /// When the next try is due.
     #[must_use]
     pub const fn next_try(&self) -> Option<Stamp> {
         match &self.phase {
             Phase::Backoff { until } => Some(*until),
             _ => None,
+        }
+    }
+}
+
+impl Last {
+    /// How it ended, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.asked {
+            Asked::Health { why, .. } => format!("{why}: {}", self.outcome.describe()),
+            _ => self.outcome.describe(),
         }
     }
 }
@@ -252,7 +281,7 @@ impl State {
         let Some(job) = self.job(name) else { return String::new() };
         match &job.phase {
             Phase::Exited | Phase::Fatal { .. } => job.why_it_rests(),
-            Phase::Running { .. } => String::new(),
+            Phase::Running { ill, .. } => ill.as_ref().map(|ill| ill.why.clone()).unwrap_or_default(),
             Phase::Starting { .. } => match self.instance.link {
                 Link::Working => String::new(),
                 Link::Recovering | Link::KeeperLost => "not known yet whether it was started".to_owned(),
@@ -272,6 +301,10 @@ impl State {
             Phase::Waiting => self.waits_for(name),
             Phase::Stopping { stop, ladder, .. } => match (ladder, stop.then_start) {
                 (Some(ladder), _) if ladder.kill => "killed, waiting for it to go".to_owned(),
+                _ if stop.by.is_failure() => match &stop.by {
+                    Asked::Health { why, .. } => why.clone(),
+                    _ => String::new(),
+                },
                 (_, true) => "starts again when it has stopped".to_owned(),
                 (_, false) => String::new(),
             },

@@ -76,6 +76,9 @@ impl Supervisor {
             Effect::RunStopCommand { run, job, pid, argv, spec } => {
                 super::stop_command::run(self, run, &job, pid, argv, &spec);
             }
+            Effect::Diagnose { run, job, identity, why } => {
+                tracing::warn!(%job, %run, pid = identity.pid, why, "hangs");
+            }
             Effect::Forget { run } => self.request(Request::Forget { run }, Pending::Nothing),
             Effect::Disown { run } => self.request(Request::Disown { run }, Pending::Nothing),
             Effect::Exit { keep_jobs, code } => self.end(keep_jobs, code),

@@ -250,6 +250,7 @@ const fn word(shown: Shown) -> StateWord {
         Shown::Waiting => StateWord::Waiting,
         Shown::Starting => StateWord::Starting,
         Shown::Running => StateWord::Running,
+        Shown::Frozen => StateWord::Frozen,
         Shown::Stopping => StateWord::Stopping,
         Shown::Backoff => StateWord::Backoff,
         Shown::Held => StateWord::Held,

@@ -130,6 +130,8 @@ pub enum StateWord {
     Starting,
     /// Running.
     Running,
+    /// Running, but it hangs.
+    Frozen,
     /// Being stopped.
     Stopping,
     /// Waiting for the next try.
@@ -144,11 +146,12 @@ pub enum StateWord {
 
 impl StateWord {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Stopped,
         Self::Waiting,
         Self::Starting,
         Self::Running,
+        Self::Frozen,
         Self::Stopping,
         Self::Backoff,
         Self::Held,
@@ -164,6 +167,7 @@ impl StateWord {
             Self::Waiting => "waiting",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Frozen => "frozen",
             Self::Stopping => "stopping",
             Self::Backoff => "backoff",
             Self::Held => "held",

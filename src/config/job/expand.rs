@@ -61,6 +61,9 @@ impl<'a> Template<'a> {
         if let Stdin::File(path) = &mut spec.stdin {
             put(path);
         }
+        if let Some(watch) = &mut spec.watch {
+            super::watch::instantiate(watch, put);
+        }
         spec
     }
 

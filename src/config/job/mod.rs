@@ -5,6 +5,7 @@ mod expand;
 mod output;
 mod policy;
 mod process;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub(super) use {
     output::OUTPUT_KEYS,
     policy::{BACKOFF_KEYS, START_LIMIT_KEYS, STOP_KEYS},
     process::RLIMITS,
+    watch::{BEAT_FILE_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, LIMIT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS},
 };
 
 /// Every key of `[job.NAME]`.
@@ -61,6 +63,13 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "recovery",
     "recovery_timeout",
     "on_fatal",
+    "heartbeat",
+    "probe",
+    "ready",
+    "max_runtime",
+    "progress_timeout",
+    "limits",
+    "on_frozen",
 ];
 
 /// Every key of `[defaults]`: those of a job that make sense for many.
@@ -90,6 +99,13 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "recovery",
     "recovery_timeout",
     "on_fatal",
+    "heartbeat",
+    "probe",
+    "ready",
+    "max_runtime",
+    "progress_timeout",
+    "limits",
+    "on_frozen",
 ];
 
 /// Most instances of one job.
@@ -233,6 +249,7 @@ impl<'a> Reader<'a, '_> {
         let mut settings = Settings::default();
         self.process(spec, &mut settings);
         self.policy(spec);
+        self.watch(spec);
         self.capture(spec, &mut settings);
         settings
     }

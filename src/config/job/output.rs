@@ -56,7 +56,7 @@ impl<'a> Reader<'a, '_> {
 }
 
 /// A number of bytes, with or without a unit.
-fn size(node: &Node<'_>) -> Option<u64> {
+pub(super) fn size(node: &Node<'_>) -> Option<u64> {
     match node.value {
         DeValue::String(text) => units::size(text).map_err(|bad| node.bad(bad)).ok(),
         DeValue::Integer(_) => node.integer(0..=i64::MAX).and_then(|n| u64::try_from(n).ok()),

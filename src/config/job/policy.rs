@@ -145,7 +145,7 @@ impl<'a> Reader<'a, '_> {
         Some(StopStep { act: act?, timeout: timeout? })
     }
 
-    fn signal(&self, node: &Node<'a>) -> Option<i32> {
+    pub(super) fn signal(&self, node: &Node<'a>) -> Option<i32> {
         if let DeValue::Integer(_) = node.value {
             return node.integer(1..=64);
         }

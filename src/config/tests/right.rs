@@ -8,6 +8,9 @@ use crate::core::spec::{
     Recovery, Restart, Rlimit, StartLimit, Stdin, StopAct, StopStep,
 };
 use crate::core::time::Millis;
+use crate::core::watch::{
+    BeatFile, FrozenStep, Heartbeat, Limits, OnExceed, Probe, ProbeAsk, Probes, Ready, ReadyBy, Watch,
+};
 
 /// A file in which every key stands.
 pub(in super::super) const EVERY_KEY: &str = r#"
@@ -55,6 +58,15 @@ on_supervisor_death = { kill_after = "30s" }
 recovery = "manual"
 recovery_timeout = "2h"
 on_fatal = "stop-all"
+heartbeat = { notify = "15s", output = "10m", cpu = "5m", file = { path = "beat-{n}", timeout = "1m" } }
+probe.liveness = { http = "http://127.0.0.1:80{n}/live", interval = "5s", timeout = "1s", failures = 2, successes = 3, delay = "4s" }
+probe.readiness = { tcp = "localhost:80{n}" }
+probe.startup = { exec = "check '{n} or so'" }
+ready = { log = "^ready", timeout = "20s" }
+max_runtime = "2h"
+progress_timeout = "30m"
+limits = { memory = "512MiB", cpu = "150%", pids = 20, on_exceed = { signal = "USR1" } }
+on_frozen = ["continue", { continue = "3s" }, { dump = "QUIT", wait = "5s" }, "dump", "stop", "restart"]
 rlimits = { nofile = 1024, core = "unlimited", stack = { soft = 8388608, hard = "unlimited" } }
 backoff = { initial = "0s", factor = 1.5, max = "10s", jitter = 0, reset_after = "5m" }
 start_limit = { count = 3, within = "30s" }
@@ -134,6 +146,7 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
+        watch: Some(Box::new(every_watch(&here))),
     };
     assert_eq!(config.jobs[2], wanted);
     let s = &config.supervisor;
@@ -380,4 +393,54 @@ fn the_examples_load_where_nothing_is_installed() {
             }
         }
     }
+}
+
+fn every_watch(here: &str) -> Watch {
+    Watch {
+        heartbeat: Heartbeat {
+            notify: Some(Millis::from_secs(15)),
+            output: Some(Millis::from_secs(600)),
+            cpu: Some(Millis::from_secs(300)),
+            file: Some(BeatFile { path: format!("{here}/beat-2"), timeout: Millis::from_secs(60) }),
+        },
+        probe: Probes {
+            startup: Some(Probe::new(ProbeAsk::Exec(vec!["check".into(), "2 or so".into()]))),
+            readiness: Some(Probe::new(ProbeAsk::Tcp("localhost:802".into()))),
+            liveness: Some(Probe {
+                ask: ProbeAsk::Http("http://127.0.0.1:802/live".into()),
+                interval: Millis::from_secs(5),
+                timeout: Millis::from_secs(1),
+                failures: 2,
+                successes: 3,
+                delay: Millis::from_secs(4),
+            }),
+        },
+        ready: Some(Ready { by: ReadyBy::Log("^ready".into()), timeout: Millis::from_secs(20) }),
+        max_runtime: Some(Millis::from_secs(7200)),
+        progress_timeout: Some(Millis::from_secs(1800)),
+        limits: Limits {
+            memory: Some(512 << 20),
+            cpu: Some(150),
+            pids: Some(20),
+            on_exceed: OnExceed::Signal(10),
+        },
+        on_frozen: Some(vec![
+            FrozenStep::Continue { wait: Millis(1000) },
+            FrozenStep::Continue { wait: Millis(3000) },
+            FrozenStep::Dump { signal: Some(3), wait: Millis(5000) },
+            FrozenStep::Dump { signal: None, wait: Millis(0) },
+            FrozenStep::Stop,
+            FrozenStep::Restart,
+        ]),
+    }
+}
+
+#[test]
+fn who_asks_whether_it_can_be_used_waits_for_a_yes() {
+    let (_dir, config) =
+        good("[job.a]\ncommand = \"x\"\nprobe.readiness = { unix = \"a.sock\" }\n[job.b]\ncommand = \"x\"\n");
+    let ready = config.jobs[0].ready().cloned();
+    assert_eq!(ready, Some(Ready { by: ReadyBy::Probe, timeout: Millis::from_secs(90) }));
+    assert!(config.jobs[0].watch.as_ref().is_some_and(|watch| !watch.listens()));
+    assert_eq!(config.jobs[1].watch, None, "who asks for nothing pays for nothing");
 }

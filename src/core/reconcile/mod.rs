@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use super::draft::Draft;
 use super::effect::Effect;
 use super::event::{Event, Want};
+use super::heal;
 use super::ids::{JobName, RunId};
 use super::input::{Fact, Survey, Surveyed};
 use super::instance::{Life, Link};
@@ -59,6 +60,9 @@ pub(super) fn leave_recovery(d: &mut Draft<'_>, by: &Asked) {
     d.record(Event::RecoveryLeft { by: by.clone() });
     if d.instance.link != Link::Recovering && !d.ending() {
         revive(d, Life::Continued);
+        for job in d.names() {
+            heal::go_on(d, &job);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::Decision;
 use super::super::event::{Event, Want};
+use super::super::fault::Fault;
 use super::super::ids::{JobName, RunId};
 use super::super::input::Input;
 use super::super::instance::{Life, Link};
@@ -18,6 +19,7 @@ use super::super::rest::{Place, Shelf};
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
 use super::super::state::State;
 use super::super::time::{Millis, Stamp};
+use super::super::watch::{FrozenStep, Ready, ReadyBy, Watch};
 use super::model::{Keeper, Rng};
 use super::{World, epoch, exited, identity, name, operator, record, run, signal_step, spec};
 
@@ -64,6 +66,15 @@ pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
     }
     if rng.one_in(3) {
         s.nice = Some(rng.below(3) as i32);
+    }
+    if rng.one_in(3) {
+        let ready = Ready { by: ReadyBy::Notify, timeout: Millis(900) };
+        let steps = [FrozenStep::Continue { wait: Millis(300) }, FrozenStep::Stop, FrozenStep::Restart];
+        s.watch = Some(Box::new(Watch {
+            ready: rng.one_in(2).then_some(ready),
+            on_frozen: rng.one_in(2).then(|| steps[..rng.below(4) as usize].to_vec()),
+            ..Watch::default()
+        }));
     }
     s
 }
@@ -149,12 +160,30 @@ impl History {
         self.feed(input);
     }
 
+    /// Something is observed of a run, or told by it.
+    fn say_how_it_is(&mut self) {
+        let Some(run) = self.world.state.live_runs().map(|(run, _)| run).last() else { return };
+        let until = self.world.now.plus(Millis(self.rng.below(2000)));
+        let fault = Fault::ALL[self.rng.below(Fault::ALL.len() as u64) as usize];
+        let input = match self.rng.below(6) {
+            0 => Input::Well { run },
+            1 => Input::Extended { run, until },
+            2..=3 => Input::Unwell { run, fault, why: "so".to_owned() },
+            _ => Input::Ready { run },
+        };
+        self.feed(input);
+    }
+
     fn ask(&mut self) {
         let mut jobs: Vec<JobName> = self.world.state.jobs().map(|(job, _)| job.clone()).collect();
         jobs.push(name("nobody"));
         let n = 1 + self.rng.below(2) as usize;
         let jobs: Vec<JobName> =
             (0..n).map(|_| jobs[self.rng.below(jobs.len() as u64) as usize].clone()).collect();
+        if self.rng.one_in(3) {
+            self.say_how_it_is();
+            return;
+        }
         let input = match self.rng.below(12) {
             0..=1 => Input::Start { jobs, by: operator("start") },
             2 => Input::StartOrRollBack { jobs, by: operator("start"), within: Millis(self.rng.below(4000)) },
@@ -447,6 +476,12 @@ impl History {
             } else if !self.keeper.happen(self.world.now, &mut self.rng, true) {
                 if self.world.state.next_deadline().is_none() {
                     break;
+                }
+                // All is well from here on, and every run says so.
+                let live: Vec<RunId> = self.world.state.live_runs().map(|(run, _)| run).collect();
+                for run in live {
+                    self.feed(Input::Ready { run });
+                    self.feed(Input::Well { run });
                 }
                 self.tick_to_deadline();
             }

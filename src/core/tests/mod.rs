@@ -1,6 +1,7 @@
 //! Traces of one or a few jobs, and laws over random inputs.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
+mod heals;
 mod laws;
 mod laws_of_sagas;
 mod missing;
@@ -338,6 +339,7 @@ fn effect_in_short(effect: &Effect) -> String {
         Effect::RunStopCommand { run, pid, argv, .. } => {
             format!("command {} {pid} {}", number(*run), argv.join(" "))
         }
+        Effect::Diagnose { run, why, .. } => format!("diagnose {} {why}", number(*run)),
         Effect::Forget { run } => format!("forget {}", number(*run)),
         Effect::Disown { run } => format!("disown {}", number(*run)),
         Effect::Exit { keep_jobs, code } => format!("exit {code} keep={keep_jobs}"),

@@ -104,6 +104,7 @@ impl Keeper {
             Effect::RunStopCommand { run, .. } => {
                 self.inbox.push(Input::StopCommandEnded { run: *run, ok: rng.one_in(2) });
             }
+            Effect::Diagnose { .. } => {}
             Effect::Forget { run } => {
                 let gone = self.runs.get(run).is_none_or(|known| !known.exists());
                 assert!(gone, "{run} is to be forgotten while it exists");

@@ -1,0 +1,168 @@
+//! What is done about a run that lives and is unwell.
+//!
+//! That a run is unwell is an observation: [`super::vigil`] makes it, and makes it again as often as it is asked,
+//! so nothing of it has to survive but what was decided. What is decided is a ladder of rungs, each recorded
+//! before it is taken: a new supervisor goes on at the rung that the last one had reached.
+//!
+//! A run that is stopped for being unwell has failed, whatever its exit code says, and the restart policy has the
+//! word. In recovery mode, which somebody is to look into, and during a shutdown nothing is done but to say it.
+
+use super::draft::Draft;
+use super::effect::Effect;
+use super::event::Event;
+use super::fault::{Fault, Meaning};
+use super::ids::{JobName, RunId};
+use super::ill::Ill;
+use super::job::{Job, Phase};
+use super::outcome::Asked;
+use super::restart::in_words;
+use super::signal;
+use super::spec::KillScope;
+use super::stop;
+use super::time::Millis;
+use super::watch::{FrozenStep, OnExceed, Ready};
+
+/// A run was found to be unwell. While the keeper is away nothing can be done about it: it will be found again.
+pub(super) fn unwell(d: &mut Draft<'_>, name: &JobName, run: RunId, (fault, why): (Fault, &str)) {
+    if !d.working() {
+        return;
+    }
+    if let Some(ill) = ill(d, name) {
+        // One thing at a time: but what it has failed by ends it, whatever else is wrong with it.
+        if fault.meaning() != Meaning::Failed || ill.fault.meaning() == Meaning::Failed {
+            return;
+        }
+    }
+    d.record(Event::RunUnwell { job: name.clone(), run, fault, why: why.to_owned() });
+    if !may_act(d) {
+        return;
+    }
+    match fault.meaning() {
+        Meaning::Frozen => take(d, name, 0),
+        Meaning::Failed => end(d, name, run, true),
+        Meaning::Exceeds => exceeds(d, name, run),
+    }
+}
+
+/// It did not tell in time that it is ready. Where nothing may be done about it, it goes on waiting.
+pub(super) fn not_ready(d: &mut Draft<'_>, name: &JobName, run: RunId, ready: &Ready) {
+    let why = format!("not ready within {}", in_words(ready.timeout));
+    unwell(d, name, run, (Fault::NotReady, &why));
+    if matches!(d.job(name).map(|job| &job.phase), Some(Phase::Running { .. })) {
+        let until = d.now.plus(ready.timeout.max(Millis(1000)));
+        d.record(Event::RunExtended { job: name.clone(), run, until });
+    }
+}
+
+/// Nothing is wrong with a run any more.
+pub(super) fn well(d: &mut Draft<'_>, name: &JobName, run: RunId) {
+    if ill(d, name).is_some() {
+        d.record(Event::RunWell { job: name.clone(), run });
+    }
+}
+
+/// The time of a rung may be over.
+pub(super) fn next(d: &mut Draft<'_>, name: &JobName) {
+    let Some(Ill { step: Some(step), until: Some(until), .. }) = ill(d, name) else { return };
+    if until.boot_us <= d.now.boot_us {
+        take(d, name, step + 1);
+    }
+}
+
+fn ill(d: &Draft<'_>, name: &JobName) -> Option<Ill> {
+    match d.job(name).map(|job| &job.phase) {
+        Some(Phase::Running { ill: Some(ill), .. }) => Some((**ill).clone()),
+        _ => None,
+    }
+}
+
+/// Takes a rung. After the last one nothing is done but to wait for signs of life.
+fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
+    let Some(Phase::Running { run, process, .. }) = d.job(name).map(|job| job.phase.clone()) else { return };
+    let Some(ill) = ill(d, name) else { return };
+    let ladder = d.spec(name).map(|spec| spec.frozen_ladder()).unwrap_or_default();
+    let rung = ladder.get(step as usize).copied();
+    let wait = match rung {
+        Some(FrozenStep::Continue { wait } | FrozenStep::Dump { wait, .. }) => Some(d.now.plus(wait)),
+        Some(FrozenStep::Stop | FrozenStep::Restart) | None => None,
+    };
+    d.record(Event::HealStepBegun { job: name.clone(), run, step, until: wait });
+    let asked = || health(&ill, true);
+    match rung {
+        Some(FrozenStep::Continue { .. }) => d.effect(Effect::Signal {
+            run,
+            signal: signal::CONT,
+            scope: KillScope::Tree,
+            cont: false,
+            asked: Asked::Nobody,
+        }),
+        Some(FrozenStep::Dump { signal, .. }) => {
+            let (job, identity, why) = (name.clone(), process.identity, ill.why.clone());
+            d.effect(Effect::Diagnose { run, job, identity, why });
+            if let Some(signal) = signal {
+                let scope = KillScope::Process;
+                d.effect(Effect::Signal { run, signal, scope, cont: true, asked: asked() });
+            }
+        }
+        Some(FrozenStep::Stop) => {
+            let again = ladder.iter().skip(step as usize).any(|step| *step == FrozenStep::Restart);
+            end(d, name, run, again);
+        }
+        Some(FrozenStep::Restart) => end(d, name, run, true),
+        None => {}
+    }
+    if wait.is_some_and(|until| until.boot_us <= d.now.boot_us) {
+        take(d, name, step + 1);
+    }
+}
+
+fn health(ill: &Ill, again: bool) -> Asked {
+    Asked::Health { fault: ill.fault, why: ill.why.clone(), again }
+}
+
+/// Ends it by the stop ladder.
+fn end(d: &mut Draft<'_>, name: &JobName, run: RunId, again: bool) {
+    if let Some(ill) = ill(d, name) {
+        stop::begin(d, name, run, (&health(&ill, again), false));
+    }
+}
+
+fn exceeds(d: &mut Draft<'_>, name: &JobName, run: RunId) {
+    match on_exceed(d, name) {
+        OnExceed::Restart => end(d, name, run, true),
+        OnExceed::Stop => end(d, name, run, false),
+        OnExceed::Signal(signal) => {
+            let asked = Asked::Policy { rule: "limits".to_owned() };
+            d.effect(Effect::Signal { run, signal, scope: KillScope::Process, cont: false, asked });
+        }
+        OnExceed::Notify => {}
+    }
+}
+
+/// After a survey, and after recovery mode: what is to be done about it is done, or goes on at the rung that was
+/// reached, in case nobody took it.
+pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
+    let Some(run) = d.job(name).and_then(Job::run).filter(|_| may_act(d)) else { return };
+    let Some(ill) = ill(d, name) else { return };
+    match (ill.fault.meaning(), ill.step, ill.until) {
+        (Meaning::Frozen, None, _) => take(d, name, 0),
+        (Meaning::Frozen, Some(step), Some(_)) => take(d, name, step),
+        (Meaning::Frozen, Some(_), None) => {}
+        (Meaning::Failed, _, _) => end(d, name, run, true),
+        (Meaning::Exceeds, _, _) => match on_exceed(d, name) {
+            OnExceed::Restart | OnExceed::Stop => exceeds(d, name, run),
+            // It was said, or signalled, once.
+            OnExceed::Signal(_) | OnExceed::Notify => {}
+        },
+    }
+}
+
+/// Whether anything is done but to say it.
+fn may_act(d: &Draft<'_>) -> bool {
+    !d.ending() && !d.instance.recovery
+}
+
+fn on_exceed(d: &Draft<'_>, name: &JobName) -> OnExceed {
+    let configured = d.spec(name).and_then(|spec| Some(spec.watch.as_ref()?.limits.on_exceed));
+    configured.unwrap_or(OnExceed::Notify)
+}

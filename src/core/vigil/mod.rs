@@ -1,0 +1,539 @@
+//! Watching over one run that lives: what to look at and when, and what it means.
+//!
+//! A vigil is fed with observations and asked for a judgement. It reads no clock and does no I/O, and nothing of
+//! it is in the event log: another supervisor makes the same one from the settings, the start of the run and what
+//! can be observed now. What a heartbeat was last is observable (the keeper has it, files have their times), so a
+//! silence counts from the last sign of life and not from our own start. Use of the CPU is the exception: it is a
+//! difference between two looks.
+//!
+//! Nothing is looked at before it can matter. A run that has to give a sign within ten minutes is looked at ten
+//! minutes after its latest sign, once; a fault is found only by a look at or after the moment at which the sign
+//! was due. So a thousand healthy runs cost a look each in the time they have, and there is no timer for each.
+//!
+//! Intervals are closed at their end: who gives no sign for exactly as long as it may has been silent for too long.
+//! A sign of life from the future (somebody set a clock) is taken for one of this moment: it is wrong, but nobody
+//! dies of it.
+
+mod asking;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::fault::Fault;
+use super::restart::in_words;
+use super::spec::JobSpec;
+use super::time::Millis;
+use super::watch::{ReadyBy, Role, Watch};
+use asking::Asking;
+
+/// Between two looks at the processes of a run, in microseconds.
+const SAMPLE_US: u64 = 5_000_000;
+/// Between two looks at what has just gone wrong; less often later.
+const ILL_US: u64 = 250_000;
+/// From one look that finds it stopped to the next, which decides.
+const STOPPED_AGAIN_US: u64 = 1_000_000;
+/// How long a run may wait for the kernel without a break. Disks and network file systems that come back take
+/// less than a minute; the kernel itself speaks of a hung task after two.
+const BLOCKED_US: u64 = 60_000_000;
+/// The time over which use of the CPU is averaged.
+const CPU_WINDOW_US: u64 = 30_000_000;
+/// Between two looks for the line that says that it is ready.
+const LOG_US: u64 = 100_000;
+
+/// Something to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Look {
+    /// When it gave its latest sign on its notify socket.
+    Beat,
+    /// When it wrote last.
+    Output,
+    /// When it touched its heartbeat file.
+    File,
+    /// What its processes do and use.
+    Sample,
+    /// Whether it has written the line that says that it is ready.
+    Log,
+    /// Ask this.
+    Probe(Role),
+}
+
+/// What a look at its processes has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampled {
+    /// The letter of the main process's state.
+    pub state: u8,
+    /// CPU time of all its processes, in microseconds.
+    pub cpu_us: u64,
+    /// Resident memory of all of them, in bytes.
+    pub memory: u64,
+    /// How many there are.
+    pub processes: u32,
+}
+
+/// What follows at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Judgement {
+    /// Look at these, and tell what was seen.
+    pub looks: Vec<Look>,
+    /// What is wrong, in words too.
+    pub fault: Option<(Fault, String)>,
+    /// It is ready by its probe.
+    pub ready: bool,
+}
+
+/// A sign of life that is expected again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pulse {
+    fault: Fault,
+    look: Option<Look>,
+    timeout_us: u64,
+    /// The latest sign, boot clock.
+    last_us: u64,
+    /// The latest look; 0: none.
+    looked_us: u64,
+    /// Whether a look is under way.
+    looking: bool,
+}
+
+impl Pulse {
+    fn new(fault: Fault, look: Option<Look>, timeout: Millis, last_us: u64) -> Self {
+        let timeout_us = timeout.0.saturating_mul(1000);
+        Self { fault, look, timeout_us, last_us, looked_us: 0, looking: false }
+    }
+
+    const fn due_us(&self) -> u64 {
+        self.last_us.saturating_add(self.timeout_us)
+    }
+
+    /// Whether it is known by now that no sign came in time. What a run tells by itself is known without a look.
+    fn is_missing(&self, now_us: u64) -> bool {
+        let seen_us = if self.fault == Fault::NoProgress { now_us } else { self.looked_us };
+        self.timeout_us > 0 && seen_us >= self.due_us()
+    }
+
+    /// When to look next.
+    fn next_us(&self) -> u64 {
+        let due = self.due_us();
+        if self.looking || self.timeout_us == 0 {
+            u64::MAX
+        } else if self.looked_us >= due {
+            self.looked_us + again_us(self.looked_us - due)
+        } else {
+            due
+        }
+    }
+
+    fn sign(&mut self, at_us: u64, now_us: u64) {
+        self.last_us = self.last_us.max(at_us.min(now_us));
+    }
+
+    fn looked(&mut self, seen_us: Option<u64>, now_us: u64) {
+        (self.looked_us, self.looking) = (now_us, false);
+        if let Some(seen_us) = seen_us {
+            self.sign(seen_us, now_us);
+        }
+    }
+}
+
+/// Between two looks at what has been wrong for so long.
+fn again_us(for_us: u64) -> u64 {
+    (for_us / 20).clamp(ILL_US, SAMPLE_US)
+}
+
+/// A vigil over one run.
+#[derive(Debug, Clone)]
+pub struct Vigil {
+    spec: Arc<JobSpec>,
+    started_us: u64,
+    ready: bool,
+    pulses: Vec<Pulse>,
+    /// When it said that it is in trouble.
+    trigger_us: Option<u64>,
+    /// How long it may take by its own word.
+    extended_us: u64,
+    probes: [Option<Asking>; 3],
+    sample: Option<Sampling>,
+    /// When to look for the line that says that it is ready.
+    log_us: Option<u64>,
+    /// The latest judgement: what was due by then has been said.
+    judged_us: u64,
+}
+
+/// What is known of its processes.
+#[derive(Debug, Clone, Default)]
+struct Sampling {
+    next_us: u64,
+    every_us: u64,
+    looking: bool,
+    latest: Option<Sampled>,
+    /// Since when it has been seen stopped, or waiting for the kernel, without a break.
+    stopped_us: Option<u64>,
+    blocked_us: Option<u64>,
+    /// Moments and CPU times within the window, the latest last.
+    cpu: std::collections::VecDeque<(u64, u64)>,
+    looked_us: u64,
+}
+
+impl Vigil {
+    /// A vigil over a run that was started then; `None` if there is nothing to watch. `ready`: it is up already.
+    /// `salt` spreads what many runs would have done at once.
+    #[must_use]
+    pub fn new(
+        spec: &Arc<JobSpec>,
+        started_us: u64,
+        ready: bool,
+        (now_us, salt): (u64, u64),
+    ) -> Option<Self> {
+        let watch = spec.watch.as_deref()?;
+        let beat = &watch.heartbeat;
+        let mut pulses = Vec::new();
+        let mut pulse = |fault, look, timeout: Option<Millis>| {
+            pulses.extend(timeout.map(|timeout| Pulse::new(fault, look, timeout, started_us)));
+        };
+        pulse(Fault::Watchdog, Some(Look::Beat), beat.notify);
+        pulse(Fault::Silent, Some(Look::Output), beat.output);
+        pulse(Fault::File, Some(Look::File), beat.file.as_ref().map(|file| file.timeout));
+        pulse(Fault::NoProgress, None, watch.progress_timeout);
+        if let Some(timeout) = beat.cpu {
+            // What it did before the first look is not known.
+            pulses.push(Pulse::new(Fault::Idle, None, timeout, now_us));
+        }
+        let sample = watch.samples().then(|| Sampling::new(watch, (now_us, salt)));
+        let by_log = watch.ready.as_ref().is_some_and(|ready| matches!(ready.by, ReadyBy::Log(_)));
+        let asking = |role| watch.probe.of(role).map(|probe| Asking::new(probe, started_us, (now_us, salt)));
+        let mut vigil = Self {
+            spec: Arc::clone(spec),
+            started_us,
+            ready: false,
+            pulses,
+            trigger_us: None,
+            extended_us: 0,
+            probes: Role::ALL.map(asking),
+            sample,
+            log_us: by_log.then_some(now_us),
+            judged_us: 0,
+        };
+        if ready {
+            vigil.is_ready(started_us);
+            vigil.probes[0] = None;
+        }
+        Some(vigil)
+    }
+
+    fn watch(&self) -> Option<&Watch> {
+        self.spec.watch.as_deref()
+    }
+
+    fn pulse(&mut self, fault: Fault) -> Option<&mut Pulse> {
+        self.pulses.iter_mut().find(|pulse| pulse.fault == fault)
+    }
+
+    /// It is up since then: from here on it has to give signs by its notify socket.
+    pub fn is_ready(&mut self, at_us: u64) {
+        self.ready = true;
+        self.log_us = None;
+        if let Some(pulse) = self.pulse(Fault::Watchdog) {
+            pulse.last_us = pulse.last_us.max(at_us);
+        }
+    }
+
+    /// It gave a sign by its notify socket.
+    pub fn beat(&mut self, at_us: u64, now_us: u64) {
+        if let Some(pulse) = self.pulse(Fault::Watchdog) {
+            pulse.sign(at_us, now_us);
+        }
+        if self.trigger_us.is_some_and(|trigger| at_us > trigger) {
+            self.trigger_us = None;
+        }
+    }
+
+    /// It said that it is in trouble.
+    pub fn trigger(&mut self, at_us: u64) {
+        self.trigger_us = Some(at_us);
+    }
+
+    /// It wants to give signs in this interval from now on.
+    pub fn interval(&mut self, timeout: Millis) {
+        let (ready, started_us) = (self.ready, self.started_us);
+        let timeout_us = timeout.0.saturating_mul(1000);
+        match self.pulse(Fault::Watchdog) {
+            Some(pulse) => pulse.timeout_us = timeout_us,
+            None => {
+                let mut pulse = Pulse::new(Fault::Watchdog, Some(Look::Beat), timeout, started_us);
+                pulse.last_us = if ready { started_us } else { 0 };
+                self.pulses.push(pulse);
+            }
+        }
+    }
+
+    /// It asked for time until then.
+    pub fn extend(&mut self, until_us: u64) {
+        self.extended_us = self.extended_us.max(until_us);
+    }
+
+    /// It said something about its progress.
+    pub fn progress(&mut self, at_us: u64, now_us: u64) {
+        if let Some(pulse) = self.pulse(Fault::NoProgress) {
+            pulse.sign(at_us, now_us);
+        }
+    }
+
+    /// What a look at the time of its latest sign has shown; `None`: there is none.
+    pub fn looked(&mut self, look: Look, seen_us: Option<u64>, now_us: u64) {
+        if look == Look::Beat
+            && let Some(at_us) = seen_us
+        {
+            self.beat(at_us, now_us);
+        }
+        for pulse in self.pulses.iter_mut().filter(|pulse| pulse.look == Some(look)) {
+            pulse.looked(seen_us, now_us);
+        }
+        if look == Look::Log
+            && let Some(log_us) = &mut self.log_us
+        {
+            *log_us = now_us + LOG_US;
+        }
+    }
+
+    /// What a look at its processes has shown; `None`: they cannot be seen.
+    pub fn sampled(&mut self, seen: Option<Sampled>, now_us: u64) {
+        let Some(sample) = &mut self.sample else { return };
+        let busy = sample.note(seen, now_us);
+        if let Some(pulse) = self.pulse(Fault::Idle) {
+            pulse.looked(busy.then_some(now_us), now_us);
+        }
+    }
+
+    /// What its processes were seen to use at the latest look.
+    #[must_use]
+    pub fn latest(&self) -> Option<Sampled> {
+        self.sample.as_ref()?.latest
+    }
+
+    /// What it answered, or why it did not.
+    pub fn probed(&mut self, role: Role, answer: Result<(), String>, now_us: u64) {
+        if let Some(asking) = &mut self.probes[role as usize] {
+            asking.answered(answer, now_us);
+        }
+    }
+
+    /// Why it cannot be used, by its readiness probe.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        let asking = self.probes[Role::Readiness as usize].as_ref()?;
+        asking.failed().then(|| format!("readiness probe {}", asking.words()))
+    }
+
+    /// When it gave its latest sign of life of any kind that is watched, boot clock.
+    #[must_use]
+    pub fn last_sign_us(&self) -> Option<u64> {
+        self.pulses.iter().map(|pulse| pulse.last_us).max()
+    }
+
+    /// What follows now. What is to be looked at is under way from here on.
+    pub fn judge(&mut self, now_us: u64) -> Judgement {
+        let mut judgement = Judgement::default();
+        self.judged_us = now_us;
+        self.open_probes();
+        for pulse in &mut self.pulses {
+            let waits = pulse.fault == Fault::Watchdog && !self.ready;
+            if let Some(look) = pulse.look
+                && !waits
+                && pulse.next_us() <= now_us
+            {
+                pulse.looking = true;
+                judgement.looks.push(look);
+            }
+        }
+        if let Some(sample) = &mut self.sample
+            && !sample.looking
+            && sample.next_us <= now_us
+        {
+            sample.looking = true;
+            judgement.looks.push(Look::Sample);
+        }
+        if let Some(log_us) = &mut self.log_us
+            && *log_us <= now_us
+        {
+            *log_us = u64::MAX;
+            judgement.looks.push(Look::Log);
+        }
+        for (asking, role) in self.probes.iter_mut().zip(Role::ALL) {
+            if asking.as_mut().is_some_and(|asking| asking.ask(now_us)) {
+                judgement.looks.push(Look::Probe(role));
+            }
+        }
+        judgement.ready = !self.ready && self.is_ready_by_probe();
+        judgement.fault = self.fault(now_us);
+        judgement
+    }
+
+    /// Until the startup probe has succeeded no other is asked.
+    fn open_probes(&mut self) {
+        let started = self.probes[0].as_ref().is_none_or(Asking::succeeded);
+        for asking in self.probes.iter_mut().skip(1).flatten() {
+            asking.open = started;
+        }
+    }
+
+    fn is_ready_by_probe(&self) -> bool {
+        let by_probe = |watch: &Watch| watch.ready.as_ref().is_some_and(|ready| ready.by == ReadyBy::Probe);
+        let asking = self.probes[Role::Readiness as usize].as_ref().or(self.probes[0].as_ref());
+        self.watch().is_some_and(by_probe) && asking.is_some_and(Asking::succeeded)
+    }
+
+    /// When to be asked again, if nothing is told before.
+    #[must_use]
+    pub fn next_us(&self) -> Option<u64> {
+        let pulses = self.pulses.iter().filter(|pulse| pulse.fault != Fault::Watchdog || self.ready);
+        let looks = pulses.clone().filter(|pulse| pulse.look.is_some()).map(Pulse::next_us);
+        // What is told needs no look: when it is missing, that is it.
+        let told = pulses.filter(|pulse| pulse.fault == Fault::NoProgress).map(Pulse::due_us);
+        let told = told.chain(self.end_us()).filter(|at| *at > self.judged_us);
+        let sample = self.sample.iter().filter(|sample| !sample.looking).map(|sample| sample.next_us);
+        let probes = self.probes.iter().flatten().filter_map(Asking::next_us);
+        let all = looks.chain(told).chain(sample).chain(probes).chain(self.log_us);
+        all.min().filter(|at| *at != u64::MAX)
+    }
+
+    fn end_us(&self) -> Option<u64> {
+        let max = self.watch()?.max_runtime?;
+        Some(self.started_us.saturating_add(max.0.saturating_mul(1000)).max(self.extended_us))
+    }
+
+    /// What is wrong with it, the worst first: what ends it, what it says itself, what it does not say.
+    fn fault(&self, now_us: u64) -> Option<(Fault, String)> {
+        let watch = self.watch()?;
+        if self.end_us().is_some_and(|end_us| end_us <= now_us) {
+            let max = watch.max_runtime.unwrap_or_default();
+            return Some((Fault::MaxRuntime, format!("took longer than {}", in_words(max))));
+        }
+        if let Some(asking) = self.probes[0].as_ref().filter(|asking| asking.failed() && !asking.succeeded())
+        {
+            return Some((Fault::Startup, format!("startup probe {}", asking.words())));
+        }
+        if self.trigger_us.is_some() {
+            return Some((Fault::Trigger, "said itself that it is in trouble (WATCHDOG=trigger)".to_owned()));
+        }
+        let sample = self.sample.as_ref();
+        if let Some(found) = sample.and_then(|sample| sample.stuck(now_us)) {
+            return Some(found);
+        }
+        let missing = self.pulses.iter().find(|pulse| {
+            let waits = pulse.fault == Fault::Watchdog && !self.ready;
+            !waits && pulse.is_missing(now_us)
+        });
+        if let Some(pulse) = missing {
+            return Some((pulse.fault, self.missing(pulse)));
+        }
+        let liveness = self.probes[Role::Liveness as usize].as_ref();
+        if let Some(asking) = liveness.filter(|asking| asking.failed()) {
+            return Some((Fault::Liveness, format!("liveness probe {}", asking.words())));
+        }
+        sample.and_then(|sample| sample.exceeds(watch))
+    }
+
+    fn missing(&self, pulse: &Pulse) -> String {
+        let time = in_words(Millis(pulse.timeout_us / 1000));
+        match pulse.fault {
+            Fault::Watchdog => format!("no WATCHDOG=1 for {time}"),
+            Fault::Silent => format!("no output for {time}"),
+            Fault::Idle => format!("no use of the CPU for {time}"),
+            Fault::NoProgress => format!("no word about its progress for {time}"),
+            Fault::File => {
+                let file = self.watch().and_then(|watch| watch.heartbeat.file.as_ref());
+                format!("{} was not touched for {time}", file.map_or("its file", |file| &file.path))
+            }
+            other @ (Fault::Trigger
+            | Fault::Liveness
+            | Fault::Stopped
+            | Fault::Blocked
+            | Fault::Startup
+            | Fault::NotReady
+            | Fault::MaxRuntime
+            | Fault::Memory
+            | Fault::Cpu
+            | Fault::Pids) => format!("{} for {time}", other.as_str()),
+        }
+    }
+}
+
+impl Sampling {
+    fn new(watch: &Watch, (now_us, salt): (u64, u64)) -> Self {
+        // Four looks tell a pause of the CPU from a look at a bad moment.
+        let cpu_us =
+            watch.heartbeat.cpu.map(|cpu| (cpu.0.saturating_mul(1000) / 4).clamp(100_000, SAMPLE_US));
+        let every_us = cpu_us.unwrap_or(SAMPLE_US);
+        Self { next_us: now_us + salt % every_us, every_us, ..Self::default() }
+    }
+
+    /// Notes what was seen. True if it has used the CPU since the look before.
+    fn note(&mut self, seen: Option<Sampled>, now_us: u64) -> bool {
+        (self.looking, self.looked_us) = (false, now_us);
+        self.next_us = now_us + self.every_us;
+        let Some(seen) = seen else { return false };
+        let busy = self.latest.is_some_and(|latest| latest.cpu_us != seen.cpu_us);
+        self.latest = Some(seen);
+        // `t` is a debugger's stop, and it is watched by who debugs it.
+        let since = |known: Option<u64>, is: bool| is.then(|| known.unwrap_or(now_us));
+        self.stopped_us = since(self.stopped_us, seen.state == b'T');
+        self.blocked_us = since(self.blocked_us, seen.state == b'D');
+        if let Some(since_us) = self.stopped_us {
+            let again_us = if since_us == now_us { STOPPED_AGAIN_US } else { again_us(now_us - since_us) };
+            self.next_us = self.next_us.min(now_us + again_us);
+        }
+        while self.cpu.front().is_some_and(|(at, _)| at + CPU_WINDOW_US < now_us) && self.cpu.len() > 1 {
+            self.cpu.pop_front();
+        }
+        self.cpu.push_back((now_us, seen.cpu_us));
+        busy
+    }
+
+    fn stuck(&self, now_us: u64) -> Option<(Fault, String)> {
+        let looked = |since: &u64, for_us: u64| self.looked_us.min(now_us) >= since + for_us;
+        if self.stopped_us.is_some_and(|since| looked(&since, STOPPED_AGAIN_US)) {
+            return Some((Fault::Stopped, "stopped by a signal (process state T)".to_owned()));
+        }
+        if self.blocked_us.is_some_and(|since| looked(&since, BLOCKED_US)) {
+            let time = in_words(Millis(BLOCKED_US / 1000));
+            return Some((Fault::Blocked, format!("waiting for the kernel for {time} (process state D)")));
+        }
+        None
+    }
+
+    /// What it uses more of than it may.
+    fn exceeds(&self, watch: &Watch) -> Option<(Fault, String)> {
+        let (limits, seen) = (&watch.limits, self.latest?);
+        if let Some(limit) = limits.memory.filter(|limit| seen.memory > *limit) {
+            let (used, limit) = (bytes(seen.memory), bytes(limit));
+            return Some((Fault::Memory, format!("uses {used} of memory, and may use {limit}")));
+        }
+        if let Some(limit) = limits.pids.filter(|limit| seen.processes > *limit) {
+            return Some((Fault::Pids, format!("has {} processes, and may have {limit}", seen.processes)));
+        }
+        let used = self.cpu_percent()?;
+        let limit = limits.cpu.filter(|limit| used > u64::from(*limit))?;
+        Some((Fault::Cpu, format!("uses {used} % of a core, and may use {limit} %")))
+    }
+
+    /// Use of the CPU over the whole window, in percent of a core; `None` before that is over.
+    fn cpu_percent(&self) -> Option<u64> {
+        let ((from_us, before), (to_us, after)) = (self.cpu.front()?, self.cpu.back()?);
+        let span_us = to_us.saturating_sub(*from_us);
+        (span_us >= CPU_WINDOW_US - self.every_us && span_us > 0)
+            .then(|| after.saturating_sub(*before).saturating_mul(100) / span_us)
+    }
+}
+
+/// A size as people write it.
+fn bytes(n: u64) -> String {
+    let (shift, unit) = match n {
+        n if n < 1 << 10 => return format!("{n} bytes"),
+        n if n < 1 << 20 => (10, "KiB"),
+        n if n < 1 << 30 => (20, "MiB"),
+        _ => (30, "GiB"),
+    };
+    let tenths = ((n & ((1 << shift) - 1)) * 10) >> shift;
+    format!("{}.{tenths} {unit}", n >> shift)
+}
