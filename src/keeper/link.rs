@@ -36,6 +36,8 @@ pub(super) struct Connection {
     sent: usize,
     /// What its `Hello` said.
     pub(super) generation: Option<Generation>,
+    /// The version that its `Hello` named; 0 before that.
+    pub(super) version: u32,
     /// It said that it goes away on purpose.
     pub(super) goodbye: bool,
 }
@@ -95,6 +97,7 @@ impl Links {
                 out: Vec::new(),
                 sent: 0,
                 generation: None,
+                version: 0,
                 goodbye: false,
             },
         );

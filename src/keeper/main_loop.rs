@@ -17,6 +17,7 @@ use super::launch::Site;
 use super::launcher;
 use super::launching::Launching;
 use super::link::{Incoming, Links};
+use super::listen::MESSAGE_BYTES_MAX;
 use super::run::{Phase, Run};
 use super::tree::Ground;
 use crate::core::identity::Epoch;
@@ -25,7 +26,7 @@ use crate::core::time::Stamp;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::{cgroup, clock, flock, identity, proc, shared, signals};
 use crate::wire::init::Kind;
-use crate::wire::keeper::{FromKeeper, Notice};
+use crate::wire::keeper::{FromKeeper, Notice, TOLD_VERSION};
 
 const INIT: u64 = 1;
 const LISTENER: u64 = 2;
@@ -33,6 +34,8 @@ const CAPTURE: u64 = 3;
 const LAUNCHED: u64 = 4;
 const CONNECTION: u64 = 1 << 40;
 const PROCESS: u64 = 2 << 40;
+pub(super) const NOTIFY: u64 = 3 << 40;
+pub(super) const READY: u64 = 4 << 40;
 const KIND: u64 = 0xff << 40;
 
 /// Between two beats of a sentinel, in microseconds. A sentinel is fresh for two minutes.
@@ -71,8 +74,10 @@ pub(super) struct Keeper {
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
     pub(super) quit: bool,
+    /// Room for one message of a run.
+    pub(super) message: Vec<u8>,
     epoll: OwnedFd,
-    /// Processes watched for their end, by epoll token.
+    /// Processes watched for their end, and what runs tell things by, by epoll token.
     watched: BTreeMap<u64, RunId>,
     next_watch: u64,
     next_beat_us: u64,
@@ -129,6 +134,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         lists_children: proc::lists_children(),
         supervisor_lost_us: None,
         quit: false,
+        message: vec![0; MESSAGE_BYTES_MAX],
         epoll,
         watched: BTreeMap::new(),
         next_watch: 0,
@@ -197,6 +203,8 @@ impl Keeper {
                 LAUNCHED => self.launch_news(),
                 token if token & KIND == CONNECTION => self.serve(token & !KIND, flags),
                 token if token & KIND == PROCESS => self.process_event(token),
+                token if token & KIND == NOTIFY => self.heard(token, Self::hear),
+                token if token & KIND == READY => self.heard(token, Self::look_whether_ready),
                 _ => {}
             }
         }
@@ -225,6 +233,7 @@ impl Keeper {
                 // A missed beat is not worth more than the next one.
                 let _ = self.state.run(run.id).beat();
             }
+            self.save_all_unsaved();
         }
     }
 
@@ -285,6 +294,28 @@ impl Keeper {
         if epoll::add(&self.epoll, pidfd, EventData::new_u64(token), EventFlags::IN | EventFlags::ET).is_ok()
         {
             self.watched.insert(token, id);
+        }
+    }
+
+    /// Watches what a run tells things by; the token that its events have. Level-triggered: what is not read
+    /// in one turn is read in the next.
+    pub(super) fn watch_words(&mut self, fd: BorrowedFd<'_>, kind: u64, id: RunId) -> io::Result<u64> {
+        self.next_watch += 1;
+        let token = kind | self.next_watch;
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
+        self.watched.insert(token, id);
+        Ok(token)
+    }
+
+    /// Ends that. The registration does not go with the descriptor: init has another of the same.
+    pub(super) fn unwatch_words(&mut self, fd: BorrowedFd<'_>, token: u64) {
+        let _ = epoll::delete(&self.epoll, fd);
+        self.watched.remove(&token);
+    }
+
+    fn heard(&mut self, token: u64, what: fn(&mut Self, RunId)) {
+        if let Some(id) = self.watched.get(&token).copied() {
+            what(self, id);
         }
     }
 
@@ -371,7 +402,10 @@ impl Keeper {
     pub(super) fn tell(&mut self, notice: &Notice) {
         let message = FromKeeper::Notice(notice.clone());
         for number in self.links.current(self.newest) {
-            self.say(number, &message);
+            let version = self.links.get(number).map_or(0, |connection| connection.version);
+            if version >= TOLD_VERSION || !matches!(notice, Notice::Told { .. }) {
+                self.say(number, &message);
+            }
         }
     }
 

@@ -20,10 +20,12 @@ mod launch;
 mod launcher;
 mod launching;
 mod link;
+mod listen;
 mod main_loop;
 mod requests;
 mod run;
 mod survive;
+mod told;
 mod tree;
 
 pub mod capture;
