@@ -337,3 +337,70 @@ fn what_a_run_says_last_counts_and_nothing_after_its_end() {
     assert_eq!(daemon.read("late"), "", "there is nobody to send to");
     assert_eq!(keeper.told(run), *told);
 }
+
+/// Starts a run that speaks by both ways when it is let through.
+fn at_the_gate(daemon: &Daemon, keeper: &mut Keeper) -> (crate::common::Gate, RunId) {
+    let gate = daemon.gate("gate");
+    let listen = Listen { notify: true, ready_fd: Some(5) };
+    let script = "sd-notify STATUS=before gate gate ready-fd 5 sd-notify X_PROGRESS=50 mark said yes hang";
+    let run = keeper.launch(daemon, script, listen);
+    keeper.wait_told(run, "told", |told| told.status.is_some());
+    (gate, run)
+}
+
+fn both_ways(told: &Told) -> bool {
+    told.ready.is_some() && told.progress == Some(50) && told.status.as_deref() == Some("before")
+}
+
+#[test]
+fn a_keeper_that_hands_over_hands_over_what_runs_tell_things_by() {
+    let (mut daemon, mut keeper) = begin();
+    let (mut gate, run) = at_the_gate(&daemon, &mut keeper);
+    let supervisor = procs::handle(procs::roles(daemon.home(), "supervisor")[0]).unwrap();
+    let init = procs::handle(daemon.init_pid()).unwrap();
+    // Stopped, the keeper takes nothing; what it does not take goes to its heir.
+    let old = procs::handle(keeper.pid).unwrap();
+    procs::send(&init, Signal::KILL);
+    assert!(procs::wait_dead(&init, PATIENCE));
+    procs::send(&old, Signal::STOP);
+    gate.release();
+    until("the messages", || (daemon.read("said") == "yes\n").then_some(()));
+    procs::send(&supervisor, Signal::CONT);
+    procs::send(&old, Signal::CONT);
+    daemon.restart();
+    let mut keeper = Keeper::of(&daemon);
+    let told = keeper.wait_told(run, "told", both_ways);
+    assert_eq!((told.rejected, told.ignored), (0, 0));
+    // The new init has it all, too.
+    keeper.kill_and(&daemon, || ());
+    assert_eq!(keeper.told(run), told);
+}
+
+#[test]
+fn a_run_may_tell_things_again_after_all_three_have_died() {
+    let (mut daemon, mut keeper) = begin();
+    let (mut gate, run) = at_the_gate(&daemon, &mut keeper);
+    for role in ["init", "supervisor", "keeper"] {
+        let role = procs::handle(procs::roles(daemon.home(), role)[0]).unwrap();
+        procs::send(&role, Signal::KILL);
+        assert!(procs::wait_dead(&role, PATIENCE));
+    }
+    daemon.restart();
+    let mut keeper = Keeper::of(&daemon);
+    gate.release();
+    keeper.wait_told(run, "told", both_ways);
+}
+
+#[test]
+fn what_init_holds_survives_its_own_exec() {
+    let (daemon, mut keeper) = begin();
+    let (mut gate, run) = at_the_gate(&daemon, &mut keeper);
+    let init = daemon.init_pid();
+    procs::send(&procs::handle(init).unwrap(), Signal::USR2);
+    until("the new image", || procs::command_line(init).contains("--table").then_some(()));
+    keeper.kill_and(&daemon, || {
+        gate.release();
+        until("the messages", || (daemon.read("said") == "yes\n").then_some(()));
+    });
+    keeper.wait_told(run, "told", both_ways);
+}
