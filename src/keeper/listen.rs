@@ -15,6 +15,10 @@
 //! as many as the kernel lets wait, then the sender does. A beat alone changes nothing but a time of that
 //! file (`state_dir::told`), and is told to nobody who does not ask.
 //!
+//! A supervisor is told all of it at once when something has changed that may be decided by; what is for people
+//! (status, progress, the counters) at most ten times a second; and nothing while it has not read what waits
+//! for it: then the latest state, once.
+//!
 //! The disk may refuse `told.json`. Then the memory is all there is, and it is tried again with the next
 //! message and every half minute: a run is not to wait because our disk is full.
 //!
@@ -38,7 +42,7 @@ use crate::core::ids::RunId;
 use crate::state_dir::records::{ReadError, RunRecord, read_json, to_json};
 use crate::state_dir::{atomic, quarantine};
 use crate::sys::{clock, datagram, identity, pidfd};
-use crate::wire::keeper::{Notice, Told};
+use crate::wire::keeper::{FromKeeper, Notice, TOLD_VERSION, Told};
 
 /// Longest message in bytes; longer ones are ignored.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -48,6 +52,9 @@ const MESSAGES_PER_TURN: usize = 64;
 
 /// Longest time for the messages of one run in one turn, in microseconds.
 const TURN_US: u64 = 2_000;
+
+/// Between two notices about what a run tells people only, in microseconds.
+const PACE_US: u64 = 100_000;
 
 /// Turns for what a run had said when it ended. A descendant may go on to talk; it is not waited for.
 const LAST_TURNS: usize = 16;
@@ -62,6 +69,8 @@ pub(super) struct Listening {
     ready: Option<Ear>,
     /// Whether `told` is not all on the disk.
     unsaved: bool,
+    /// When the supervisor was last told, boot clock.
+    published_us: u64,
 }
 
 /// A descriptor that the loop watches.
@@ -77,7 +86,7 @@ impl Keeper {
         let notify = notify.and_then(|fd| self.ear(fd, NOTIFY, id));
         let ready = ready.and_then(|fd| self.ear(fd, READY, id));
         if let Some(run) = self.runs.get_mut(&id) {
-            run.listening = Some(Box::new(Listening { told, notify, ready, unsaved: false }));
+            run.listening = Some(Box::new(Listening { told, notify, ready, ..Listening::default() }));
         }
     }
 
@@ -225,7 +234,7 @@ impl Keeper {
         let before = std::mem::replace(&mut listening.told, told);
         let told = &listening.told;
         let counted = |of: &Told| (of.rejected, of.ignored);
-        let rest = |of: &Told| Told { beat: None, rejected: 0, ignored: 0, ..of.clone() };
+        let rest = |of: &Told| Told { rejected: 0, ignored: 0, ..without_beat(of) };
         let first_beat = before.beat.is_none() && told.beat.is_some();
         if first_beat || rest(&before) != rest(told) {
             listening.unsaved = true;
@@ -255,18 +264,64 @@ impl Keeper {
         }
     }
 
-    /// Tells the supervisor if anything but the beat is new, and lets go of what is of no use any more.
+    /// Tells the supervisor if anything but the beat is new, at once or after a while, and lets go of what is
+    /// of no use any more.
     fn publish(&mut self, id: RunId, before: &Told) {
         let Some(listening) = self.listening(id) else { return };
-        let told = listening.told.clone();
-        if (Told { beat: None, ..told.clone() }) == (Told { beat: None, ..before.clone() }) {
+        let told = &listening.told;
+        if without_beat(told) == without_beat(before) {
             return;
         }
         let is_ready = told.ready.is_some();
-        self.tell(&Notice::Told { run: id, told: Box::new(told) });
+        let due_us = listening.published_us + PACE_US;
+        if for_machines(told) != for_machines(before) || due_us <= clock::boot_us() {
+            self.publish_now(id);
+        } else {
+            self.unpublished.entry(id).or_insert(due_us);
+        }
         if is_ready {
             self.close_ready(id);
         }
+    }
+
+    fn publish_now(&mut self, id: RunId) {
+        self.unpublished.remove(&id);
+        let Some(listening) = self.listening(id) else { return };
+        listening.published_us = clock::boot_us();
+        for number in self.links.current(self.newest) {
+            if let Some(connection) = self.links.get_mut(number)
+                && connection.version >= TOLD_VERSION
+            {
+                connection.untold.insert(id);
+                self.tell_untold(number);
+            }
+        }
+    }
+
+    /// Tells a supervisor that has read what it was told before what runs have told meanwhile.
+    pub(super) fn tell_untold(&mut self, number: u64) {
+        while let Some(connection) = self.links.get_mut(number).filter(|connection| !connection.is_behind())
+            && let Some(id) = connection.untold.pop_first()
+        {
+            if let Some(listening) = self.listening(id) {
+                let told = Box::new(listening.told.clone());
+                self.say(number, &FromKeeper::Notice(Notice::Told { run: id, told }));
+            }
+        }
+    }
+
+    /// Tells what had to wait its turn.
+    pub(super) fn publish_late(&mut self, now_us: u64) {
+        let due: Vec<RunId> =
+            self.unpublished.iter().filter(|(_, due_us)| **due_us <= now_us).map(|(id, _)| *id).collect();
+        for id in due {
+            self.publish_now(id);
+        }
+    }
+
+    /// The moment the next word is due to be told.
+    pub(super) fn next_word_deadline(&self) -> u64 {
+        self.unpublished.values().copied().min().unwrap_or(u64::MAX)
     }
 
     /// Nothing more can come by the FIFO for readiness.
@@ -309,6 +364,9 @@ impl Keeper {
             }
         }
         self.message = message;
+        if self.unpublished.contains_key(&id) {
+            self.publish_now(id);
+        }
         self.stop_listening(id);
     }
 
@@ -324,6 +382,16 @@ impl Keeper {
         // Init's copies too: who goes on to send is refused, and does not wait for ever.
         self.renew_escrow(id);
     }
+}
+
+fn without_beat(told: &Told) -> Told {
+    Told { beat: None, ..told.clone() }
+}
+
+/// What something may be decided by.
+fn for_machines(told: &Told) -> Told {
+    let people = Told { status: None, progress: None, progress_at: None, ..without_beat(told) };
+    Told { rejected: 0, ignored: 0, ..people }
 }
 
 /// What the FIFO for readiness says.

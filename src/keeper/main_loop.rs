@@ -26,7 +26,7 @@ use crate::core::time::Stamp;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::{cgroup, clock, flock, identity, proc, shared, signals};
 use crate::wire::init::Kind;
-use crate::wire::keeper::{FromKeeper, Notice, TOLD_VERSION};
+use crate::wire::keeper::{FromKeeper, Notice};
 
 const INIT: u64 = 1;
 const LISTENER: u64 = 2;
@@ -76,6 +76,8 @@ pub(super) struct Keeper {
     pub(super) quit: bool,
     /// Room for one message of a run.
     pub(super) message: Vec<u8>,
+    /// Runs that have told something for people, and when the supervisor is to hear of it, boot clock.
+    pub(super) unpublished: BTreeMap<RunId, u64>,
     epoll: OwnedFd,
     /// Processes watched for their end, and what runs tell things by, by epoll token.
     watched: BTreeMap<u64, RunId>,
@@ -135,6 +137,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         supervisor_lost_us: None,
         quit: false,
         message: vec![0; MESSAGE_BYTES_MAX],
+        unpublished: BTreeMap::new(),
         epoll,
         watched: BTreeMap::new(),
         next_watch: 0,
@@ -212,7 +215,7 @@ impl Keeper {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let mut due = self.next_end_deadline().min(self.next_kill_deadline());
+        let mut due = self.next_end_deadline().min(self.next_kill_deadline()).min(self.next_word_deadline());
         if self.runs.values().any(Run::is_live) {
             due = due.min(self.next_beat_us);
         }
@@ -227,6 +230,7 @@ impl Keeper {
         let now = clock::boot_us();
         self.finish_late_drains(now);
         self.kill_for_dead_supervisor(now);
+        self.publish_late(now);
         if now >= self.next_beat_us {
             self.next_beat_us = now + BEAT_US;
             for run in self.runs.values().filter(|run| run.is_live()) {
@@ -364,6 +368,8 @@ impl Keeper {
             self.cut(number);
             return;
         }
+        self.tell_untold(number);
+        let Some(connection) = self.links.get_mut(number) else { return };
         let (requests, closed) = match connection.read() {
             Incoming::Requests(requests) => (requests, false),
             Incoming::Closed(requests) => (requests, true),
@@ -402,10 +408,7 @@ impl Keeper {
     pub(super) fn tell(&mut self, notice: &Notice) {
         let message = FromKeeper::Notice(notice.clone());
         for number in self.links.current(self.newest) {
-            let version = self.links.get(number).map_or(0, |connection| connection.version);
-            if version >= TOLD_VERSION || !matches!(notice, Notice::Told { .. }) {
-                self.say(number, &message);
-            }
+            self.say(number, &message);
         }
     }
 
