@@ -310,6 +310,20 @@ impl Keeper {
         }
     }
 
+    /// Tells what of a run that has ended was not told yet, also to who has not read everything: the end
+    /// comes after it.
+    fn publish_last(&mut self, id: RunId) {
+        if self.unpublished.contains_key(&id) {
+            self.publish_now(id);
+        }
+        let Some(told) = self.listening(id).map(|listening| Box::new(listening.told.clone())) else { return };
+        for number in self.links.current(self.newest) {
+            if self.links.get_mut(number).is_some_and(|connection| connection.untold.remove(&id)) {
+                self.say(number, &FromKeeper::Notice(Notice::Told { run: id, told: told.clone() }));
+            }
+        }
+    }
+
     /// Tells what had to wait its turn.
     pub(super) fn publish_late(&mut self, now_us: u64) {
         let due: Vec<RunId> =
@@ -364,9 +378,7 @@ impl Keeper {
             }
         }
         self.message = message;
-        if self.unpublished.contains_key(&id) {
-            self.publish_now(id);
-        }
+        self.publish_last(id);
         self.stop_listening(id);
     }
 

@@ -404,3 +404,31 @@ fn what_init_holds_survives_its_own_exec() {
     });
     keeper.wait_told(run, "told", both_ways);
 }
+
+#[test]
+fn a_supervisor_that_does_not_read_is_told_the_latest_state_once_it_does() {
+    if !works("python3", "--version") {
+        return;
+    }
+    let (daemon, mut keeper) = begin();
+    let script = "import os, socket, time\n\
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+        s.connect(os.environ['NOTIFY_SOCKET'])\n\
+        for n in range(2000): s.sendall(b'X_RESUME=%04000d' % n)\n\
+        s.sendall(b'STATUS=done')\n\
+        time.sleep(1000)";
+    let argv = ["python3", "-c", script].map(str::to_owned).to_vec();
+    let run = keeper.launch_command(&daemon, argv, by_socket(), None);
+    let file = daemon.runtime_dir().join("runs").join(run.to_string()).join("told.json");
+    until("the end of it", || std::fs::read_to_string(&file).ok().filter(|text| text.contains("done")));
+    until("the last notice", || {
+        keeper.told(run);
+        keeper.noticed(run).last().filter(|told| told.status.is_some()).map(drop)
+    });
+    let told = keeper.told(run);
+    assert_eq!(told.resume.as_deref(), Some(format!("{:04000}", 1999).as_str()));
+    let noticed = keeper.noticed(run);
+    assert_eq!(noticed.last(), Some(&told));
+    // What the socket takes before somebody reads, and a few more.
+    assert!(noticed.len() < 300, "{} notices", noticed.len());
+}
