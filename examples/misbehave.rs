@@ -21,6 +21,9 @@
 //! | `stderr-truncate` | open `/dev/stderr` with O_TRUNC and write there, as `> /dev/stderr` does |
 //! | `nonblock` | set O_NONBLOCK on its stdio |
 //! | `sd-notify TEXT` | send TEXT to NOTIFY_SOCKET, if there is one |
+//! | `beat INTERVAL [N]` | send WATCHDOG=1 there every INTERVAL, N times or for ever |
+//! | `ready-fd N` | write a newline to descriptor N and close it |
+//! | `notify-other SOCKET TEXT` | send TEXT to this socket; `@NAME` for one that is no file |
 //! | `read-stdin` | echo lines until end of file, then print `eof` |
 //! | `env` `ids` `limits` `fds` `signals` `umask` `cwd` `nice` `oom` | print what was inherited |
 //! | `sleep D`, `hang` | wait so long, or for ever |
@@ -56,6 +59,9 @@ const VERBS: &[&str] = &[
     "stderr-truncate",
     "nonblock",
     "sd-notify",
+    "beat",
+    "ready-fd",
+    "notify-other",
     "read-stdin",
     "env",
     "ids",
@@ -148,6 +154,12 @@ fn act(verb: &str, words: &mut Words) -> io::Result<Option<u8>> {
         }
         "nonblock" => nonblock()?,
         "sd-notify" => sd_notify(&need(words)?)?,
+        "beat" => beat(words)?,
+        "ready-fd" => ready_fd(number(words)?)?,
+        "notify-other" => {
+            let socket = need(words)?;
+            send_to(&socket, &need(words)?)?;
+        }
         "read-stdin" => read_stdin()?,
         "sleep" => nap(duration(&need(words)?)?),
         "hang" => loop {
@@ -422,8 +434,41 @@ fn nonblock() -> io::Result<()> {
 }
 
 fn sd_notify(text: &str) -> io::Result<()> {
-    use std::os::linux::net::SocketAddrExt;
     let Some(path) = std::env::var("NOTIFY_SOCKET").ok().filter(|p| !p.is_empty()) else { return Ok(()) };
+    send_to(&path, text)
+}
+
+fn beat(words: &mut Words) -> io::Result<()> {
+    let interval = duration(&need(words)?)?;
+    let times: Option<u64> = match words.peek().and_then(|word| word.parse().ok()) {
+        Some(times) => {
+            words.next();
+            Some(times)
+        }
+        None => None,
+    };
+    let mut sent = 0;
+    while times.is_none_or(|times| sent < times) {
+        sd_notify("WATCHDOG=1")?;
+        sent += 1;
+        if times != Some(sent) {
+            nap(interval);
+        }
+    }
+    Ok(())
+}
+
+fn ready_fd(number: i32) -> io::Result<()> {
+    // SAFETY: the descriptor was inherited for this, and nothing here has it. A number at which nothing is
+    // open only makes the write fail.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    put(fd, b"\n")?;
+    // SAFETY: as above; it is not used again.
+    if unsafe { libc::close(number) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn send_to(path: &str, text: &str) -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt;
     let socket = UnixDatagram::unbound()?;
     match path.strip_prefix('@') {
         Some(name) => {

@@ -11,7 +11,9 @@ use super::root::{FREE_FROM, KEEPER, Root};
 use super::table::{FREE, REAPED, TOLD, ZOMBIE};
 use crate::sys::shared::{borrow, close};
 use crate::sys::{reap, socket};
-use crate::wire::init::{ACKED, BYTES, CHILD, FDS_PIDFD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
+use crate::wire::init::{
+    ACKED, BYTES, CHILD, FDS_NOTIFY, FDS_PIDFD, FDS_READY, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message,
+};
 
 /// To the roles.
 impl Root {
@@ -45,8 +47,9 @@ impl Root {
                     if slot.child == 1 { CHILD } else { 0 } | if slot.state == REAPED { ACKED } else { 0 };
                 let pidfd = if slot.child == 1 { -1 } else { slot.pidfd };
                 message.fds = slot.held | if pidfd < 0 { 0 } else { FDS_PIDFD };
-                let held = [slot.fds[0], slot.fds[1], slot.fds[2], pidfd].map(borrow);
-                let mut list = [fd; 4];
+                let [stdout, stderr, stdin, notify, ready] = slot.fds;
+                let held = [stdout, stderr, stdin, pidfd, notify, ready].map(borrow);
+                let mut list = [fd; socket::FDS_MAX];
                 let mut count = 0;
                 for one in held.into_iter().flatten() {
                     list[count] = one;
@@ -119,8 +122,9 @@ impl Root {
             Kind::Register => {
                 let mut came = fds.into_iter().flatten();
                 let mut take = |bit: u8| if message.fds & bit == 0 { None } else { came.next() };
-                let fds = [take(FDS_STDOUT), take(FDS_STDERR), take(FDS_STDIN)];
-                let pidfd = take(FDS_PIDFD);
+                let [stdout, stderr, stdin] = [FDS_STDOUT, FDS_STDERR, FDS_STDIN].map(&mut take);
+                let [pidfd, notify, ready] = [FDS_PIDFD, FDS_NOTIFY, FDS_READY].map(take);
+                let fds = [stdout, stderr, stdin, notify, ready];
                 let child = message.flags & CHILD != 0;
                 let held = message.fds & !FDS_PIDFD;
                 if let Some(index) = self.table.hold(message.run, message.pid, child, held, fds) {

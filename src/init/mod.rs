@@ -8,8 +8,8 @@
 //!   `WNOWAIT`, tells the keeper, and reaps when that is acknowledged. So a pid is never reused while
 //!   anybody may still act on it, and an outcome is never only in somebody's memory.
 //! - Everything else that lands here (orphans of runs) is reaped at once.
-//! - For each run it holds the read ends of its output FIFOs and the keeper's end of its stdin. A new
-//!   keeper gets them back before it gets anything else.
+//! - For each run it holds the read ends of its output FIFOs, the keeper's end of its stdin, and what it
+//!   tells things by. A new keeper gets them back before it gets anything else.
 //! - A signal asking for shutdown or reload is passed to the supervisor, now or when there is one again.
 //!
 //! # What it does not do

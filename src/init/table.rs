@@ -2,14 +2,14 @@
 //!
 //! Descriptors are kept as numbers, because an owning type would close them when the process executes
 //! itself anew. A number is -1 when there is none. Slots are found by a scan up to the highest one ever
-//! used: 16,384 slots of 64 bytes are read in some tens of microseconds, and untouched pages cost nothing.
+//! used: 16,384 slots of 68 bytes are read in some tens of microseconds, and untouched pages cost nothing.
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use super::respawn::Account;
 use crate::sys::reap::Ended;
 use crate::sys::shared::close;
-use crate::wire::init::RunId;
+use crate::wire::init::{HELD, RunId};
 
 /// Runs that can be held at once. Beyond that a run is started without escrow.
 pub(super) const SLOTS: usize = 16_384;
@@ -40,8 +40,8 @@ pub(super) struct Slot {
     pub(super) held: u8,
     /// 1 once it was listed to the present keeper.
     pub(super) listed: u8,
-    /// stdout, stderr, stdin.
-    pub(super) fds: [i32; 3],
+    /// stdout, stderr, stdin, the socket it tells things to, the FIFO by which it says that it is ready.
+    pub(super) fds: [i32; HELD],
     pub(super) pidfd: i32,
     pub(super) code: i32,
     pub(super) status: i32,
@@ -74,8 +74,11 @@ pub(super) struct Table {
     pub(super) slots: [Slot; SLOTS],
 }
 
-/// Layout 1 of the table.
-pub(super) const MAGIC: u64 = 0x6f75_746c_6976_6501;
+/// Layout 2 of the table; 1 had three descriptors in a slot. An image of init that finds another layout than
+/// its own, by this number or by the size of the file, ends without touching anything: keeper, supervisor and
+/// runs go on as after any death of init. It does not happen by `execve`, which starts the same build again
+/// even where its file was replaced (see `sys::exec`).
+pub(super) const MAGIC: u64 = 0x6f75_746c_6976_6502;
 
 /// One of our two children.
 #[derive(Debug, Clone, Copy)]
@@ -126,14 +129,14 @@ impl Table {
         pid: i32,
         child: bool,
         held: u8,
-        fds: [Option<OwnedFd>; 3],
+        fds: [Option<OwnedFd>; HELD],
     ) -> Option<usize> {
         let index = self.find_run(run).or_else(|| {
             let used = self.in_use();
             let free = self.slots[..used].iter().position(|slot| slot.state == FREE);
             let index = free.or((used < SLOTS).then_some(used))?;
             self.used = self.used.max(u32::try_from(index + 1).unwrap_or(0));
-            self.slots[index] = Slot { pidfd: -1, fds: [-1; 3], ..Slot::EMPTY };
+            self.slots[index] = Slot::EMPTY;
             Some(index)
         })?;
         let slot = &mut self.slots[index];
@@ -200,7 +203,7 @@ impl Slot {
         child: 0,
         held: 0,
         listed: 0,
-        fds: [-1; 3],
+        fds: [-1; HELD],
         pidfd: -1,
         code: 0,
         status: 0,

@@ -118,6 +118,7 @@ impl Keeper {
     }
 
     fn begin_end(&mut self, id: RunId, end: End) {
+        self.hear_out(id);
         let Some(run) = self.runs.get_mut(&id) else { return };
         let captured = run.captured;
         run.phase = Phase::Ending { end, deadline_us: clock::boot_us() + DRAIN_US };

@@ -2,7 +2,7 @@
 //!
 //! There is one keeper, and its lock says so. A new one that finds the lock held asks the holder to hand
 //! over: the old keeper finishes what it has begun to record, sends the descriptors that cannot be opened
-//! again by name (processes, stdin ends), and ends when it is told that they have arrived. One that does
+//! again by name (processes, stdin ends, sockets), and ends when it is told that they have arrived. One that does
 //! not answer within two seconds is killed, by a descriptor opened while it held the lock: nothing is
 //! lost by that but what only it could have seen.
 
@@ -18,7 +18,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-use super::launch::open_output;
+use super::launch::{open_fifo, open_output};
 use super::main_loop::Keeper;
 use super::run::Phase;
 use super::survive::Handed;
@@ -76,13 +76,15 @@ fn ask(runtime: &RuntimeDir) -> io::Result<Hand> {
     frame::encode(&Numbered { id: 1, request: Request::HandOver }, &mut request).map_err(io::Error::other)?;
     stream.write_all(&request)?;
     let mut decoder = frame::Decoder::default();
-    let runs = loop {
+    let (runs, sockets) = loop {
         // One byte at a time, so as not to take the descriptors' messages along.
         let mut byte = [0];
         io::Read::read_exact(&mut stream, &mut byte)?;
         decoder.feed(&byte);
         match decoder.take().map_err(io::Error::other)? {
-            Some(FromKeeper::Reply { result: Ok(Answer::HandingOver { runs }), .. }) => break runs,
+            Some(FromKeeper::Reply { result: Ok(Answer::HandingOver { runs, sockets }), .. }) => {
+                break (runs, sockets);
+            }
             Some(FromKeeper::Reply { result: Err(refusal), .. }) => return Err(io::Error::other(refusal)),
             Some(_) | None => {}
         }
@@ -92,10 +94,12 @@ fn ask(runtime: &RuntimeDir) -> io::Result<Hand> {
         let mut fds = receive(&stream, run)?.into_iter();
         let pidfd = fds.next();
         let stdin = if has_stdin { fds.next() } else { None };
+        let notify = if sockets.contains(&run) { fds.next() } else { None };
         // Opened while the old keeper still holds them: what the pipes hold is never without a reader.
         let fifos = runtime.run(run);
         let (stdout, stderr) = (open_output(&fifos.stdout()).ok(), open_output(&fifos.stderr()).ok());
-        handed.insert(run, Handed { pidfd, stdin, stdout, stderr });
+        let ready = open_fifo(&fifos.ready()).ok();
+        handed.insert(run, Handed { pidfd, stdin, stdout, stderr, notify, ready });
     }
     stream.write_all(&[1])?;
     Ok(handed)
@@ -103,7 +107,7 @@ fn ask(runtime: &RuntimeDir) -> io::Result<Hand> {
 
 fn receive(stream: &UnixStream, expected: RunId) -> io::Result<Vec<OwnedFd>> {
     let mut bytes = [0; 16];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received =
         recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -137,7 +141,8 @@ impl Keeper {
             .filter(|run| run.captured || (run.is_live() && run.pidfd.is_some()))
             .map(|run| (run.id, run.stdin.is_some()))
             .collect();
-        let result = Ok(Answer::HandingOver { runs: list.clone() });
+        let sockets = list.iter().map(|(id, _)| *id).filter(|id| self.words(*id)[0].is_some()).collect();
+        let result = Ok(Answer::HandingOver { runs: list.clone(), sockets });
         self.say(number, &FromKeeper::Reply { id, result });
         self.quit = self.send_all(number, &list).is_ok();
     }
@@ -167,9 +172,9 @@ impl Keeper {
         stream.set_write_timeout(Some(PATIENCE))?;
         for (id, _) in list {
             let Some(run) = self.runs.get(id) else { continue };
-            let fds: Vec<_> = [run.pidfd.as_ref(), run.stdin.as_ref()].into_iter().flatten().collect();
-            let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let fds = [run.pidfd.as_ref(), run.stdin.as_ref()].map(|fd| fd.map(AsFd::as_fd));
+            let fds: Vec<_> = fds.into_iter().chain([self.words(*id)[0]]).flatten().collect();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             // An ended run has no more than its FIFOs, which have names.
             let _ = !fds.is_empty() && control.push(SendAncillaryMessage::ScmRights(&fds));

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::core::ids::RunId;
 use crate::sys::socket;
-use crate::wire::init::{BYTES, CHILD, FDS_PIDFD, FDS_STDERR, FDS_STDIN, FDS_STDOUT, Kind, Message};
+use crate::wire::init::{
+    BYTES, CHILD, FDS_NOTIFY, FDS_PIDFD, FDS_READY, FDS_STDERR, FDS_STDIN, FDS_STDOUT, HELD, Kind, Message,
+};
 
 /// Init, as long as it lives.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(super) struct Held {
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
     pub(super) stdin: Option<OwnedFd>,
+    pub(super) notify: Option<OwnedFd>,
+    pub(super) ready: Option<OwnedFd>,
     /// The main process of a run that is no child of init.
     pub(super) pidfd: Option<OwnedFd>,
 }
@@ -78,16 +82,11 @@ impl InitLink {
     }
 
     /// The message by which a run is put into escrow; `CHILD` is set for a start.
-    pub(super) fn registration(
-        run: RunId,
-        pid: i32,
-        child: bool,
-        [stdout, stderr, stdin]: [bool; 3],
-    ) -> Message {
+    pub(super) fn registration(run: RunId, pid: i32, child: bool, held: [bool; HELD]) -> Message {
         let mut message = Message::about(Kind::Register, run, pid);
         message.flags = if child { CHILD } else { 0 };
-        message.fds =
-            (u8::from(stdout) * FDS_STDOUT) | (u8::from(stderr) * FDS_STDERR) | (u8::from(stdin) * FDS_STDIN);
+        let bits = [FDS_STDOUT, FDS_STDERR, FDS_STDIN, FDS_NOTIFY, FDS_READY];
+        message.fds = bits.iter().zip(held).filter(|(_, held)| *held).map(|(bit, _)| bit).sum();
         message
     }
 
@@ -96,17 +95,19 @@ impl InitLink {
         &self,
         run: RunId,
         pid: i32,
-        fds: [Option<BorrowedFd<'_>>; 3],
+        fds: [Option<BorrowedFd<'_>>; HELD],
         pidfd: Option<BorrowedFd<'_>>,
     ) {
         let mut message = Self::registration(run, pid, false, fds.map(|fd| fd.is_some()));
         message.fds |= if pidfd.is_some() { FDS_PIDFD } else { 0 };
-        let list: Vec<BorrowedFd<'_>> = fds.into_iter().chain([pidfd]).flatten().collect();
+        let [stdout, stderr, stdin, notify, ready] = fds;
+        let list = [stdout, stderr, stdin, pidfd, notify, ready];
+        let list: Vec<BorrowedFd<'_>> = list.into_iter().flatten().collect();
         self.send(&message, &list);
     }
 
     /// The next message, without waiting. `Err`: init is gone.
-    pub(super) fn next(&self) -> io::Result<Option<(Message, [Option<OwnedFd>; 4])>> {
+    pub(super) fn next(&self) -> io::Result<Option<(Message, [Option<OwnedFd>; socket::FDS_MAX])>> {
         let Some(socket) = &self.socket else { return Ok(None) };
         let mut buffer = [0; BYTES];
         loop {
@@ -122,11 +123,11 @@ impl InitLink {
 }
 
 impl Held {
-    pub(super) fn from_entry(message: &Message, fds: [Option<OwnedFd>; 4]) -> Self {
+    pub(super) fn from_entry(message: &Message, fds: [Option<OwnedFd>; socket::FDS_MAX]) -> Self {
         let mut came = fds.into_iter().flatten();
         let mut take = |bit: u8| if message.fds & bit == 0 { None } else { came.next() };
         let (stdout, stderr, stdin) = (take(FDS_STDOUT), take(FDS_STDERR), take(FDS_STDIN));
-        let pidfd = take(FDS_PIDFD);
+        let (pidfd, notify, ready) = (take(FDS_PIDFD), take(FDS_NOTIFY), take(FDS_READY));
         Self {
             pid: message.pid,
             child: message.flags & CHILD != 0,
@@ -134,6 +135,8 @@ impl Held {
             stdout,
             stderr,
             stdin,
+            notify,
+            ready,
             pidfd,
         }
     }

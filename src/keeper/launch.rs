@@ -24,16 +24,20 @@ use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
 use crate::state_dir::layout::{RunRuntime, RuntimeDir, StateDir};
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
+use crate::sys::datagram::{self, Address};
 use crate::sys::spawn::{self, Plan, Register, Spawned, Spawner, Stdio};
 use crate::sys::{identity, pidfd, proc};
-use crate::wire::init::PID_AT;
-use crate::wire::keeper::Launch;
+use crate::wire::init::{HELD, PID_AT};
+use crate::wire::keeper::{Launch, Listen};
 
 /// Wanted capacity of an output pipe in bytes; what an unprivileged user's quota gives is enough.
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// Where programs without a path are looked for when the job has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where `sd_notify(3)` finds the socket.
+const NOTIFY_VARIABLE: &[u8] = b"NOTIFY_SOCKET=";
 
 /// Why a run was not launched.
 #[derive(Debug)]
@@ -44,12 +48,14 @@ pub(super) enum NotLaunched {
     Files { what: String, errno: i32 },
 }
 
-/// The keeper's ends of a run's FIFOs.
+/// The keeper's ends of a run's FIFOs, and the socket that it tells things to.
 #[derive(Debug, Default)]
 pub(super) struct Fifos {
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
     pub(super) stdin: Option<OwnedFd>,
+    pub(super) notify: Option<OwnedFd>,
+    pub(super) ready: Option<OwnedFd>,
 }
 
 fn step<T>(what: &str, result: io::Result<T>) -> Result<T, NotLaunched> {
@@ -159,13 +165,32 @@ impl Site {
             make_fifo(&runtime.stdin(), owner)?;
             fifos.stdin = Some(open_stdin(&runtime.stdin())?);
         }
+        if launch.listen.notify {
+            fifos.notify = Some(datagram::bind(&notify_address(&runtime, launch.run, owner))?);
+        }
+        if let Some(number) = launch.listen.ready_fd {
+            if !(Listen::READY_FD_MIN..=Listen::READY_FD_MAX).contains(&number) {
+                return Err(io::Error::from_raw_os_error(libc::EBADF));
+            }
+            make_fifo(&runtime.ready(), owner)?;
+            fifos.ready = Some(open_fifo(&runtime.ready())?);
+        }
         Ok(fifos)
     }
 
     fn plan<'a>(&self, launch: &Launch, fifos: &Fifos, init: Option<BorrowedFd<'a>>) -> io::Result<Plan<'a>> {
         let runtime = self.runtime.run(launch.run);
         let argv = strings(launch.argv.iter().map(String::as_bytes))?;
-        let env = strings(launch.env.iter().map(Vec::as_slice))?;
+        let owner = launch.user.as_ref().map(|user| (user.uid, user.gid));
+        let address = launch.listen.notify.then(|| notify_address(&runtime, launch.run, owner));
+        let told = address.map(|address| [NOTIFY_VARIABLE, &address.to_bytes()].concat());
+        let given = launch.env.iter().map(Vec::as_slice);
+        // There is one way to tell us things, or none that is not another's.
+        let env = strings(
+            given.filter(|pair| told.is_none() || !pair.starts_with(NOTIFY_VARIABLE)).chain(told.as_deref()),
+        )?;
+        let ready =
+            launch.listen.ready_fd.map(|number| Ok::<_, io::Error>((c_path(&runtime.ready())?, number)));
         let path = launch.env.iter().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
         let program = argv.first().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
         let boot_id = if self.epoch.boot_id.is_empty() { "-" } else { &self.epoch.boot_id };
@@ -176,6 +201,7 @@ impl Site {
             cwd: CString::new(launch.cwd.as_str())?,
             stdio: stdio(launch, &runtime)?,
             user: launch.user.as_ref().map(|user| (user.uid, user.gid, user.groups.clone())),
+            extra: ready.transpose()?,
             umask: launch.umask,
             rlimits: self.rlimits(&launch.rlimits)?,
             nice: launch.nice,
@@ -233,9 +259,10 @@ pub(super) fn paperwork(state: &StateDir, run: RunId, job: &JobName, identity: &
 
 /// How the child tells init of itself, and what it hands over.
 fn registration<'a>(run: RunId, fifos: &Fifos, socket: BorrowedFd<'a>) -> Register<'a> {
-    let held = [&fifos.stdout, &fifos.stderr, &fifos.stdin].map(Option::as_ref);
+    let Fifos { stdout, stderr, stdin, notify, ready } = fifos;
+    let held = [stdout, stderr, stdin, notify, ready].map(Option::as_ref);
     let message = InitLink::registration(run, 0, true, held.map(|fd| fd.is_some()));
-    let mut fds = [-1; 3];
+    let mut fds = [-1; HELD];
     for (place, fd) in fds.iter_mut().zip(held.into_iter().flatten()) {
         *place = fd.as_raw_fd();
     }
@@ -298,9 +325,24 @@ fn make_fifo(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     Ok(())
 }
 
-/// Our end of an output FIFO: for reading only, so that it tells when nobody holds the other end.
+/// Our end of a FIFO: for reading only, so that it tells when nobody holds the other end.
+pub(super) fn open_fifo(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The name of the socket that a run tells things to. The directory is ours alone: a job of another user does
+/// not get through to a file in it. Whatever the name, every sender is looked at.
+pub(super) fn notify_address(runtime: &RunRuntime, run: RunId, owner: Option<(u32, u32)>) -> Address {
+    let name = format!("outlive/{run}");
+    if owner.is_some_and(|(uid, _)| uid != rustix::process::geteuid().as_raw()) {
+        return Address::Abstract(name);
+    }
+    Address::path_or(runtime.notify(), name)
+}
+
+/// Our end of an output FIFO.
 pub(super) fn open_output(path: &Path) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = open_fifo(path)?;
     let _ = rustix::pipe::fcntl_setpipe_size(fd.as_fd(), PIPE_BYTES);
     Ok(fd)
 }
@@ -333,6 +375,8 @@ fn run_record(launch: &Launch, requested_at: Stamp) -> RunRecord {
         output: launch.output.clone(),
         on_supervisor_death: launch.on_supervisor_death,
         requested_at,
+        notify: launch.listen.notify,
+        ready_fd: launch.listen.ready_fd,
     }
 }
 

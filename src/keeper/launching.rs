@@ -26,7 +26,7 @@ use crate::core::time::Stamp;
 use crate::sys::clock;
 use crate::sys::spawn::{Spawner, Step};
 use crate::wire::init::Message;
-use crate::wire::keeper::{Answer, FromKeeper, Launch, Notice, Numbered, Refusal, Request};
+use crate::wire::keeper::{Answer, FromKeeper, Launch, Notice, Numbered, Refusal, Request, Told};
 
 /// Starts at once that leave memory worth giving back.
 const CROWD: usize = 100;
@@ -175,6 +175,7 @@ impl Keeper {
             pidfd: child.pidfd,
             started: Some(at),
             stdin: fifos.stdin,
+            listening: None,
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
@@ -192,6 +193,9 @@ impl Keeper {
         if let Some((step, errno)) = child.failed {
             self.not_started(launch.run, step, errno);
             return Err(Refusal::NotStarted { step: step.as_str().to_owned(), errno });
+        }
+        if !launch.listen.is_default() {
+            self.listen(launch.run, Told::default(), fifos.notify, fifos.ready);
         }
         if let (Some(stdout), Some(stderr)) = (fifos.stdout, fifos.stderr) {
             self.begin_capture(launch.run, launch.output.clone(), stdout, stderr, false);

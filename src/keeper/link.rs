@@ -5,7 +5,7 @@
 //! refused. The newest generation is kept in a file of the runtime directory, because a keeper that was
 //! replaced must not forget it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,7 +15,7 @@ use rustix::net::{
     recv, send, socket_with,
 };
 
-use crate::core::ids::Generation;
+use crate::core::ids::{Generation, RunId};
 use crate::wire::frame::{self, Decoder};
 use crate::wire::keeper::{FromKeeper, Numbered};
 
@@ -36,6 +36,11 @@ pub(super) struct Connection {
     sent: usize,
     /// What its `Hello` said.
     pub(super) generation: Option<Generation>,
+    /// The version that its `Hello` named; 0 before that.
+    pub(super) version: u32,
+    /// Runs whose words it is to be told when it has read what waits for it. They are not queued up: a run
+    /// that talks a lot must not have a slow supervisor cut off.
+    pub(super) untold: BTreeSet<RunId>,
     /// It said that it goes away on purpose.
     pub(super) goodbye: bool,
 }
@@ -95,6 +100,8 @@ impl Links {
                 out: Vec::new(),
                 sent: 0,
                 generation: None,
+                version: 0,
+                untold: BTreeSet::new(),
                 goodbye: false,
             },
         );

@@ -17,6 +17,7 @@ use super::launch::Site;
 use super::launcher;
 use super::launching::Launching;
 use super::link::{Incoming, Links};
+use super::listen::MESSAGE_BYTES_MAX;
 use super::run::{Phase, Run};
 use super::tree::Ground;
 use crate::core::identity::Epoch;
@@ -33,6 +34,8 @@ const CAPTURE: u64 = 3;
 const LAUNCHED: u64 = 4;
 const CONNECTION: u64 = 1 << 40;
 const PROCESS: u64 = 2 << 40;
+pub(super) const NOTIFY: u64 = 3 << 40;
+pub(super) const READY: u64 = 4 << 40;
 const KIND: u64 = 0xff << 40;
 
 /// Between two beats of a sentinel, in microseconds. A sentinel is fresh for two minutes.
@@ -71,8 +74,12 @@ pub(super) struct Keeper {
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
     pub(super) quit: bool,
+    /// Room for one message of a run.
+    pub(super) message: Vec<u8>,
+    /// Runs that have told something for people, and when the supervisor is to hear of it, boot clock.
+    pub(super) unpublished: BTreeMap<RunId, u64>,
     epoll: OwnedFd,
-    /// Processes watched for their end, by epoll token.
+    /// Processes watched for their end, and what runs tell things by, by epoll token.
     watched: BTreeMap<u64, RunId>,
     next_watch: u64,
     next_beat_us: u64,
@@ -129,6 +136,8 @@ pub fn run(options: &Options) -> io::Result<u8> {
         lists_children: proc::lists_children(),
         supervisor_lost_us: None,
         quit: false,
+        message: vec![0; MESSAGE_BYTES_MAX],
+        unpublished: BTreeMap::new(),
         epoll,
         watched: BTreeMap::new(),
         next_watch: 0,
@@ -197,6 +206,8 @@ impl Keeper {
                 LAUNCHED => self.launch_news(),
                 token if token & KIND == CONNECTION => self.serve(token & !KIND, flags),
                 token if token & KIND == PROCESS => self.process_event(token),
+                token if token & KIND == NOTIFY => self.heard(token, Self::hear),
+                token if token & KIND == READY => self.heard(token, Self::look_whether_ready),
                 _ => {}
             }
         }
@@ -204,7 +215,7 @@ impl Keeper {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let mut due = self.next_end_deadline().min(self.next_kill_deadline());
+        let mut due = self.next_end_deadline().min(self.next_kill_deadline()).min(self.next_word_deadline());
         if self.runs.values().any(Run::is_live) {
             due = due.min(self.next_beat_us);
         }
@@ -219,12 +230,14 @@ impl Keeper {
         let now = clock::boot_us();
         self.finish_late_drains(now);
         self.kill_for_dead_supervisor(now);
+        self.publish_late(now);
         if now >= self.next_beat_us {
             self.next_beat_us = now + BEAT_US;
             for run in self.runs.values().filter(|run| run.is_live()) {
                 // A missed beat is not worth more than the next one.
                 let _ = self.state.run(run.id).beat();
             }
+            self.save_all_unsaved();
         }
     }
 
@@ -288,6 +301,28 @@ impl Keeper {
         }
     }
 
+    /// Watches what a run tells things by; the token that its events have. Level-triggered: what is not read
+    /// in one turn is read in the next.
+    pub(super) fn watch_words(&mut self, fd: BorrowedFd<'_>, kind: u64, id: RunId) -> io::Result<u64> {
+        self.next_watch += 1;
+        let token = kind | self.next_watch;
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
+        self.watched.insert(token, id);
+        Ok(token)
+    }
+
+    /// Ends that. The registration does not go with the descriptor: init has another of the same.
+    pub(super) fn unwatch_words(&mut self, fd: BorrowedFd<'_>, token: u64) {
+        let _ = epoll::delete(&self.epoll, fd);
+        self.watched.remove(&token);
+    }
+
+    fn heard(&mut self, token: u64, what: fn(&mut Self, RunId)) {
+        if let Some(id) = self.watched.get(&token).copied() {
+            what(self, id);
+        }
+    }
+
     fn process_event(&mut self, token: u64) {
         if let Some(id) = self.watched.get(&token).copied() {
             self.look_at(id);
@@ -333,6 +368,8 @@ impl Keeper {
             self.cut(number);
             return;
         }
+        self.tell_untold(number);
+        let Some(connection) = self.links.get_mut(number) else { return };
         let (requests, closed) = match connection.read() {
             Incoming::Requests(requests) => (requests, false),
             Incoming::Closed(requests) => (requests, true),

@@ -1,5 +1,5 @@
-//! The keeper: spawns runs, captures their output, holds their descriptors, beats their sentinels, and
-//! records how they end. It decides nothing, and goes on without a supervisor.
+//! The keeper: spawns runs, captures their output, holds their descriptors, beats their sentinels, hears what
+//! they tell, and records how they end. It decides nothing, and goes on without a supervisor.
 //!
 //! One thread does everything but moving bytes and starting runs: a loop over init's socket, the
 //! supervisors' connections, the news of the threads that do, and its own deadlines. It never waits for a
@@ -20,10 +20,12 @@ mod launch;
 mod launcher;
 mod launching;
 mod link;
+mod listen;
 mod main_loop;
 mod requests;
 mod run;
 mod survive;
+mod told;
 mod tree;
 
 pub mod capture;

@@ -19,6 +19,7 @@ pub(super) fn about(request: &Request) -> Option<RunId> {
         | Request::Disown { run } => Some(*run),
         Request::Hello { .. }
         | Request::Inventory
+        | Request::Beats
         | Request::Launch(_)
         | Request::HandOver
         | Request::Goodbye => None,
@@ -67,6 +68,11 @@ impl Keeper {
                     run.leftovers.told |= run.leftovers.any();
                 }
                 Ok(Answer::Inventory { runs: self.runs.values().map(|run| self.status(run)).collect() })
+            }
+            Request::Beats => {
+                let live = self.runs.values().filter(|run| run.is_live());
+                let beat = |run: &Run| Some((run.id, run.listening.as_ref()?.told.beat?));
+                Ok(Answer::Beats { beats: live.filter_map(beat).collect() })
             }
             Request::Signal { run, signal, scope, cont, asked } => {
                 let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
@@ -118,6 +124,7 @@ impl Keeper {
         }
         if let Some(connection) = self.links.get_mut(number) {
             connection.generation = Some(generation);
+            connection.version = version;
         }
         self.supervisor_lost_us = None;
         Ok(Answer::Hello {
@@ -143,6 +150,7 @@ impl Keeper {
             leftovers: run.leftovers.any(),
             output_bytes: totals.stdout_bytes + totals.stderr_bytes,
             kill_in: None,
+            told: run.listening.as_ref().map(|listening| Box::new(listening.told.clone())),
         }
     }
 

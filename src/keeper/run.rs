@@ -11,6 +11,7 @@
 use std::os::fd::OwnedFd;
 
 use super::capture::Totals;
+use super::listen::Listening;
 use super::tree::Member;
 use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
@@ -69,6 +70,8 @@ pub(super) struct Run {
     pub(super) pidfd: Option<OwnedFd>,
     pub(super) started: Option<Stamp>,
     pub(super) stdin: Option<OwnedFd>,
+    /// What it tells, if it was given a way to.
+    pub(super) listening: Option<Box<Listening>>,
     pub(super) phase: Phase,
     pub(super) leftovers: Leftovers,
     pub(super) asked: Asked,

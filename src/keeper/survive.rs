@@ -31,7 +31,7 @@ use crate::state_dir::quarantine;
 use crate::state_dir::records::{ReadError, RunRecord};
 use crate::sys::spawn::Step;
 use crate::sys::{identity, pidfd};
-use crate::wire::init::Kind;
+use crate::wire::init::{HELD, Kind};
 
 /// What the decision of a run says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,8 @@ pub(super) struct Handed {
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
+    pub(super) notify: Option<OwnedFd>,
+    pub(super) ready: Option<OwnedFd>,
 }
 
 impl Keeper {
@@ -153,6 +155,11 @@ impl Keeper {
         let stdin = held.stdin.or(handed.stdin);
         if let Some(run) = self.runs.get_mut(&id) {
             run.stdin = stdin.filter(|_| !over);
+        }
+        let words = (held.notify.or(handed.notify), held.ready.or(handed.ready));
+        let gone = over || (!held.child && !known);
+        if self.listen_again(id, record.as_ref(), words, gone) {
+            self.renew_escrow(id);
         }
         let runtime = self.runtime.run(id);
         let mode = record.as_ref().map_or(OutputMode::Merged, |record| record.output.mode);
@@ -258,7 +265,7 @@ impl Keeper {
         id: RunId,
         record: Option<&RunRecord>,
         identity: Identity,
-        Handed { pidfd, stdin, stdout, stderr }: Handed,
+        Handed { pidfd, stdin, stdout, stderr, notify, ready }: Handed,
         failed: Option<(Step, i32)>,
     ) {
         let alive = pidfd.is_some();
@@ -271,7 +278,7 @@ impl Keeper {
         self.insert(id, record, Some(identity), pidfd, false);
         let runtime = self.runtime.run(id);
         let mode = record.map_or(OutputMode::Merged, |record| record.output.mode);
-        let mut escrow = [None, None, None];
+        let mut escrow = [const { None }; HELD];
         if captures(mode)
             && let (Ok(stdout), Ok(stderr)) =
                 (reopen(stdout, &runtime.stdout()), reopen(stderr, &runtime.stderr()))
@@ -291,7 +298,10 @@ impl Keeper {
                 run.stdin = stdin;
             }
         }
-        if let Some(recorded) = self.recorded_end(id) {
+        let recorded = self.recorded_end(id);
+        self.listen_again(id, record, (notify, ready), recorded.is_some() || !alive);
+        [escrow[3], escrow[4]] = self.words(id).map(|fd| fd.and_then(|fd| fd.try_clone_to_owned().ok()));
+        if let Some(recorded) = recorded {
             self.recall_end(id, recorded, false);
         } else if alive {
             let pidfd = self.runs.get(&id).and_then(|run| run.pidfd.as_ref());
@@ -332,6 +342,7 @@ impl Keeper {
             pidfd,
             started,
             stdin: None,
+            listening: None,
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
@@ -399,9 +410,11 @@ impl Keeper {
         let Some(run) = self.runs.get(&id) else { return };
         let runtime = self.runtime.run(id);
         let (stdout, stderr) = (open_output(&runtime.stdout()).ok(), open_output(&runtime.stderr()).ok());
-        let fds = [stdout.as_ref(), stderr.as_ref(), run.stdin.as_ref()];
+        let [stdout, stderr, stdin] =
+            [stdout.as_ref(), stderr.as_ref(), run.stdin.as_ref()].map(|fd| fd.map(AsFd::as_fd));
+        let [notify, ready] = self.words(id);
         // Of a child init has its own.
-        self.init.hold(id, run.pid(), fds.map(|fd| fd.map(AsFd::as_fd)), None);
+        self.init.hold(id, run.pid(), [stdout, stderr, stdin, notify, ready], None);
     }
 }
 

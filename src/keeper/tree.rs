@@ -108,6 +108,44 @@ pub(super) fn members(target: &Target, ground: Ground<'_>, proven: &[Member]) ->
         .collect()
 }
 
+/// The most parents that are looked at; a longer line of them proves nothing.
+const PARENTS_MAX: usize = 128;
+
+/// Whether this process, be it a zombie, is of the run. The number is not pinned: it is somebody's word. The
+/// line of its parents has to lead to the main process and past nobody else's, or to init from an orphan
+/// that says, by its session or environment, which run it is of. What only the process itself could have
+/// made up counts for nothing below another run.
+pub(super) fn is_of_run(target: &Target, pid: i32, ground: Ground<'_>) -> bool {
+    if pid == target.leader {
+        return target.leader_pinned;
+    }
+    let Some(first) = proc::stat(pid) else { return false };
+    let found = target.group.as_deref().is_some_and(|group| cgroup::members(group).contains(&pid))
+        || parents_prove(target, first, ground);
+    // The number may have gone to another while we looked.
+    found && proc::stat(pid).is_some_and(|now| now.start_ticks == first.start_ticks)
+}
+
+fn parents_prove(target: &Target, first: proc::Stat, ground: Ground<'_>) -> bool {
+    let mut named = false;
+    let mut stat = first;
+    for _ in 0..PARENTS_MAX {
+        if stat.pid == target.leader || stat.session == target.leader {
+            return target.leader_pinned;
+        }
+        if ground.known.contains(&stat.pid) || ground.known.contains(&stat.session) {
+            return false;
+        }
+        named |= names_run(stat.pid, target.run);
+        if ground.init.map_or(stat.parent <= 1, |init| stat.parent == init) {
+            return named;
+        }
+        let Some(parent) = proc::stat(stat.parent) else { return false };
+        stat = parent;
+    }
+    false
+}
+
 fn in_group(target: &Target) -> impl Iterator<Item = proc::Stat> {
     target.group.as_deref().map(cgroup::members).unwrap_or_default().into_iter().filter_map(proc::stat)
 }

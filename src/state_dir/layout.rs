@@ -346,6 +346,24 @@ impl RunRuntime {
         self.0.join("stdin")
     }
 
+    /// Socket that the run tells things to.
+    #[must_use]
+    pub fn notify(&self) -> PathBuf {
+        self.0.join("notify")
+    }
+
+    /// FIFO by which the run says that it is ready.
+    #[must_use]
+    pub fn ready(&self) -> PathBuf {
+        self.0.join("ready")
+    }
+
+    /// What the run has told so far.
+    #[must_use]
+    pub fn told(&self) -> PathBuf {
+        self.0.join("told.json")
+    }
+
     /// Whoever links something here first decides whether the run happens.
     #[must_use]
     pub fn decision(&self) -> PathBuf {

@@ -22,6 +22,7 @@ pub mod output;
 pub mod quarantine;
 pub mod records;
 pub mod startup;
+mod told;
 
 pub use exit::{ExitSlot, read_exit};
 pub use layout::{RunDir, RunRuntime, RuntimeDir, StateDir};

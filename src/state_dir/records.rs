@@ -77,6 +77,12 @@ pub struct RunRecord {
     pub on_supervisor_death: OnSupervisorDeath,
     /// When the keeper was asked for it.
     pub requested_at: Stamp,
+    /// Whether it has a socket to tell things to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
+    /// The descriptor by which it says that it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_fd: Option<i32>,
 }
 
 /// A user, resolved to numbers.
@@ -227,6 +233,8 @@ mod tests {
             output: spec.output,
             on_supervisor_death: OnSupervisorDeath::Keep,
             requested_at: Stamp { boot_us: 1, wall_us: 2 },
+            notify: true,
+            ready_fd: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::core::ids::RunId;
 use crate::core::spec::JobSpec;
-use crate::wire::keeper::{Launch, UserIds};
+use crate::wire::keeper::{Launch, Listen, UserIds};
 
 /// Variables that speak about our own relation to whoever started us; a job must not take them as its own.
 const NOT_INHERITED: [&str; 9] = [
@@ -64,6 +64,7 @@ pub(super) fn launch(
         stdin: spec.stdin.clone(),
         output: spec.output.clone(),
         on_supervisor_death: spec.on_supervisor_death,
+        listen: Listen::default(),
     })
 }
 

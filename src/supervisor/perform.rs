@@ -186,7 +186,7 @@ impl Supervisor {
             Notice::TreeGone { run } => self.observe(&Input::TreeGone { run }, turn),
             Notice::LogStall { run, errno, dropped } => self.log_stall(run, errno, dropped, turn),
             // The keeper's init, which need not be ours.
-            Notice::InitGone => {}
+            Notice::InitGone | Notice::Told { .. } => {}
         }
     }
 

@@ -89,6 +89,25 @@ pub fn touch(path: &Path) -> io::Result<()> {
     Ok(fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Sets the modification time of `path`, in microseconds since 1970.
+pub fn set_modified_us(path: &Path, us: u64) -> io::Result<()> {
+    let at = Timespec {
+        tv_sec: i64::try_from(us / 1_000_000).unwrap_or(0),
+        tv_nsec: i64::try_from(us % 1_000_000).unwrap_or(0) * 1000,
+    };
+    let same = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT };
+    let times = Timestamps { last_access: same, last_modification: at };
+    Ok(fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// The modification time of `path`, in microseconds since 1970.
+pub fn modified_us(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = path.symlink_metadata()?;
+    let (seconds, nanos) = (u64::try_from(meta.mtime()), u64::try_from(meta.mtime_nsec()));
+    Ok(seconds.unwrap_or(0).saturating_mul(1_000_000).saturating_add(nanos.unwrap_or(0) / 1000))
+}
+
 /// Waits until the content of a file, and its size, are on the disk.
 pub fn sync_data(file: impl AsFd) -> io::Result<()> {
     Ok(fs::fdatasync(file)?)

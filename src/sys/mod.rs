@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod datagram;
 pub mod disk;
 pub mod exec;
 pub mod fifo;

@@ -10,7 +10,7 @@ use rustix::net::{
 };
 
 /// Most descriptors one message carries.
-pub const FDS_MAX: usize = 4;
+pub const FDS_MAX: usize = 6;
 
 /// A connected pair, both ends close-on-exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -38,6 +38,8 @@ pub enum Step {
     Killed = 16,
     /// Its control group.
     Cgroup = 17,
+    /// The descriptor by which it says that it is ready.
+    ReadyFd = 18,
 }
 
 impl Step {
@@ -62,6 +64,7 @@ impl Step {
             Self::Exec => "exec",
             Self::Killed => "killed before exec",
             Self::Cgroup => "cgroup",
+            Self::ReadyFd => "ready_fd",
         }
     }
 
@@ -86,6 +89,7 @@ impl Step {
             15 => Self::Exec,
             16 => Self::Killed,
             17 => Self::Cgroup,
+            18 => Self::ReadyFd,
             _ => return None,
         })
     }

@@ -1,7 +1,8 @@
 //! What init and its two children say to each other: fixed-size messages on sequenced-packet sockets.
 //!
 //! Fixed size and plain integers, so that init reads and writes them without allocating. Descriptors
-//! travel beside a message where [`FDS_STDOUT`] and its neighbours say so, in that order.
+//! travel beside a message where [`FDS_STDOUT`] and its neighbours say so, in the order of their bits: who
+//! does not know a bit does not miss what comes before it.
 //!
 //! Version 1. A message of an unknown kind is ignored.
 
@@ -21,6 +22,13 @@ pub const FDS_STDIN: u8 = 4;
 /// A descriptor of the main process travels with the message: of a run that is no child of init, so that
 /// how it ends can be told though the keeper dies at that moment (Linux 6.15).
 pub const FDS_PIDFD: u8 = 8;
+/// The socket that the run tells things to travels with the message.
+pub const FDS_NOTIFY: u8 = 16;
+/// The read end of the FIFO by which the run says that it is ready travels with the message.
+pub const FDS_READY: u8 = 32;
+
+/// Descriptors of one run that init holds: all of the above but that of its process, in their order.
+pub const HELD: usize = 5;
 
 /// Slot for the accepted configuration, a memory file.
 pub const HOLD_CONFIG: i32 = 0;

@@ -6,7 +6,8 @@
 //! acknowledged is told again to the next one, through the inventory.
 //!
 //! Versions: the first request is `Hello`; each side states the lowest and the current version it speaks.
-//! Fields are only ever added; an unknown field is ignored.
+//! Fields are only ever added; an unknown field is ignored. An unknown request or notice is not: what came
+//! with a version is asked of, and told to, a peer of that version only.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,10 @@ use crate::core::time::{Millis, Stamp};
 
 /// Lowest version this build understands.
 pub const MIN_VERSION: u32 = 1;
-/// Version this build speaks. 1: first.
-pub const VERSION: u32 = 1;
+/// Version this build speaks. 1: first; 2: what runs tell ([`Told`]).
+pub const VERSION: u32 = 2;
+/// The version that [`Notice::Told`] and [`Request::Beats`] came with.
+pub const TOLD_VERSION: u32 = 2;
 
 /// Everything the keeper needs to start a run; nothing is left to choose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +56,104 @@ pub struct Launch {
     pub output: Output,
     /// Fate at the supervisor's death.
     pub on_supervisor_death: OnSupervisorDeath,
+    /// What it may tell, and by which way.
+    #[serde(default, skip_serializing_if = "Listen::is_default")]
+    pub listen: Listen,
+}
+
+/// What a run may tell, and by which way.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Listen {
+    /// It gets a socket of its own in `NOTIFY_SOCKET`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
+    /// It writes a newline to this descriptor when it is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_fd: Option<i32>,
+}
+
+impl Listen {
+    /// Lowest descriptor to tell readiness by.
+    pub const READY_FD_MIN: i32 = 3;
+    /// Highest.
+    pub const READY_FD_MAX: i32 = 255;
+
+    /// Whether the run tells nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// More time, asked for by a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extend {
+    /// When it asked.
+    pub at: Stamp,
+    /// How long from then on.
+    pub by: Millis,
+}
+
+/// What a run has told so far. Later messages win; what was not told, or was taken back, is absent.
+///
+/// A keeper that dies while it takes a message hears that one again: the counters may count it twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    /// It is ready: when it first said `READY=1`, or wrote the newline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Stamp>,
+    /// Its latest `WATCHDOG=1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beat: Option<Stamp>,
+    /// Its latest `WATCHDOG=trigger`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Stamp>,
+    /// `WATCHDOG_USEC`, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<Millis>,
+    /// Its latest `EXTEND_TIMEOUT_USEC`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extend: Option<Extend>,
+    /// It ends: when it first said `STOPPING=1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<Stamp>,
+    /// It reads its configuration again: since its latest `RELOADING=1`, until `READY=1` takes that back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reloading: Option<Stamp>,
+    /// `STATUS`: at most 512 bytes, without control characters. An empty one takes it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// `X_PROGRESS`, 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u8>,
+    /// When `X_PROGRESS` last came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress_at: Option<Stamp>,
+    /// `X_RESUME`: at most 4096 bytes, without control characters. An empty one takes it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+    /// `MAINPID`, if that process belongs to the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub main_pid: Option<i32>,
+    /// `ERRNO`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+    /// `EXIT_STATUS`, 0 to 255.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_status: Option<i32>,
+    /// Messages from somebody who is not proven to be of this run.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rejected: u64,
+    /// Messages or values that make no sense.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ignored: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A user, resolved to numbers.
@@ -111,6 +212,8 @@ pub enum Request {
         /// The run.
         run: RunId,
     },
+    /// The latest beat of every run. Answered by [`Answer::Beats`].
+    Beats,
     /// Processes that outlive the main process are left alone from now on (`leftovers = "ignore"`).
     Disown {
         /// The run.
@@ -181,11 +284,20 @@ pub enum Answer {
         /// Bytes accepted.
         bytes: u64,
     },
-    /// To `HandOver`: these runs follow, each as one message of 16 bytes (its id) with a descriptor of the
-    /// process and, if it has one, of its stdin. Then the old keeper waits for one byte and ends.
+    /// To `Beats`.
+    Beats {
+        /// Of every live run that has one.
+        beats: Vec<(RunId, Stamp)>,
+    },
+    /// To `HandOver`: these runs follow, each as one message of 16 bytes (its id) with descriptors of the
+    /// process and, if it has them, of its stdin and of the socket it tells things to. Then the old keeper
+    /// waits for one byte and ends.
     HandingOver {
         /// In the order of the messages; true where a stdin follows.
         runs: Vec<(RunId, bool)>,
+        /// Those of them where a socket follows.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sockets: Vec<RunId>,
     },
     /// To everything else.
     Done,
@@ -261,6 +373,13 @@ pub enum Notice {
         /// The run.
         run: RunId,
     },
+    /// A run has told something other than a beat.
+    Told {
+        /// The run.
+        run: RunId,
+        /// All that it has told so far.
+        told: Box<Told>,
+    },
     /// The disk refuses a run's output, or takes it again.
     LogStall {
         /// The run.
@@ -293,4 +412,24 @@ pub struct RunStatus {
     pub output_bytes: u64,
     /// Grace left by `on_supervisor_death` when no supervisor was there; `None`: keep.
     pub kill_in: Option<Millis>,
+    /// What it has told, if it was given a way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Box<Told>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_peer_says_is_read_and_what_is_absent_is_not_said() {
+        assert_eq!(serde_json::from_str::<Told>("{}").unwrap(), Told::default());
+        assert_eq!(serde_json::to_string(&Told::default()).unwrap(), "{}");
+        let said = serde_json::to_string(&Told { ignored: 1, ..Told::default() }).unwrap();
+        assert_eq!(said, r#"{"ignored":1}"#);
+        let old = r#"{"handing_over":{"runs":[]}}"#;
+        let Answer::HandingOver { sockets, .. } = serde_json::from_str(old).unwrap() else { panic!("{old}") };
+        assert!(sockets.is_empty());
+        assert_eq!(serde_json::from_str::<Listen>("{}").unwrap(), Listen::default());
+    }
 }

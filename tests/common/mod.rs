@@ -4,6 +4,7 @@
 //! looked at often, or an event that wakes it.
 
 pub mod http;
+pub mod keeper;
 pub mod ledger;
 pub mod procs;
 pub mod random;
@@ -328,6 +329,12 @@ impl Daemon {
             let pid = self.try_status()?["instance"]["roles"][role]["pid"].as_i64()?;
             i32::try_from(pid).ok()
         })
+    }
+
+    /// The process id of init, also where no supervisor answers.
+    #[track_caller]
+    pub fn init_pid(&self) -> i32 {
+        until("an init", || procs::roles(self.home(), "init").first().copied())
     }
 
     /// Kills a role with SIGKILL and waits for its death. Gives the pid that it had.

@@ -20,6 +20,7 @@ mod instance;
 mod journal;
 mod leftovers;
 mod metrics;
+mod notify;
 mod outcome;
 mod output;
 mod progress;

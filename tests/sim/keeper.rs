@@ -337,6 +337,7 @@ impl Keeper {
                 }
                 Ok(Answer::Done)
             }
+            Request::Beats => Ok(Answer::Beats { beats: Vec::new() }),
             Request::Disown { run } => {
                 if let Some(proc) = around.host.procs.get_mut(&run) {
                     proc.disowned = true;
@@ -368,6 +369,7 @@ impl Keeper {
                 leftovers,
                 output_bytes: 0,
                 kill_in: None,
+                told: None,
             });
         }
         all
@@ -486,6 +488,7 @@ fn about(request: &Request) -> Option<RunId> {
         | Request::Disown { run } => Some(*run),
         Request::Hello { .. }
         | Request::Inventory
+        | Request::Beats
         | Request::Launch(_)
         | Request::HandOver
         | Request::Goodbye => None,

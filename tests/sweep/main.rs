@@ -22,6 +22,7 @@
 mod common;
 
 mod point;
+mod told;
 mod trace;
 
 use std::collections::BTreeMap;

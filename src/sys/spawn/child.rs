@@ -108,6 +108,7 @@ impl Child<'_> {
                 libc::close(fd);
             }
             self.stdio()?;
+            self.extra()?;
             if let Some(mask) = self.plan.umask {
                 libc::umask(mask);
             }
@@ -218,6 +219,26 @@ impl Child<'_> {
                         }
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the extra descriptor at its number. The pipe to report through may be there, and makes way;
+    /// nobody else is needed any more who could: init has been told, and the claim's file comes later.
+    fn extra(&mut self) -> Result<(), Failed> {
+        let Some((path, number)) = &self.plan.extra else { return Ok(()) };
+        let number = *number;
+        // SAFETY: opens a prepared path and moves descriptors; no other memory is touched.
+        unsafe {
+            if self.report == number {
+                let moved = libc::fcntl(self.report, libc::F_DUPFD_CLOEXEC, number + 1);
+                self.report = check(Step::ReadyFd, moved)?;
+            }
+            let fd = check(Step::ReadyFd, libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NOCTTY))?;
+            if fd != number {
+                check(Step::ReadyFd, libc::dup2(fd, number))?;
+                libc::close(fd);
             }
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! 1. own session and process group;
 //! 2. register with init: run id, pid, and the descriptors init is to hold in escrow. A failure while
 //!    init lives means that our spawner has been replaced: the child ends, nothing has run;
-//! 3. control group, descriptors 0 to 2, limits, niceness;
+//! 3. control group, descriptors 0 to 2 and perhaps one more, limits, niceness;
 //! 4. claim the start: write who it is into a file and `link(2)` it as the decision of the run. If
 //!    somebody has linked a cancellation first, the child ends, nothing has run;
 //! 5. user, directory, dispositions, signal mask, `execve`.
@@ -54,7 +54,7 @@ pub struct Register<'a> {
     /// Where the pid goes.
     pub pid_at: usize,
     /// Descriptors to hold; -1 marks an empty place and ends the list.
-    pub fds: [RawFd; 3],
+    pub fds: [RawFd; 5],
 }
 
 /// Where the start is claimed.
@@ -83,6 +83,8 @@ pub struct Plan<'a> {
     pub stdio: [Stdio; 3],
     /// User, group, supplementary groups.
     pub user: Option<(u32, u32, Vec<u32>)>,
+    /// A path that is opened for reading and writing at this number, which is above 2.
+    pub extra: Option<(CString, RawFd)>,
     /// File creation mask.
     pub umask: Option<u32>,
     /// Resource, soft, hard.

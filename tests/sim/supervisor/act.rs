@@ -158,5 +158,6 @@ fn launch_of(run: RunId, attempt: u64, spec: &JobSpec) -> Box<Launch> {
         stdin: spec.stdin.clone(),
         output: spec.output.clone(),
         on_supervisor_death: spec.on_supervisor_death,
+        listen: outlive::wire::keeper::Listen::default(),
     })
 }

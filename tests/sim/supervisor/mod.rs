@@ -361,7 +361,7 @@ impl Supervisor {
                 self.observe(&Input::Ended { record, leftovers }, turn, ground)
             }
             Notice::TreeGone { run } => self.observe(&Input::TreeGone { run }, turn, ground),
-            Notice::LogStall { .. } | Notice::InitGone => Ok(()),
+            Notice::LogStall { .. } | Notice::InitGone | Notice::Told { .. } => Ok(()),
         }
     }
 
