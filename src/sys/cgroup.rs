@@ -221,25 +221,5 @@ pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MOUNTS: &str = "24 1 0:22 / /proc rw - proc proc rw\n\
-        31 1 0:27 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw\n";
-
-    #[test]
-    fn our_own_group_is_found_below_its_mount() {
-        let found = own_group("8:pids:/x\n0::/system.slice/outlive.service\n", MOUNTS);
-        assert_eq!(found, Some(PathBuf::from("/sys/fs/cgroup/unified/system.slice/outlive.service")));
-        let nested = "31 1 0:27 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
-        let found = own_group("0::/docker/abc/leaf\n", nested);
-        assert_eq!(found, Some(PathBuf::from("/sys/fs/cgroup/leaf")));
-    }
-
-    #[test]
-    fn the_root_group_is_the_hosts() {
-        assert_eq!(own_group("0::/\n", MOUNTS), None);
-        assert_eq!(own_group("8:pids:/x\n", MOUNTS), None);
-        assert_eq!(own_group("0::/a\n", "24 1 0:22 / /proc rw - proc proc rw\n"), None);
-    }
-}
+#[path = "cgroup_tests.rs"]
+mod tests;
