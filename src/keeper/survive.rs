@@ -335,6 +335,7 @@ impl Keeper {
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
+            killed: false,
             child,
             captured: false,
             stalled: false,
