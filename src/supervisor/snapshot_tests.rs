@@ -20,7 +20,7 @@ struct Stopped {
 impl Stopped {
     fn start() -> Self {
         let mut child = Command::new("setsid")
-            .args(["sh", "-c", "sleep 600 & echo ready; read forever"])
+            .args(["sh", "-c", "sh -c 'echo ready; kill -STOP $$' & wait; :"])
             .env("SECRET_OF_THE_JOB", "hunter2")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -94,9 +94,9 @@ fn a_stopped_tree_is_shown_with_its_output_and_without_its_environment() {
     }
     for part in [
         "state: T (stopped)",
-        "command: sh -c sleep 600 &",
-        "command: sleep 600",
-        "0 -> pipe:[",
+        "command: sh -c sh -c 'echo",
+        "command: sh -c echo ready",
+        "1 -> pipe:[",
         "Max open files",
         "VmRSS:",
         "threads (",

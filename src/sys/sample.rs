@@ -437,7 +437,10 @@ impl<'a> Search<'a> {
             if self.owners.contains_key(&pid) {
                 continue;
             }
-            if let Some(line) = self.reader.line(pid)
+            // One short call tells most of them apart: there may be a thousand runs that nobody asked about.
+            let elsewhere = session(pid).is_some_and(|session| !self.owners.contains_key(&session));
+            if !elsewhere
+                && let Some(line) = self.reader.line(pid)
                 && let Some(n) = self.by_session(&line)
             {
                 self.add(n, pid, line);
@@ -497,6 +500,12 @@ impl<'a> Search<'a> {
             }
         }
     }
+}
+
+/// The session of a process, if there is one that we can see.
+fn session(pid: i32) -> Option<i32> {
+    let session = rustix::process::getsid(rustix::process::Pid::from_raw(pid)).ok()?;
+    Some(session.as_raw_nonzero().get())
 }
 
 /// Whether the process with this number is the one that is meant.

@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 use crate::sys::disk;
 
+/// Above the highest number that a process can have (`PID_MAX_LIMIT`).
+const BASE: i32 = 5_000_000;
+
 /// How the rest of a tree is looked for.
 #[derive(Debug, Clone, Copy)]
 enum Way {
@@ -44,11 +47,20 @@ impl Family {
 
 impl Drop for Family {
     fn drop(&mut self) {
-        // What the other way finds is the same; this one also finds what an orphan is.
-        for pid in self.found_by(Way::Pass) {
-            let _ = pidfd::open(pid).and_then(|fd| pidfd::signal(&fd, libc::SIGKILL));
+        // The main process first, so that nothing new is started; while it is a zombie, its session is known.
+        let main = self.wanted().pid;
+        end(main);
+        for pid in self.found_by(Way::Pass).into_iter().filter(|pid| *pid != main) {
+            end(pid);
         }
         let _ = self.0.wait();
+    }
+}
+
+fn end(pid: i32) {
+    if let Ok(fd) = pidfd::open(pid) {
+        let _ = pidfd::signal(&fd, libc::SIGKILL);
+        let _ = pidfd::wait_ended(&fd, 5000);
     }
 }
 
@@ -104,8 +116,10 @@ fn both_ways_find_the_same_tree() {
 #[test]
 fn an_orphan_is_found_by_its_session_and_with_it_what_it_started() {
     let dir = tempfile::tempdir().unwrap();
-    // Number, parent, session; 10 is init, 24 somebody else's.
+    // Number, parent, session, with numbers that the kernel gives to nobody; ..10 is init, ..24 somebody
+    // else's.
     let all = [(10, 1, 10), (20, 10, 20), (21, 20, 20), (22, 10, 20), (23, 22, 23), (24, 10, 24)];
+    let all = all.map(|(pid, parent, session)| (BASE + pid, BASE + parent, BASE + session));
     for (pid, parent, session) in all {
         let stat = format!("{pid} (x) S {parent} 1 {session} 0 0 0 0 0 0 0 1 1 0 0 20 0 1 0 500 0 3 0 0\n");
         put(&dir.path().join(format!("{pid}/stat")), &stat);
@@ -113,9 +127,9 @@ fn an_orphan_is_found_by_its_session_and_with_it_what_it_started() {
             all.iter().filter(|(_, of, _)| *of == pid).map(|(pid, ..)| pid.to_string()).collect();
         put(&dir.path().join(format!("{pid}/task/{pid}/children")), &children.join(" "));
     }
-    let wanted = Wanted { pid: 20, start_ticks: 500, ..Wanted::default() };
+    let wanted = Wanted { pid: BASE + 20, start_ticks: 500, ..Wanted::default() };
     for way in [Way::Walk, Way::Pass] {
-        assert_eq!(found_in(dir.path(), &wanted, way), [20, 21, 22, 23]);
+        assert_eq!(found_in(dir.path(), &wanted, way), [20, 21, 22, 23].map(|pid| BASE + pid));
     }
     // Another process has the number by now.
     let another = Wanted { start_ticks: 501, ..wanted };
