@@ -37,6 +37,7 @@ mod output;
 mod proc;
 mod report;
 mod restart;
+mod sample;
 mod start;
 
 use std::path::PathBuf;
@@ -58,11 +59,12 @@ const MEASURES: &[(&str, Measure)] = &[
     ("many", many::many),
     ("flood", output::flood),
     ("lines", output::lines),
+    ("sample", sample::sampling),
 ];
 
 const USAGE: &str = "\
 whole [MEASURE…] [OPTIONS]
-  MEASURE       start stop restart storm adopt idle many flood lines;
+  MEASURE       start stop restart storm adopt idle many flood lines sample;
                 all when none is named
   --n LIST      numbers of jobs (default 1,100,1000)
   --reps K      rounds (default 3)

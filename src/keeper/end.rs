@@ -17,7 +17,7 @@ use crate::core::spec::{KillScope, OnSupervisorDeath, OutputMode};
 use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
 use crate::sys::reap::Ended;
-use crate::sys::{clock, pidfd, proc};
+use crate::sys::{cgroup, clock, pidfd, proc};
 use crate::wire::init::Message;
 use crate::wire::keeper::Notice;
 
@@ -117,8 +117,26 @@ impl Keeper {
         proc::stat(identity.pid).filter(|stat| stat.state == b'Z' && stat.start_ticks == identity.start_ticks)
     }
 
+    /// SIGKILL that nobody asked us for: the out-of-memory killer's, if the run's control group counts such
+    /// a kill, or the kernel's log names the main process since its start. Neither may be there to be read,
+    /// and only such an end is worth the look.
+    fn name_oom_kill(&mut self, id: RunId, outcome: Outcome) -> Outcome {
+        let Some(run) = self.runs.get(&id) else { return outcome };
+        let ours = run.killed || run.killed_for_supervisor;
+        if ours || !matches!(outcome, Outcome::Signaled { signal: libc::SIGKILL, .. }) {
+            return outcome;
+        }
+        let counted = self.group_of(id).as_deref().and_then(cgroup::oom_kills).is_some_and(|kills| kills > 0);
+        let (pid, started) = (run.pid(), run.started);
+        if counted || started.is_some_and(|started| self.kernel_log.has_killed(pid, started.boot_us)) {
+            return Outcome::OomKilled;
+        }
+        outcome
+    }
+
     fn begin_end(&mut self, id: RunId, end: End) {
         self.hear_out(id);
+        let end = End { outcome: self.name_oom_kill(id, end.outcome), ..end };
         let Some(run) = self.runs.get_mut(&id) else { return };
         let captured = run.captured;
         run.phase = Phase::Ending { end, deadline_us: clock::boot_us() + DRAIN_US };

@@ -179,6 +179,7 @@ impl Keeper {
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
+            killed: false,
             child: self.init.alive().is_some(),
             captured: false,
             stalled: false,

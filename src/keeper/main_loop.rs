@@ -24,6 +24,7 @@ use crate::core::identity::Epoch;
 use crate::core::ids::{Generation, RunId};
 use crate::core::time::Stamp;
 use crate::state_dir::layout::{RuntimeDir, StateDir};
+use crate::sys::kernel_log::KernelLog;
 use crate::sys::{cgroup, clock, flock, identity, proc, shared, signals};
 use crate::wire::init::Kind;
 use crate::wire::keeper::{FromKeeper, Notice};
@@ -71,6 +72,8 @@ pub(super) struct Keeper {
     /// Where each run gets a control group, if a tree is delegated to us.
     pub(super) cgroups: Option<PathBuf>,
     pub(super) lists_children: bool,
+    /// Whom the kernel has killed for memory, where it may be read.
+    pub(super) kernel_log: KernelLog,
     /// Since when no supervisor is connected that did not say goodbye; `None`: one is, or it did.
     pub(super) supervisor_lost_us: Option<u64>,
     pub(super) quit: bool,
@@ -134,6 +137,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         to_sync: sync_thread()?,
         cgroups,
         lists_children: proc::lists_children(),
+        kernel_log: KernelLog::default(),
         supervisor_lost_us: None,
         quit: false,
         message: vec![0; MESSAGE_BYTES_MAX],

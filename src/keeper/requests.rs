@@ -78,6 +78,7 @@ impl Keeper {
                 let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
                 if live.is_live() {
                     live.asked = asked;
+                    live.killed |= signal == libc::SIGKILL;
                 }
                 self.signal_run(run, (signal, scope, cont))
             }

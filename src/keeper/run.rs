@@ -75,6 +75,8 @@ pub(super) struct Run {
     pub(super) phase: Phase,
     pub(super) leftovers: Leftovers,
     pub(super) asked: Asked,
+    /// Whether SIGKILL was asked for: then an end by it is no riddle.
+    pub(super) killed: bool,
     /// Whether init holds it and waits for our acknowledgement.
     pub(super) child: bool,
     /// Whether a capture worker has it.

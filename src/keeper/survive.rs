@@ -346,6 +346,7 @@ impl Keeper {
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
+            killed: false,
             child,
             captured: false,
             stalled: false,

@@ -311,6 +311,24 @@ impl RunDir {
         self.0.join("output")
     }
 
+    /// What was seen of the run when it did not answer, the number-th time.
+    #[must_use]
+    pub fn diagnosis(&self, number: u32) -> PathBuf {
+        self.0.join(format!("diagnosis-{number}.txt"))
+    }
+
+    /// The numbers of the diagnoses that are there, in order.
+    pub fn diagnoses(&self) -> io::Result<Vec<u32>> {
+        let mut numbers = Vec::new();
+        for entry in self.0.read_dir()? {
+            let name = entry?.file_name();
+            let middle = name.to_str().and_then(|n| n.strip_prefix("diagnosis-")?.strip_suffix(".txt"));
+            numbers.extend(middle.and_then(|digits| digits.parse::<u32>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
     /// Makes `output` a link to a directory elsewhere, which is created. Fine if it is that link already.
     pub fn link_output(&self, target: &Path) -> io::Result<()> {
         private_dir_all(target)?;

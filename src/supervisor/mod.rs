@@ -27,6 +27,8 @@ mod rebuild;
 mod recover;
 mod saga;
 mod scrub;
+#[allow(dead_code, reason = "its caller is written beside it")]
+mod snapshot;
 mod stalled;
 mod start;
 mod startup;

@@ -14,6 +14,14 @@ pub fn wall_us() -> i64 {
     micros(ClockId::Realtime)
 }
 
+/// Microseconds that the machine has slept since it was started.
+#[must_use]
+pub fn asleep_us() -> u64 {
+    let awake = u64::try_from(micros(ClockId::Monotonic)).unwrap_or(0);
+    // Read after the other one, this one is never behind it.
+    boot_us().saturating_sub(awake)
+}
+
 fn micros(clock: ClockId) -> i64 {
     let t = clock_gettime(clock);
     t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1000)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Daemon, procs, skip, until};
+use crate::common::{Daemon, job, procs, skip, until};
 
 /// A group to delegate, removed at the end.
 struct Delegated(PathBuf);
@@ -19,6 +19,19 @@ impl Delegated {
         let group = Path::new(point).join(format!("outlive-test-{}", std::process::id()));
         fs::create_dir(&group).ok()?;
         Some(Self(group))
+    }
+
+    /// Has the kernel count memory for each run, and limit that of all of them.
+    fn limit_memory(&self, bytes: u64) -> std::io::Result<()> {
+        let put = |path: PathBuf, text: &str| {
+            std::io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(path)?, text.as_bytes())
+        };
+        let runs = self.0.join("outlive.runs");
+        fs::create_dir(&runs)?;
+        put(self.0.join("cgroup.subtree_control"), "+memory")?;
+        put(runs.join("cgroup.subtree_control"), "+memory")?;
+        let _ = put(self.0.join("memory.swap.max"), "0");
+        put(self.0.join("memory.max"), &bytes.to_string())
     }
 
     fn groups_of_runs(&self) -> usize {
@@ -57,5 +70,24 @@ fn a_process_that_left_session_parent_output_and_environment_ends_with_its_run()
     assert!(procs::wait_dead(&handle, crate::common::PATIENCE), "it escaped");
     assert_eq!(daemon.wait_state("a", "stopped")["pid"], serde_json::Value::Null);
     until("the removal of its group", || (group.groups_of_runs() == 0).then_some(()));
+    drop(daemon);
+}
+
+#[test]
+fn who_is_killed_for_its_memory_has_ended_by_that_and_not_by_a_signal() {
+    let Some(group) = Delegated::make() else {
+        return skip("no control group of version 2 can be made here");
+    };
+    if let Err(error) = group.limit_memory(64 << 20) {
+        return skip(&format!("no control group can limit memory here: {error}"));
+    }
+    let greedy = "[job.greedy]\nkind = \"task\"\ncommand = [\"tail\", \"/dev/zero\"]\n";
+    let killed = job("killed", "signal KILL", "kind = \"task\"");
+    let mut daemon = Daemon::prepare(&format!("{greedy}{killed}"));
+    daemon.wrapper = vec!["env".to_owned(), format!("OUTLIVE_CGROUP={}", group.0.display())];
+    daemon.up();
+    assert_eq!(daemon.wait_ended("greedy")["kind"], "oom_killed");
+    // Nobody asked for this one either, but the kernel has counted nothing.
+    assert_eq!(daemon.wait_ended("killed")["kind"], "signaled");
     drop(daemon);
 }
