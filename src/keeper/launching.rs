@@ -72,6 +72,11 @@ impl Launching {
         self.launcher.started()
     }
 
+    /// The runs that are being started.
+    pub(super) fn begun_runs(&self) -> impl Iterator<Item = RunId> {
+        self.begun.keys().copied()
+    }
+
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
         self.launcher.bell()
     }

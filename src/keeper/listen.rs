@@ -36,6 +36,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 use super::launch::{notify_address, open_fifo};
 use super::main_loop::{Keeper, NOTIFY, READY, now};
 use super::run::Run;
+use super::survive::Claim;
 use super::told::{ignore, take_in};
 use super::tree;
 use crate::core::ids::RunId;
@@ -207,8 +208,21 @@ impl Keeper {
         if pid == target.leader {
             return target.leader_pinned;
         }
-        let known = known.get_or_insert_with(|| self.known());
-        tree::is_of_run(&target, pid, self.ground(known))
+        let look = || &self.known() | &self.starting();
+        let cached = known.is_some();
+        let found = tree::is_of_run(&target, pid, self.ground(known.get_or_insert_with(look)));
+        // To turn somebody away an older list will do.
+        found && (!cached || tree::is_of_run(&target, pid, self.ground(known.insert(look()))))
+    }
+
+    /// Main processes of runs that are being started, by their claims: each is there before the program is, so
+    /// no program can pass for an orphan of another run because nobody knows it yet.
+    fn starting(&self) -> BTreeSet<i32> {
+        let claim = |id: RunId| match Claim::read(&self.runtime.run(id).decision()) {
+            Claim::Exec { pid, .. } => Some(pid),
+            Claim::None | Claim::Cancelled | Claim::Unreadable => None,
+        };
+        self.launching.begun_runs().filter_map(claim).collect()
     }
 
     /// Whether the number of the main process is still its own, be it as a zombie.

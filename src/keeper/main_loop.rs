@@ -86,6 +86,8 @@ pub(super) struct Keeper {
     watched: BTreeMap<u64, RunId>,
     next_watch: u64,
     next_beat_us: u64,
+    /// The earliest deadline of any run; `None` after anything that may have changed one, which words do not.
+    due_us: Option<u64>,
     lock: flock::Lock,
 }
 
@@ -146,6 +148,7 @@ pub fn run(options: &Options) -> io::Result<u8> {
         watched: BTreeMap::new(),
         next_watch: 0,
         next_beat_us: clock::boot_us() + BEAT_US,
+        due_us: None,
         lock,
     };
     keeper.take_back(handed);
@@ -203,6 +206,9 @@ impl Keeper {
             if self.quit {
                 return;
             }
+            if !matches!(token & KIND, NOTIFY | READY) {
+                self.due_us = None;
+            }
             match token {
                 INIT => self.read_init(),
                 LISTENER => self.accept(),
@@ -218,11 +224,10 @@ impl Keeper {
         self.deadlines();
     }
 
-    fn timeout(&self) -> Option<Timespec> {
-        let mut due = self.next_end_deadline().min(self.next_kill_deadline()).min(self.next_word_deadline());
-        if self.runs.values().any(Run::is_live) {
-            due = due.min(self.next_beat_us);
-        }
+    fn timeout(&mut self) -> Option<Timespec> {
+        let due = self.due_us.unwrap_or_else(|| self.next_deadline());
+        self.due_us = Some(due);
+        let due = due.min(self.next_word_deadline());
         let left = (due != u64::MAX).then(|| due.saturating_sub(clock::boot_us()))?;
         Some(Timespec {
             tv_sec: i64::try_from(left / 1_000_000).unwrap_or(0),
@@ -230,11 +235,21 @@ impl Keeper {
         })
     }
 
+    /// When something is to be done about a run; nobody asks each of them again for a word that one says.
+    fn next_deadline(&self) -> u64 {
+        let due = self.next_end_deadline().min(self.next_kill_deadline());
+        if self.runs.values().any(Run::is_live) { due.min(self.next_beat_us) } else { due }
+    }
+
     fn deadlines(&mut self) {
         let now = clock::boot_us();
+        self.publish_late(now);
+        if self.due_us.is_some_and(|due| now < due) {
+            return;
+        }
+        self.due_us = None;
         self.finish_late_drains(now);
         self.kill_for_dead_supervisor(now);
-        self.publish_late(now);
         if now >= self.next_beat_us {
             self.next_beat_us = now + BEAT_US;
             for run in self.runs.values().filter(|run| run.is_live()) {
@@ -418,6 +433,7 @@ impl Keeper {
 
     fn cut(&mut self, number: u64) {
         let Some(connection) = self.links.remove(number) else { return };
+        self.due_us = None;
         let was_current = connection.generation.is_some_and(|g| g >= self.newest);
         if was_current && !connection.goodbye && self.links.current(self.newest).is_empty() {
             self.supervisor_lost_us = Some(clock::boot_us());

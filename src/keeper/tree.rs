@@ -112,8 +112,8 @@ pub(super) fn members(target: &Target, ground: Ground<'_>, proven: &[Member]) ->
 const PARENTS_MAX: usize = 128;
 
 /// Whether this process, be it a zombie, is of the run. The number is not pinned: it is somebody's word. The
-/// line of its parents has to lead to the main process and past nobody else's, or to init from an orphan
-/// that says, by its session or environment, which run it is of. What only the process itself could have
+/// line of its parents has to lead to the main process and past nobody else's, or to an orphan right below
+/// init that says, by its session or environment, which run it is of. What only the process itself could have
 /// made up counts for nothing below another run.
 pub(super) fn is_of_run(target: &Target, pid: i32, ground: Ground<'_>) -> bool {
     if pid == target.leader {
@@ -127,7 +127,6 @@ pub(super) fn is_of_run(target: &Target, pid: i32, ground: Ground<'_>) -> bool {
 }
 
 fn parents_prove(target: &Target, first: proc::Stat, ground: Ground<'_>) -> bool {
-    let mut named = false;
     let mut stat = first;
     for _ in 0..PARENTS_MAX {
         if stat.pid == target.leader || stat.session == target.leader {
@@ -136,9 +135,8 @@ fn parents_prove(target: &Target, first: proc::Stat, ground: Ground<'_>) -> bool
         if ground.known.contains(&stat.pid) || ground.known.contains(&stat.session) {
             return false;
         }
-        named |= names_run(stat.pid, target.run);
         if ground.init.map_or(stat.parent <= 1, |init| stat.parent == init) {
-            return named;
+            return names_run(stat.pid, target.run);
         }
         let Some(parent) = proc::stat(stat.parent) else { return false };
         stat = parent;
