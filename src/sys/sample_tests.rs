@@ -185,7 +185,7 @@ fn members_of_a_group_and_of_groups_in_it_belong_to_the_run() {
     let wanted = Wanted { pid: me, group: Some(dir.path().to_owned()), ..Wanted::default() };
     let found = members(&wanted);
     assert!(found.contains(&me) && found.contains(&other), "{found:?}");
-    let seen = sample(&[wanted.clone()], false)[0].unwrap();
+    let seen = sample(std::slice::from_ref(&wanted), false)[0].unwrap();
     assert_eq!((seen.cpu_us, seen.rss_bytes), (123_456, 7_654_321));
     // A group in which the main process is not tells nothing about it.
     put(&dir.path().join("cgroup.procs"), "\n");
