@@ -120,7 +120,10 @@ impl Rendering {
     }
 
     fn row(&self, job: &JobStatus) -> Vec<String> {
-        let up = matches!(job.state, StateWord::Running | StateWord::Starting | StateWord::Stopping);
+        let up = matches!(
+            job.state,
+            StateWord::Running | StateWord::Frozen | StateWord::Starting | StateWord::Stopping
+        );
         vec![
             job.name.to_string(),
             job.state.as_str().to_owned(),
@@ -133,7 +136,7 @@ impl Rendering {
 
     fn note(&self, job: &JobStatus) -> String {
         let mut words = Vec::new();
-        let runs = matches!(job.state, StateWord::Running | StateWord::Starting);
+        let runs = matches!(job.state, StateWord::Running | StateWord::Frozen | StateWord::Starting);
         if let Some(outcome) = job.outcome.as_ref().filter(|_| !runs) {
             let ended = outcome.at.as_ref().unwrap_or(&job.since);
             words.push(format!("{}, {} ago", outcome.text, ago(ended, self.now_ms)));

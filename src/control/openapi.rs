@@ -248,12 +248,20 @@ fn schemas() -> Value {
         ]),
         "JobStatus": object(&[
             ("name", text.clone()), ("kind", words(&["service", "task"])),
-            ("state", words(&["stopped", "waiting", "starting", "running", "stopping", "backoff", "held",
+            ("state", words(&["stopped", "waiting", "starting", "running", "frozen", "stopping", "backoff", "held",
                 "exited", "fatal"])),
             ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
             ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
+            ("health", of("JobHealth")),
+        ]),
+        "JobHealth": object(&[
+            ("verdict", words(&["healthy", "unready", "unwell", "frozen", "crashed", "corrupted", "disconnected"])),
+            ("fault", text.clone()), ("why", text.clone()), ("since", text.clone()), ("last_sign", text.clone()),
+            ("stopping", flag.clone()), ("reloading", flag.clone()), ("main_pid", number.clone()),
+            ("errno", number.clone()), ("exit_status", number.clone()), ("rejected", number.clone()),
+            ("ignored", number.clone()),
         ]),
         "Outcome": object(&[
             ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),

@@ -22,6 +22,13 @@ use super::stop;
 use super::time::Millis;
 use super::watch::{FrozenStep, OnExceed, Ready};
 
+/// What a run has to show signs of life after a `CONT`, if it was not seen to be stopped: a process below its main
+/// one may have been.
+const MAYBE_STOPPED: Millis = Millis(250);
+
+/// How long a snapshot may take to be written.
+const WRITING: Millis = Millis(1000);
+
 /// A run was found to be unwell. While the keeper is away nothing can be done about it: it will be found again.
 pub(super) fn unwell(d: &mut Draft<'_>, name: &JobName, run: RunId, (fault, why): (Fault, &str)) {
     if !d.working() {
@@ -69,6 +76,18 @@ pub(super) fn next(d: &mut Draft<'_>, name: &JobName) {
     }
 }
 
+/// A snapshot was written, or could not be.
+pub(super) fn diagnosed(d: &mut Draft<'_>, name: &JobName) {
+    let Some(Ill { step: Some(step), until: Some(_), .. }) = ill(d, name) else { return };
+    let ladder = d.spec(name).map(|spec| spec.frozen_ladder()).unwrap_or_default();
+    if let Some(FrozenStep::Dump { signal: None, .. }) = ladder.get(step as usize)
+        && may_act(d)
+        && d.working()
+    {
+        take(d, name, step + 1);
+    }
+}
+
 fn ill(d: &Draft<'_>, name: &JobName) -> Option<Ill> {
     match d.job(name).map(|job| &job.phase) {
         Some(Phase::Running { ill: Some(ill), .. }) => Some((**ill).clone()),
@@ -83,9 +102,13 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
     let ladder = d.spec(name).map(|spec| spec.frozen_ladder()).unwrap_or_default();
     let rung = ladder.get(step as usize).copied();
     let wait = match rung {
-        Some(FrozenStep::Continue { wait } | FrozenStep::Dump { wait, .. }) => Some(d.now.plus(wait)),
+        Some(FrozenStep::Continue { wait }) if ill.fault == Fault::Stopped => Some(wait),
+        Some(FrozenStep::Continue { wait }) => Some(wait.min(MAYBE_STOPPED)),
+        Some(FrozenStep::Dump { signal: Some(_), wait }) => Some(wait),
+        Some(FrozenStep::Dump { signal: None, .. }) => Some(WRITING),
         Some(FrozenStep::Stop | FrozenStep::Restart) | None => None,
     };
+    let wait = wait.map(|wait| d.now.plus(wait));
     d.record(Event::HealStepBegun { job: name.clone(), run, step, until: wait });
     let asked = || health(&ill, true);
     match rung {

@@ -178,6 +178,11 @@ pub enum Input {
         /// The same in words.
         why: String,
     },
+    /// What the processes of a run do has been written down, or cannot be.
+    Diagnosed {
+        /// The run.
+        run: RunId,
+    },
     /// Nothing is wrong with a run any more.
     Well {
         /// The run.

@@ -45,6 +45,8 @@ pub(super) enum News<'a> {
     Extended { until: Stamp },
     /// Its run was found to be unwell.
     Unwell { fault: Fault, why: &'a str },
+    /// What its run does has been written down, or cannot be.
+    Diagnosed,
     /// Nothing is wrong with its run any more.
     Well,
     /// Its deadline has passed, or what it waits for may be there.
@@ -75,6 +77,7 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::Due => {}
     }
@@ -119,6 +122,7 @@ fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::Due => {}
     }
@@ -137,6 +141,7 @@ fn waiting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::Found { .. } => {}
     }
@@ -156,6 +161,7 @@ fn backoff(d: &mut Draft<'_>, name: &JobName, until: Stamp, news: &News<'_>) {
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::Found { .. } => {}
     }
@@ -185,6 +191,7 @@ fn starting(d: &mut Draft<'_>, name: &JobName, run: RunId, news: &News<'_>) {
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::Due => {}
     }
@@ -224,6 +231,7 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
             }
         }
         News::Unwell { fault, why } => heal::unwell(d, name, run, (*fault, why)),
+        News::Diagnosed => heal::diagnosed(d, name),
         News::Well => heal::well(d, name, run),
         // The keeper has answered before; a refusal now is an answer to something else.
         News::Start
@@ -285,6 +293,7 @@ fn stopping(d: &mut Draft<'_>, name: &JobName, at: &Stopping, news: &News<'_>) {
         | News::Refused { .. }
         | News::Ready
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::TreeGone => {}
     }
@@ -314,6 +323,7 @@ fn leftovers(d: &mut Draft<'_>, name: &JobName, (run, ladder): (RunId, Option<La
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
+        | News::Diagnosed
         | News::Well
         | News::StopCommandEnded { .. } => {}
     }

@@ -153,6 +153,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::Unwell { run, fault, why } => {
             life::news_of_run(&mut d, *run, &life::News::Unwell { fault: *fault, why });
         }
+        Input::Diagnosed { run } => life::news_of_run(&mut d, *run, &life::News::Diagnosed),
         Input::Well { run } => life::news_of_run(&mut d, *run, &life::News::Well),
         Input::Published { run, said } => progress::publish(&mut d, *run, said),
         Input::KeeperLost => d.keeper_lost(),

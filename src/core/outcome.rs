@@ -74,6 +74,15 @@ impl Outcome {
     }
 }
 
+/// How a run ended that somebody asked to end, in words: with what was wrong with it, if that is why.
+#[must_use]
+pub fn words(outcome: &Outcome, asked: &Asked) -> String {
+    match asked {
+        Asked::Health { why, .. } => format!("{why}: {}", outcome.describe()),
+        _ => outcome.describe(),
+    }
+}
+
 /// ENOENT is 2 on every Linux; `core` does without libc.
 const fn libc_enoent() -> i32 {
     2

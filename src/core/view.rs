@@ -10,7 +10,7 @@ use super::ill::Ill;
 use super::instance::Link;
 use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
-use super::outcome::Asked;
+use super::outcome::{self, Asked};
 use super::progress::Published;
 use super::rest::Rest;
 use super::spec::JobSpec;
@@ -173,10 +173,7 @@ impl Last {
     /// How it ended, in words.
     #[must_use]
     pub fn words(&self) -> String {
-        match &self.asked {
-            Asked::Health { why, .. } => format!("{why}: {}", self.outcome.describe()),
-            _ => self.outcome.describe(),
-        }
+        outcome::words(&self.outcome, &self.asked)
     }
 }
 
@@ -231,7 +228,9 @@ impl State {
         self.shared_spec(name).map(|spec| &**spec)
     }
 
-    pub(super) fn shared_spec(&self, name: &JobName) -> Option<&Arc<JobSpec>> {
+    /// Its settings, to be kept.
+    #[must_use]
+    pub fn shared_spec(&self, name: &JobName) -> Option<&Arc<JobSpec>> {
         self.specs.get(name).or_else(|| self.spec_at_rest(name))
     }
 

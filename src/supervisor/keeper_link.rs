@@ -29,6 +29,8 @@ pub(super) enum News {
     /// Connected.
     Up {
         pid: i32,
+        /// The version it speaks.
+        version: u32,
         /// Whether init lives, as the keeper sees it.
         init: bool,
         runs: Vec<RunStatus>,
@@ -62,10 +64,10 @@ pub(super) fn connect(socket: PathBuf, generation: Generation) -> mpsc::Receiver
     tokio::spawn(async move {
         while !tell.is_closed() {
             match introduce(&socket, generation).await {
-                Ok(Connected { pid, init, runs, read, write, decoder }) => {
+                Ok(Connected { pid, version, init, runs, read, write, decoder }) => {
                     let (send, requests) = mpsc::unbounded_channel();
                     let writer = tokio::spawn(write_requests(write, requests));
-                    let up = News::Up { pid, init, runs, requests: Requests(send) };
+                    let up = News::Up { pid, version, init, runs, requests: Requests(send) };
                     if tell.send(up).await.is_ok() {
                         read_news(read, decoder, &tell).await;
                     }
@@ -85,6 +87,7 @@ pub(super) fn connect(socket: PathBuf, generation: Generation) -> mpsc::Receiver
 
 struct Connected {
     pid: i32,
+    version: u32,
     init: bool,
     runs: Vec<RunStatus>,
     read: OwnedReadHalf,
@@ -116,12 +119,12 @@ async fn introduce(socket: &Path, generation: Generation) -> Result<Connected, F
     loop {
         while let Some(message) = decoder.take::<FromKeeper>()? {
             match message {
-                FromKeeper::Reply { result: Ok(Answer::Hello { pid, init, .. }), .. } => {
-                    who = Some((pid, init))
+                FromKeeper::Reply { result: Ok(Answer::Hello { pid, version, init, .. }), .. } => {
+                    who = Some((pid, version, init))
                 }
                 FromKeeper::Reply { result: Ok(Answer::Inventory { runs }), .. } => {
-                    let Some((pid, init)) = who else { return Err(Failed::NotThere) };
-                    return Ok(Connected { pid, init, runs, read, write, decoder });
+                    let Some((pid, version, init)) = who else { return Err(Failed::NotThere) };
+                    return Ok(Connected { pid, version, init, runs, read, write, decoder });
                 }
                 FromKeeper::Reply { result: Err(Refusal::OldGeneration { newest }), .. } => {
                     return Err(Failed::Replaced(newest));

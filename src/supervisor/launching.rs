@@ -64,8 +64,17 @@ pub(super) fn launch(
         stdin: spec.stdin.clone(),
         output: spec.output.clone(),
         on_supervisor_death: spec.on_supervisor_death,
-        listen: Listen::default(),
+        listen: listen(spec),
     })
+}
+
+/// By which way a run may tell things.
+fn listen(spec: &JobSpec) -> Listen {
+    let watch = spec.watch.as_ref();
+    Listen {
+        notify: watch.is_some_and(|watch| watch.listens()),
+        ready_fd: watch.and_then(|watch| watch.ready_fd()),
+    }
 }
 
 /// The environment of a job: what is inherited, what its user implies, what is configured, what we say.
@@ -102,6 +111,10 @@ fn environment(
     env.insert("OUTLIVE_RUN_ID".into(), run.to_string().into());
     env.insert("OUTLIVE_ATTEMPT".into(), attempt.to_string().into());
     env.insert("OUTLIVE_SOCKET".into(), socket.into());
+    let watchdog = spec.watch.as_ref().and_then(|watch| watch.heartbeat.notify);
+    if let Some(watchdog) = watchdog {
+        env.insert("WATCHDOG_USEC".into(), watchdog.0.saturating_mul(1000).to_string().into());
+    }
     if let Some(token) = resume {
         env.insert("OUTLIVE_RESUME_TOKEN".into(), token.into());
     }

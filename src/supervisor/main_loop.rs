@@ -26,6 +26,7 @@ use super::read_only::ReadOnly;
 use super::scrub::{FromScrub, Scrubbing};
 use super::startup::Startup;
 use super::strays::Strays;
+use super::vigils::{Seen, Vigils};
 use crate::config::Config;
 use crate::core::effect::Effect;
 use crate::core::event::Event;
@@ -59,6 +60,7 @@ pub(super) enum Happening {
     Skip(Skip),
     Strays(Result<Strays, String>),
     Scrub(FromScrub),
+    Seen(Seen),
     Deadline,
 }
 
@@ -71,6 +73,7 @@ pub(super) struct Sources {
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
     pub(super) scrub: mpsc::Receiver<FromScrub>,
+    pub(super) seen: mpsc::Receiver<Seen>,
 }
 
 /// The supervisor.
@@ -89,6 +92,8 @@ pub(super) struct Supervisor {
     pub(super) init: InitLink,
     pub(super) keeper: Option<Requests>,
     pub(super) keeper_pid: Option<i32>,
+    /// Whether the keeper knows what runs tell; one of an earlier build does not.
+    pub(super) keeper_tells: bool,
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) next_request: u64,
     pub(super) config: Config,
@@ -120,6 +125,8 @@ pub(super) struct Supervisor {
     pub(super) scrubbing: Scrubbing,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
+    /// Watching over the runs.
+    pub(super) vigils: Vigils,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
@@ -187,6 +194,7 @@ impl Sources {
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
+            Some(seen) = self.seen.recv() => Some(Happening::Seen(seen)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -203,6 +211,9 @@ impl Sources {
         }
         if let Ok((run, ok)) = self.stop_commands.try_recv() {
             return Some(Happening::StopCommandEnded { run, ok });
+        }
+        if let Ok(seen) = self.seen.try_recv() {
+            return Some(Happening::Seen(seen));
         }
         self.asks.try_recv().ok().map(Happening::Ask)
     }
@@ -234,6 +245,7 @@ impl Supervisor {
             };
             self.retry_log(&mut turn).await;
             self.tick_if_due(&mut turn);
+            self.judge(&mut turn);
             self.complete(turn).await;
             self.give_back_after_a_crowd();
             if let Some(code) = self.exit {
@@ -271,13 +283,15 @@ impl Supervisor {
         }
     }
 
-    /// When something is due: in the core, the turn of a start, or a look at the files of the event log.
+    /// When something is due: in the core, the turn of a start, a look at the files of the event log, or at a run.
     fn next_deadline(&self) -> Option<Stamp> {
         let may = self.state.instance.link == Link::Working && self.read_only.is_none();
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| may);
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        [self.state.next_deadline(), turn, scrub].into_iter().flatten().min_by_key(|at| at.boot_us)
+        let vigil = self.vigils.next_us().filter(|_| self.may_judge());
+        let vigil = vigil.map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        [self.state.next_deadline(), turn, scrub, vigil].into_iter().flatten().min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -305,6 +319,7 @@ impl Supervisor {
             self.dirty.extend(specs.iter().map(|spec| spec.name.clone()));
         }
         self.call_off_starts(&decision);
+        self.follow(&decision.events, decision.specs.as_deref());
         turn.effects.append(&mut decision.effects);
         decision.events.iter().for_each(say);
         if !decision.events.is_empty() {
@@ -387,6 +402,7 @@ impl Supervisor {
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),
+            Happening::Seen(seen) => self.seen(seen, turn),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }

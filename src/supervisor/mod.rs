@@ -11,6 +11,7 @@ mod early;
 mod event_log;
 mod ground;
 pub mod handle;
+mod health_view;
 mod init_link;
 mod keeper_link;
 mod launching;
@@ -27,7 +28,6 @@ mod rebuild;
 mod recover;
 mod saga;
 mod scrub;
-#[allow(dead_code, reason = "its caller is written beside it")]
 mod snapshot;
 mod stalled;
 mod start;
@@ -36,6 +36,7 @@ mod stop_command;
 mod strays;
 mod survey;
 mod view;
+mod vigils;
 
 pub use asks::loader_environment;
 pub use start::{Options, run};

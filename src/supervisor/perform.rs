@@ -12,13 +12,13 @@ use super::pace::Waiting;
 use super::survey::{beyond, survey};
 use crate::core::effect::Effect;
 use crate::core::ids::RunId;
-use crate::core::input::Input;
+use crate::core::input::{Fact, Input, Surveyed};
 use crate::core::instance::Link;
 use crate::core::outcome::Outcome;
 use crate::core::severity::contradictions;
 use crate::core::spec::JobSpec;
 use crate::wire::control::StdinReply;
-use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus};
+use crate::wire::keeper::{Answer, Notice, Refusal, Request, RunStatus, TOLD_VERSION};
 
 use super::handle::AskError;
 
@@ -32,6 +32,8 @@ pub(super) enum Pending {
     Launch(RunId),
     /// Somebody's bytes for a stdin.
     Stdin(super::handle::Answer<StdinReply>),
+    /// The latest beats of these runs.
+    Beats(Vec<RunId>),
     /// An inventory for a new survey.
     Survey,
     /// A recovery that somebody asked for.
@@ -52,7 +54,11 @@ impl Supervisor {
                     let _ = reply.send(Err(AskError::Conflict(why)));
                 }
                 Pending::Recover(asked) => asked.cut_off(),
-                Pending::Launch(_) | Pending::Survey | Pending::Goodbye | Pending::Nothing => {}
+                Pending::Launch(_)
+                | Pending::Beats(_)
+                | Pending::Survey
+                | Pending::Goodbye
+                | Pending::Nothing => {}
             }
             return;
         };
@@ -76,9 +82,7 @@ impl Supervisor {
             Effect::RunStopCommand { run, job, pid, argv, spec } => {
                 super::stop_command::run(self, run, &job, pid, argv, &spec);
             }
-            Effect::Diagnose { run, job, identity, why } => {
-                tracing::warn!(%job, %run, pid = identity.pid, why, "hangs");
-            }
+            Effect::Diagnose { run, job, identity, why } => self.diagnose(run, &job, identity, &why),
             Effect::Forget { run } => self.request(Request::Forget { run }, Pending::Nothing),
             Effect::Disown { run } => self.request(Request::Disown { run }, Pending::Nothing),
             Effect::Exit { keep_jobs, code } => self.end(keep_jobs, code),
@@ -110,13 +114,14 @@ impl Supervisor {
 
     pub(super) fn keeper_news(&mut self, news: News, turn: &mut Turn) {
         match news {
-            News::Up { pid, init, runs, requests } => {
+            News::Up { pid, version, init, runs, requests } => {
                 // Without an init it is the keeper of one that is dead, about to be replaced; whether ours
                 // lives, our own socket tells.
                 tracing::debug!(pid, init, runs = runs.len(), "the keeper is there");
                 self.startup.done("keeper");
                 self.keeper = Some(requests);
                 self.keeper_pid = Some(pid);
+                self.keeper_tells = version >= TOLD_VERSION;
                 self.survey(runs, turn);
                 turn.changed = true;
             }
@@ -131,10 +136,16 @@ impl Supervisor {
                             let _ = reply.send(Err(AskError::Internal(why)));
                         }
                         Pending::Recover(asked) => asked.cut_off(),
-                        Pending::Launch(_) | Pending::Survey | Pending::Goodbye | Pending::Nothing => {}
+                        Pending::Launch(_)
+                        | Pending::Beats(_)
+                        | Pending::Survey
+                        | Pending::Goodbye
+                        | Pending::Nothing => {}
                     }
                 }
                 self.observe(&Input::KeeperLost, turn);
+                self.all_fare_differently();
+                self.beats_lost();
                 turn.changed = true;
             }
             News::Replaced { newest } => {
@@ -157,15 +168,24 @@ impl Supervisor {
         }
         // A start that still waits is found not to have happened.
         self.pace.clear();
+        self.hear_all(&inventory, turn);
+        let told: Vec<RunStatus> = inventory.iter().filter(|status| status.told.is_some()).cloned().collect();
         self.startup.begin("survey");
         let mut facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
         if self.state.instance.link == Link::Recovering {
             facts.runs.extend(beyond(&self.state_dir, &self.state, &facts, true));
         }
         self.startup.done("survey");
+        let alive = |found: &&Surveyed| matches!(found.fact, Fact::Alive { .. });
+        let damaged =
+            facts.runs.iter().filter(alive).filter_map(|found| Some((found.run, found.damage.clone()?)));
+        self.vigils.damaged = damaged.collect();
         self.startup.begin("settle");
         let runs = self.settle(facts, turn);
         self.settling = true;
+        self.hear_all(&told, turn);
+        self.judge_all();
+        self.all_fare_differently();
         if self.startup.is_pending("settle") {
             self.startup.contradictions(contradictions(&self.state));
             self.startup.found(runs);
@@ -186,7 +206,8 @@ impl Supervisor {
             Notice::TreeGone { run } => self.observe(&Input::TreeGone { run }, turn),
             Notice::LogStall { run, errno, dropped } => self.log_stall(run, errno, dropped, turn),
             // The keeper's init, which need not be ours.
-            Notice::InitGone | Notice::Told { .. } => {}
+            Notice::InitGone => {}
+            Notice::Told { run, told } => self.hear(run, told, turn),
         }
     }
 
@@ -224,6 +245,11 @@ impl Supervisor {
             Pending::Recover(asked) => match result {
                 Ok(Answer::Inventory { runs }) => self.recover_answered(*asked, runs, turn),
                 _ => asked.cut_off(),
+            },
+            Pending::Beats(asked) => match result {
+                Ok(Answer::Beats { beats }) => self.beats(&asked, beats),
+                // It cannot say: that is no fault of the runs.
+                _ => self.beats_unknown(&asked),
             },
             Pending::Goodbye | Pending::Nothing => {}
         }

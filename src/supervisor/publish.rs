@@ -32,6 +32,7 @@ impl Supervisor {
                     self.keep_newest(&job, run, &said);
                 }
                 self.dirty.insert(job);
+                self.made_progress(run);
                 Ok(PublishReply { recorded, resume_token: token && recorded })
             }
         };
@@ -57,7 +58,7 @@ impl Supervisor {
     }
 
     /// What is too recent to be recorded is shown all the same.
-    fn keep_newest(&mut self, job: &JobName, run: RunId, said: &Said) {
+    pub(super) fn keep_newest(&mut self, job: &JobName, run: RunId, said: &Said) {
         let known =
             self.newest.get(job).or_else(|| self.state.published(job)).filter(|known| known.run == run);
         let mut newest =

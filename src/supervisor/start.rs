@@ -17,6 +17,7 @@ use super::main_loop::{Sources, Supervisor, now};
 use super::memory::Memory;
 use super::scrub::Scrubbing;
 use super::startup::Startup;
+use super::vigils::Vigils;
 use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::identity::Epoch;
@@ -201,6 +202,7 @@ fn assemble(
         state.set_before(before.config.jobs.clone());
     }
     let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
+    let (vigils, seen) = Vigils::new();
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
     let (scrubbing, scrub) = Scrubbing::new();
@@ -223,6 +225,7 @@ fn assemble(
         init,
         keeper: None,
         keeper_pid: None,
+        keeper_tells: false,
         pending: BTreeMap::new(),
         next_request: 1,
         config,
@@ -242,6 +245,7 @@ fn assemble(
         newest: BTreeMap::new(),
         recoveries: Vec::new(),
         scrubbing,
+        vigils,
         pace: Pace::new(0),
         known_runs,
         tell_stop_command,
@@ -257,7 +261,7 @@ fn assemble(
     supervisor.show_rest();
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub }))
+    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub, seen }))
 }
 
 /// Of the two configurations around a reload that was under way, the event log says which is in force.

@@ -8,7 +8,7 @@ use super::publish::progress_view;
 use crate::core::event::Want;
 use crate::core::ids::JobName;
 use crate::core::job::{Job, PastRun, Phase};
-use crate::core::outcome::{Asked, Outcome};
+use crate::core::outcome::{self, Asked, Outcome};
 use crate::core::rest::Rest;
 use crate::core::spec::JobSpec;
 use crate::core::stats::Stats;
@@ -37,6 +37,7 @@ impl Supervisor {
                     let stats = self.state.stats(&name).cloned();
                     let status = JobStatus {
                         progress: self.progress_of(&name).map(progress_view),
+                        health: self.health_of(job),
                         ..job_status(&name, job, spec, reason)
                     };
                     (Arc::new(status), Arc::new(runs), stats)
@@ -241,6 +242,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
         command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
         progress: None,
+        health: None,
     }
 }
 
@@ -286,7 +288,7 @@ fn outcome_view(outcome: &Outcome, asked: &Asked, at: Stamp) -> OutcomeView {
         why: None,
         asked: Some(asked.clone()),
         at: Some(at.rfc3339()),
-        text: outcome.describe(),
+        text: outcome::words(outcome, asked),
     };
     view.kind = match outcome {
         Outcome::Exited { code } => {

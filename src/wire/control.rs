@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthView;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
@@ -211,6 +212,9 @@ pub struct JobStatus {
     /// What it has published about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Box<ProgressView>>,
+    /// How it fares; absent while it has no run and nothing has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Box<HealthView>>,
 }
 
 /// What a job has published about itself.

@@ -3,5 +3,6 @@
 pub mod bytes;
 pub mod control;
 pub mod frame;
+pub mod health;
 pub mod init;
 pub mod keeper;

@@ -236,6 +236,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
         progress: None,
+        health: None,
     }
 }
 

@@ -31,19 +31,15 @@ fn a_run_that_hangs_climbs_the_ladder_and_the_next_one_follows() {
     expect(&first, &["run.unwell a", "run.heal_step a", "> CONT 1 tree"]);
     assert_eq!(
         (world.word("a"), world.reason("a").as_str(), world.due_in()),
-        ("frozen", "it hangs", Some(1000))
+        ("frozen", "it hangs", Some(250))
     );
     assert_eq!(told(&unwell(&mut world, 1, Fault::Watchdog)), [""; 0], "one thing at a time");
-    assert_eq!(told(&world.tick_after(999)), [""; 0]);
-    let stop = [
-        "run.heal_step a",
-        "run.heal_step a",
-        "run.stopping a",
-        "run.stop_step a 0",
-        "> diagnose 1 it hangs",
-        "> TERM 1 process cont",
-    ];
-    expect(&world.tick_after(1), &stop);
+    assert_eq!(told(&world.tick_after(249)), [""; 0]);
+    assert_eq!(told(&world.feed(Input::Diagnosed { run: run(1) })), [""; 0], "not what this rung waits for");
+    expect(&world.tick_after(1), &["run.heal_step a", "> diagnose 1 it hangs"]);
+    assert_eq!(world.due_in(), Some(1000));
+    let stop = ["run.heal_step a", "run.stopping a", "run.stop_step a 0", "> TERM 1 process cont"];
+    expect(&world.feed(Input::Diagnosed { run: run(1) }), &stop);
     assert_eq!((world.word("a"), world.reason("a").as_str()), ("stopping", "it hangs"));
     // It ends with a success code, and has failed all the same.
     let next = ["run.ended a exit 0", "run.requested a 2", "> forget 1", "> launch a 2 2"];
@@ -52,6 +48,14 @@ fn a_run_that_hangs_climbs_the_ladder_and_the_next_one_follows() {
     assert_eq!((job.failures, job.last_words().as_str()), (1, "it hangs: exit 0"));
     let past = world.state.runs(&name("a")).next().unwrap();
     assert_eq!(past.end.as_ref().unwrap().cause, Some(Cause::Unwell));
+}
+
+#[test]
+fn who_was_seen_stopped_has_longer_to_show_that_it_goes_on() {
+    let mut world = World::with(&[spec("a")]);
+    world.launched(1);
+    unwell(&mut world, 1, Fault::Stopped);
+    assert_eq!(world.due_in(), Some(1000));
 }
 
 #[test]
@@ -130,6 +134,7 @@ fn a_task_that_hangs_is_not_run_twice_unless_its_policy_says_so() {
     let mut world = World::with(&[JobSpec { restart: Restart::Never, ..spec("a") }]);
     world.launched(1);
     unwell(&mut world, 1, Fault::NoProgress);
+    world.tick_after(250);
     world.tick_after(1000);
     let ended = world.ended("a", 1, exited(0), false);
     expect(&ended, &["run.ended a exit 0", "> forget 1"]);
@@ -245,8 +250,8 @@ fn another_supervisor_goes_on_at_the_rung_that_was_reached() {
     let alive = Fact::Alive { identity: identity(101), started };
     let back = world.surveyed(vec![(1, "a", alive)]);
     expect(&back, &["supervisor.surveyed", "run.adopted a", "run.heal_step a", "> CONT 1 tree"]);
-    assert_eq!(world.due_in(), Some(1000));
-    assert_eq!(told(&world.tick_after(1000))[0], "run.heal_step a");
+    assert_eq!(world.due_in(), Some(250));
+    assert_eq!(told(&world.tick_after(250))[0], "run.heal_step a");
     // And one that was told to be ready by then is still waited for.
     let mut world = World::with(&[watched("a", ready(5000))]);
     world.launched(1);

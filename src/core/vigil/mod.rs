@@ -38,6 +38,8 @@ const STOPPED_AGAIN_US: u64 = 1_000_000;
 const BLOCKED_US: u64 = 60_000_000;
 /// The time over which use of the CPU is averaged.
 const CPU_WINDOW_US: u64 = 30_000_000;
+/// What is said of a run that is stopped.
+const STOPPED: &str = "stopped by a signal (process state T)";
 /// Between two looks for the line that says that it is ready.
 const LOG_US: u64 = 100_000;
 
@@ -331,6 +333,55 @@ impl Vigil {
         self.pulses.iter().map(|pulse| pulse.last_us).max()
     }
 
+    /// Whether it watches by these settings.
+    #[must_use]
+    pub fn is_by(&self, spec: &Arc<JobSpec>) -> bool {
+        Arc::ptr_eq(&self.spec, spec) || self.spec.watch == spec.watch
+    }
+
+    /// Something was wrong with it when it was seen last: its processes are looked at soon.
+    pub const fn hurry(&mut self, now_us: u64) {
+        if let Some(sample) = &mut self.sample {
+            sample.next_us = now_us;
+        }
+    }
+
+    /// A look was called off.
+    pub fn gave_up(&mut self, look: Look) {
+        for pulse in self.pulses.iter_mut().filter(|pulse| pulse.look == Some(look)) {
+            pulse.looking = false;
+        }
+    }
+
+    /// Whether it is known that a fault which was found then is there no more.
+    #[must_use]
+    pub fn is_over(&self, fault: Fault, since_us: u64) -> bool {
+        match fault {
+            Fault::Watchdog | Fault::Silent | Fault::Idle | Fault::File | Fault::NoProgress => {
+                let mut pulses = self.pulses.iter().filter(|pulse| pulse.fault == fault);
+                pulses.all(|pulse| pulse.last_us >= since_us)
+            }
+            Fault::Trigger => self.trigger_us.is_none() && self.last_beat_us() >= since_us,
+            Fault::Liveness => {
+                let asking = self.probes[Role::Liveness as usize].as_ref();
+                asking.is_none_or(|asking| asking.succeeded() && !asking.failed())
+            }
+            Fault::Stopped | Fault::Blocked | Fault::Memory | Fault::Cpu | Fault::Pids => {
+                self.sample.as_ref().is_none_or(|sample| sample.is_well(since_us))
+            }
+            Fault::NotReady => self.ready,
+            // What has failed stays failed.
+            Fault::Startup | Fault::MaxRuntime => false,
+        }
+    }
+
+    fn last_beat_us(&self) -> u64 {
+        self.pulses
+            .iter()
+            .find(|pulse| pulse.fault == Fault::Watchdog)
+            .map_or(u64::MAX, |pulse| pulse.last_us)
+    }
+
     /// What follows now. What is to be looked at is under way from here on.
     pub fn judge(&mut self, now_us: u64) -> Judgement {
         let mut judgement = Judgement::default();
@@ -344,6 +395,14 @@ impl Vigil {
             {
                 pulse.looking = true;
                 judgement.looks.push(look);
+            }
+            if let Some(sample) = &mut self.sample
+                && !waits
+                && pulse.timeout_us > 0
+                && pulse.due_us() <= now_us
+                && sample.looked_us < pulse.due_us()
+            {
+                sample.next_us = sample.next_us.min(now_us);
             }
         }
         if let Some(sample) = &mut self.sample
@@ -422,10 +481,17 @@ impl Vigil {
         }
         let missing = self.pulses.iter().find(|pulse| {
             let waits = pulse.fault == Fault::Watchdog && !self.ready;
-            !waits && pulse.is_missing(now_us)
+            // Whether it cannot or will not is seen in its processes.
+            let looked = sample.is_none_or(|sample| sample.looked_us >= pulse.due_us());
+            !waits && looked && pulse.is_missing(now_us)
         });
         if let Some(pulse) = missing {
-            return Some((pulse.fault, self.missing(pulse)));
+            let why = self.missing(pulse);
+            // At once: it need not be seen stopped twice.
+            return Some(match sample.is_some_and(|sample| sample.stopped_us.is_some()) {
+                true => (Fault::Stopped, format!("{why}: {STOPPED}")),
+                false => (pulse.fault, why),
+            });
         }
         let liveness = self.probes[Role::Liveness as usize].as_ref();
         if let Some(asking) = liveness.filter(|asking| asking.failed()) {
@@ -490,10 +556,16 @@ impl Sampling {
         busy
     }
 
+    /// Whether it was seen since then to be neither stopped nor waiting for the kernel.
+    fn is_well(&self, since_us: u64) -> bool {
+        let seen = self.looked_us >= since_us && self.latest.is_some();
+        seen && self.stopped_us.is_none() && self.blocked_us.is_none()
+    }
+
     fn stuck(&self, now_us: u64) -> Option<(Fault, String)> {
         let looked = |since: &u64, for_us: u64| self.looked_us.min(now_us) >= since + for_us;
         if self.stopped_us.is_some_and(|since| looked(&since, STOPPED_AGAIN_US)) {
-            return Some((Fault::Stopped, "stopped by a signal (process state T)".to_owned()));
+            return Some((Fault::Stopped, STOPPED.to_owned()));
         }
         if self.blocked_us.is_some_and(|since| looked(&since, BLOCKED_US)) {
             let time = in_words(Millis(BLOCKED_US / 1000));

@@ -342,3 +342,21 @@ fn a_line_that_says_ready_is_looked_for_until_it_is_there() {
     vigil.is_ready(T0 + S);
     assert_eq!(vigil.next_us(), None);
 }
+
+#[test]
+fn a_sign_that_is_missing_is_looked_into_and_a_stop_is_what_is_wrong_then() {
+    for (state, fault) in [(b'S', Fault::Watchdog), (b'T', Fault::Stopped)] {
+        let watch = heartbeat(Heartbeat { notify: Some(Millis(1000)), ..Heartbeat::default() });
+        let mut vigil = Vigil::new(&spec(watch), T0, true, (T0, 0)).unwrap();
+        vigil.judge(T0);
+        vigil.sampled(sampled(b'S', 1), T0);
+        assert_eq!(vigil.next_us(), Some(T0 + S));
+        assert_eq!(vigil.judge(T0 + S).looks, [Look::Beat, Look::Sample]);
+        vigil.looked(Look::Beat, None, T0 + S + 1);
+        assert_eq!(vigil.judge(T0 + S + 1), Judgement::default(), "its processes are being looked at");
+        vigil.sampled(sampled(state, 1), T0 + S + 2);
+        let found = vigil.judge(T0 + S + 2).fault.unwrap();
+        assert_eq!(found.0, fault);
+        assert!(found.1.starts_with("no WATCHDOG=1 for 1s"), "{found:?}");
+    }
+}

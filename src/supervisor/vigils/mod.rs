@@ -1,0 +1,353 @@
+//! Watching over the runs: who is to be looked at and when, and what becomes of what was seen.
+//!
+//! The judging is [`Vigil`]'s, which is pure; the looking is done outside the loop ([`looks`], [`probe`]), so that
+//! no slow file, process or server holds it up. What was seen comes back as [`Seen`]. All vigils share the loop's
+//! one timer.
+//!
+//! Nothing of this is remembered over our own death. A new supervisor makes the vigils anew of the runs that it
+//! adopts, and looks: the keeper knows the latest beats and all that runs have told, files have their times.
+
+mod hears;
+mod looks;
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::main_loop::{Supervisor, Turn, now};
+use crate::core::event::Event;
+use crate::core::ids::{JobName, RunId};
+use crate::core::input::Input;
+use crate::core::instance::Link;
+use crate::core::job::Phase;
+use crate::core::spec::JobSpec;
+use crate::core::vigil::{Judgement, Look, Sampled, Vigil};
+use crate::core::watch::Role;
+use crate::sys::{cgroup, clock};
+use crate::wire::keeper::Told;
+
+use looks::{LogWatch, Looks};
+
+/// What was seen, and may wait for the loop.
+const SEEN_MAX: usize = 1024;
+
+/// What was seen.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// By looking.
+    Looked(Vec<Looked>),
+    /// What its processes do was written down, or cannot be.
+    Diagnosed { run: RunId },
+    /// A probe was answered, or not.
+    Probed { run: RunId, role: Role, answer: Result<(), String>, at_us: u64 },
+}
+
+/// What one look has shown.
+#[derive(Debug)]
+pub(super) struct Looked {
+    run: RunId,
+    at_us: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// When a sign of life was given last, boot clock.
+    Sign(Look, Option<u64>),
+    /// What its processes do.
+    Sample(Option<Sampled>),
+    /// Whether the line that says that it is ready was there.
+    Log(Box<LogWatch>, bool),
+}
+
+/// One run that is watched, or tells things.
+#[derive(Debug)]
+struct Watched {
+    job: JobName,
+    vigil: Vigil,
+    next_us: Option<u64>,
+    log: Option<Box<LogWatch>>,
+}
+
+/// All of them.
+pub(super) struct Vigils {
+    runs: BTreeMap<RunId, Watched>,
+    due: BTreeSet<(u64, RunId)>,
+    /// What live runs have told, also those that are not watched.
+    told: BTreeMap<RunId, Box<Told>>,
+    /// Live runs of which something on disk is damaged, and what.
+    pub(super) damaged: BTreeMap<RunId, String>,
+    /// Where each run has its control group, if a tree is delegated to us.
+    groups: Option<PathBuf>,
+    tell: mpsc::Sender<Seen>,
+}
+
+impl Vigils {
+    /// None yet, and where what is seen comes from.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Seen>) {
+        let (tell, seen) = mpsc::channel(SEEN_MAX);
+        let none = Self {
+            runs: BTreeMap::new(),
+            due: BTreeSet::new(),
+            told: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            groups: cgroup::base(),
+            tell,
+        };
+        (none, seen)
+    }
+
+    /// When the next one wants to be judged, boot clock.
+    pub(super) fn next_us(&self) -> Option<u64> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The vigil over a run.
+    pub(super) fn over(&self, run: RunId) -> Option<&Vigil> {
+        self.runs.get(&run).map(|watched| &watched.vigil)
+    }
+
+    /// What a live run has told.
+    pub(super) fn told_by(&self, run: RunId) -> Option<&Told> {
+        self.told.get(&run).map(|told| &**told)
+    }
+
+    fn put(&mut self, run: RunId, job: JobName, vigil: Vigil) {
+        let log = self.runs.remove(&run).and_then(|old| old.log);
+        self.runs.insert(run, Watched { job, vigil, next_us: None, log });
+        self.schedule(run);
+    }
+
+    fn remove(&mut self, run: RunId) {
+        if let Some(Watched { next_us: Some(at), .. }) = self.runs.remove(&run) {
+            self.due.remove(&(at, run));
+        }
+    }
+
+    /// Puts a run where its next look is due.
+    fn schedule(&mut self, run: RunId) {
+        let Some(watched) = self.runs.get_mut(&run) else { return };
+        let next_us = watched.vigil.next_us();
+        if next_us != watched.next_us {
+            if let Some(at) = watched.next_us {
+                self.due.remove(&(at, run));
+            }
+            if let Some(at) = next_us {
+                self.due.insert((at, run));
+            }
+            watched.next_us = next_us;
+        }
+    }
+
+    /// Changes one vigil, if there is one.
+    fn change(&mut self, run: RunId, how: impl FnOnce(&mut Vigil)) {
+        if let Some(watched) = self.runs.get_mut(&run) {
+            how(&mut watched.vigil);
+            self.schedule(run);
+        }
+    }
+}
+
+impl Supervisor {
+    /// What was decided means that a run is watched from here on, or no longer.
+    pub(super) fn follow(&mut self, events: &[Event], specs: Option<&[Arc<JobSpec>]>) {
+        for event in events {
+            match event {
+                Event::RunStarted { run, .. } | Event::RunAdopted { run, .. } => self.watch_over(*run),
+                Event::RunReady { run, .. } => {
+                    self.vigils.change(*run, |vigil| vigil.is_ready(clock::boot_us()));
+                }
+                Event::RunProgress { run, .. } => self.made_progress(*run),
+                // A run that is being stopped is left alone.
+                Event::StopBegun { run, .. } => self.vigils.remove(*run),
+                Event::RunEnded { record, .. } => {
+                    self.vigils.remove(record.run);
+                    self.vigils.told.remove(&record.run);
+                    self.vigils.damaged.remove(&record.run);
+                }
+                _ => {}
+            }
+        }
+        let live = specs.map(|_| self.state.live_runs().map(|(run, _)| run).collect::<Vec<_>>());
+        for run in live.unwrap_or_default() {
+            self.watch_over(run);
+        }
+    }
+
+    pub(super) fn made_progress(&mut self, run: RunId) {
+        let at_us = clock::boot_us();
+        self.vigils.change(run, |vigil| vigil.progress(at_us, at_us));
+    }
+
+    /// Begins a vigil over a run, or begins it anew because it is to be watched differently.
+    fn watch_over(&mut self, run: RunId) {
+        let Some(name) = self.state.job_of(run).cloned() else { return };
+        let spec = self.state.shared_spec(&name).cloned();
+        let (Some(job), Some(spec)) = (self.state.job(&name), spec) else { return };
+        let Phase::Running { process, ready_at, ill, .. } = &job.phase else { return };
+        if self.vigils.over(run).is_some_and(|vigil| vigil.is_by(&spec)) {
+            return;
+        }
+        let now_us = clock::boot_us();
+        let salt = run.as_bytes()[8..].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+        // Across a restart of the host the start of the run means nothing; but then it does not live.
+        let started_us = process.started.boot_us.min(now_us);
+        let Some(mut vigil) = Vigil::new(&spec, started_us, ready_at.is_none(), (now_us, salt)) else {
+            self.vigils.remove(run);
+            return;
+        };
+        if ill.is_some() {
+            vigil.hurry(now_us);
+        }
+        if let Some(said) = self.state.published(&name).filter(|known| known.run == run) {
+            vigil.progress(said.at.boot_us, now_us);
+        }
+        self.vigils.put(run, name, vigil);
+        if let Some(told) = self.vigils.told.get(&run).cloned() {
+            self.vigils.change(run, |vigil| hears::tell(vigil, &told, now_us));
+        }
+    }
+
+    /// Judges all whose time has come. Nothing is judged while nothing could be done about it: what is wrong will
+    /// still be wrong.
+    pub(super) fn judge(&mut self, turn: &mut Turn) {
+        if !self.may_judge() {
+            return;
+        }
+        let mut looks = Looks::default();
+        let now_us = clock::boot_us();
+        // Each once, whatever it wants: time does not stand still for a vigil.
+        let due: Vec<(u64, RunId)> =
+            self.vigils.due.iter().take_while(|(at, _)| *at <= now_us).copied().collect();
+        for (at, run) in due {
+            self.vigils.due.remove(&(at, run));
+            let Some(watched) = self.vigils.runs.get_mut(&run) else { continue };
+            watched.next_us = None;
+            let judgement = watched.vigil.judge(now_us);
+            self.vigils.schedule(run);
+            self.judged(run, judgement, &mut looks, turn);
+        }
+        self.look(looks);
+    }
+
+    /// Whether something could be done about what is found.
+    pub(super) fn may_judge(&self) -> bool {
+        self.state.instance.link == Link::Working && self.read_only.is_none()
+    }
+
+    /// What could not be done before may be done now.
+    pub(super) fn judge_all(&mut self) {
+        let now_us = clock::boot_us();
+        let all: Vec<RunId> = self.vigils.runs.keys().copied().collect();
+        for run in all {
+            let Some(watched) = self.vigils.runs.get_mut(&run) else { continue };
+            if let Some(at) = watched.next_us.replace(now_us) {
+                self.vigils.due.remove(&(at, run));
+            }
+            self.vigils.due.insert((now_us, run));
+        }
+    }
+
+    fn judged(&mut self, run: RunId, judgement: Judgement, looks: &mut Looks, turn: &mut Turn) {
+        for look in judgement.looks {
+            self.arrange(run, look, looks);
+        }
+        if judgement.ready {
+            self.observe(&Input::Ready { run }, turn);
+        }
+        let Some(job) = self.state.job_of(run).and_then(|name| self.state.job(name)) else { return };
+        match (judgement.fault, job.ill()) {
+            (Some((fault, why)), _) => {
+                self.observe(&Input::Unwell { run, fault, why }, turn);
+            }
+            (None, Some(ill)) => {
+                let (fault, since_us) = (ill.fault, ill.since.boot_us);
+                let over = self.vigils.over(run).is_some_and(|vigil| vigil.is_over(fault, since_us));
+                if over {
+                    self.observe(&Input::Well { run }, turn);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Something was seen.
+    pub(super) fn seen(&mut self, seen: Seen, turn: &mut Turn) {
+        match seen {
+            Seen::Probed { run, role, answer, at_us } => {
+                if let Err(why) = &answer {
+                    tracing::debug!(%run, probe = role.as_str(), why, "does not answer");
+                }
+                let before = self.vigils.over(run).and_then(Vigil::unready);
+                self.vigils.change(run, |vigil| vigil.probed(role, answer, at_us));
+                self.judge_soon(run);
+                if before != self.vigils.over(run).and_then(Vigil::unready) {
+                    self.dirty.extend(self.vigils.runs.get(&run).map(|watched| watched.job.clone()));
+                }
+            }
+            Seen::Diagnosed { run } => self.observe(&Input::Diagnosed { run }, turn),
+            Seen::Looked(all) => {
+                for Looked { run, at_us, what } in all {
+                    self.looked(run, at_us, what, turn);
+                }
+            }
+        }
+    }
+
+    fn looked(&mut self, run: RunId, at_us: u64, what: What, turn: &mut Turn) {
+        match what {
+            What::Sign(look, seen_us) => {
+                // Where the disk refuses its output it cannot be heard, whatever it says.
+                let refused = look == Look::Output && self.stalled.contains_key(&run);
+                let seen_us = if refused { Some(at_us) } else { seen_us };
+                self.vigils.change(run, |vigil| vigil.looked(look, seen_us, at_us));
+            }
+            What::Sample(sample) => self.vigils.change(run, |vigil| vigil.sampled(sample, at_us)),
+            What::Log(log, found) => {
+                if let Some(watched) = self.vigils.runs.get_mut(&run) {
+                    watched.log = Some(log);
+                }
+                self.vigils.change(run, |vigil| vigil.looked(Look::Log, None, at_us));
+                if found {
+                    self.observe(&Input::Ready { run }, turn);
+                }
+            }
+        }
+        self.judge_soon(run);
+    }
+
+    /// Has a run judged in this turn.
+    fn judge_soon(&mut self, run: RunId) {
+        let now_us = clock::boot_us();
+        let Some(watched) = self.vigils.runs.get_mut(&run) else { return };
+        if let Some(at) = watched.next_us.replace(now_us) {
+            self.vigils.due.remove(&(at, run));
+        }
+        self.vigils.due.insert((now_us, run));
+    }
+
+    /// Writes down what the processes of a run that hangs are doing, in a thread that may hang with them.
+    pub(super) fn diagnose(
+        &self,
+        run: RunId,
+        job: &JobName,
+        identity: crate::core::identity::Identity,
+        why: &str,
+    ) {
+        tracing::warn!(%job, %run, pid = identity.pid, why, "hangs");
+        let (state, job, why, at) = (self.state_dir.clone(), job.clone(), why.to_owned(), now());
+        let tell = self.vigils.tell.clone();
+        tokio::task::spawn_blocking(move || {
+            match super::snapshot::write(&state, run, &identity, &why, at) {
+                Ok(path) => {
+                    tracing::info!(%job, %run, path = %path.display(), "what it does is written down")
+                }
+                Err(error) => tracing::warn!(%job, %run, %error, "what it does cannot be written down"),
+            }
+            let _ = tell.blocking_send(Seen::Diagnosed { run });
+        });
+    }
+}

@@ -1,0 +1,205 @@
+//! Asking a run whether it is well: by a command, over HTTP, or by connecting to it. Who does not answer within
+//! the probe's time has not answered.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::{Request, Uri, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::super::main_loop::Supervisor;
+use super::super::stop_command;
+use crate::core::ids::RunId;
+use crate::core::job::Job;
+use crate::core::spec::JobSpec;
+use crate::core::watch::{Probe, ProbeAsk};
+use crate::sys::pidfd;
+
+/// Who asks, and what about.
+pub(super) struct Asker {
+    run: RunId,
+    pid: Option<i32>,
+    spec: Arc<JobSpec>,
+    socket: PathBuf,
+}
+
+impl Asker {
+    pub(super) fn new(supervisor: &Supervisor, run: RunId, spec: &Arc<JobSpec>) -> Self {
+        let pid = supervisor.state.job(&spec.name).and_then(Job::pid);
+        Self { run, pid, spec: Arc::clone(spec), socket: supervisor.socket.clone() }
+    }
+
+    /// Asks; an error says in words why that is no yes.
+    pub(super) async fn ask(self, probe: &Probe) -> Result<(), String> {
+        let time = probe.timeout.as_duration();
+        if let ProbeAsk::Exec(argv) = &probe.ask {
+            let (argv, run) = (argv.clone(), self);
+            let answer = tokio::task::spawn_blocking(move || run.execute(argv, time)).await;
+            return answer.unwrap_or_else(|_| Err("the probe broke off".to_owned()));
+        }
+        let answer = async {
+            match &probe.ask {
+                ProbeAsk::Http(address) => get(address).await,
+                ProbeAsk::Tcp(address) => connect(TcpStream::connect(address).await),
+                ProbeAsk::Unix(path) => connect(UnixStream::connect(path).await),
+                // Above.
+                ProbeAsk::Exec(_) => Ok(()),
+            }
+        };
+        tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(no_answer(time)))
+    }
+
+    fn execute(self, argv: Vec<String>, time: Duration) -> Result<(), String> {
+        let mut command = stop_command::command(&self.spec, argv, (self.run, self.pid), &self.socket);
+        command.env("OUTLIVE_HELPER", "probe");
+        let status = run_for(command, time)?;
+        match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+            (Some(0), _) => Ok(()),
+            (Some(code), _) => Err(format!("exit {code}")),
+            (None, signal) => Err(format!("signal {}", signal.unwrap_or_default())),
+        }
+    }
+}
+
+fn no_answer(time: Duration) -> String {
+    format!("no answer within {} ms", time.as_millis())
+}
+
+fn connect<T>(connected: std::io::Result<T>) -> Result<(), String> {
+    connected.map(drop).map_err(|error| error.to_string())
+}
+
+/// Runs a command in a process group of its own, which is killed when the time is over.
+fn run_for(mut command: Command, time: Duration) -> Result<ExitStatus, String> {
+    let mut child = command.process_group(0).spawn().map_err(|error| error.to_string())?;
+    // Nobody but us waits for it: until then its number, and that of its group, is its own.
+    let pid = i32::try_from(child.id()).unwrap_or(0);
+    let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    let ended = pidfd::open(pid).is_ok_and(|fd| pidfd::wait_ended(&fd, ms));
+    if !ended && let Some(group) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    if ended { Ok(status) } else { Err(no_answer(time)) }
+}
+
+/// Gets an address; only the status of the answer is read.
+async fn get(address: &str) -> Result<(), String> {
+    let uri: Uri = address.parse().map_err(|error| format!("{address}: {error}"))?;
+    let host = uri.host().ok_or_else(|| format!("{address} names no host"))?;
+    let target = uri.path_and_query().map_or("/", |path| path.as_str());
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((name, uri.port_u16().unwrap_or(80))).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(target)
+        .header(header::HOST, uri.authority().map_or(host, |authority| authority.as_str()))
+        .header(header::USER_AGENT, concat!("outlive/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await;
+    connection.abort();
+    let status = answer.map_err(|error| error.to_string())?.status();
+    if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+    use crate::core::ids::JobName;
+    use crate::core::time::Millis;
+
+    async fn ask(ask: ProbeAsk, ms: u64) -> Result<(), String> {
+        let name = JobName::new("a").unwrap();
+        let mut spec = JobSpec::new(name, vec!["x".to_owned()]);
+        spec.env.insert("SAID".to_owned(), "yes".to_owned());
+        let run = RunId::from_bytes([7; 16]);
+        let asker = Asker { run, pid: Some(42), spec: Arc::new(spec), socket: PathBuf::from("/socket") };
+        asker.ask(&Probe { timeout: Millis(ms), ..Probe::new(ask) }).await
+    }
+
+    fn shell(line: &str) -> ProbeAsk {
+        ProbeAsk::Exec(["/bin/sh", "-c", line].map(str::to_owned).to_vec())
+    }
+
+    /// A server that gives every connection these bytes.
+    async fn server(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_status_below_400_is_a_yes() {
+        for (status, well) in [("200 OK", true), ("302 Found", true), ("404 No", false), ("503 No", false)] {
+            let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            let address = server(text.leak()).await;
+            let answer = ask(ProbeAsk::Http(format!("http://{address}/health?x=1")), 5000).await;
+            assert_eq!(answer.is_ok(), well, "{answer:?}");
+        }
+        let nonsense = server("no http\r\n\r\n").await;
+        assert!(ask(ProbeAsk::Http(format!("http://{nonsense}")), 5000).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_accepts_a_connection_is_there() {
+        let address = server("").await;
+        assert_eq!(ask(ProbeAsk::Tcp(address), 5000).await, Ok(()));
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = closed.local_addr().unwrap().to_string();
+        drop(closed);
+        assert!(ask(ProbeAsk::Tcp(address), 5000).await.unwrap_err().contains("refused"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        assert!(ask(ProbeAsk::Unix(path.display().to_string()), 5000).await.is_err());
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(ask(ProbeAsk::Unix(path.display().to_string()), 5000).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_has_not_answered() {
+        // It takes the connection into its backlog, and nobody ever looks there.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let answer = ask(ProbeAsk::Http(format!("http://{address}/")), 50).await;
+        assert_eq!(answer, Err("no answer within 50 ms".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_command_answers_by_its_code_and_has_so_much_time_with_all_it_starts() {
+        let told = r#"test "$SAID $OUTLIVE_HELPER $OUTLIVE_JOB $OUTLIVE_PID" = "yes probe a 42""#;
+        assert_eq!(ask(shell(told), 10_000).await, Ok(()));
+        assert_eq!(ask(shell("exit 3"), 10_000).await, Err("exit 3".to_owned()));
+        assert_eq!(ask(shell("kill -9 $$"), 10_000).await, Err("signal 9".to_owned()));
+        let missing = ProbeAsk::Exec(vec!["/no/such/program".to_owned()]);
+        assert!(ask(missing, 10_000).await.unwrap_err().contains("No such file"));
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        crate::sys::fifo::create(&fifo, 0o600).unwrap();
+        // A child of the command holds the FIFO's other end: reading it to the end waits for its death.
+        let line = format!("exec 3>{}; sleep 3600 & sleep 3600", fifo.display());
+        let reader = std::thread::spawn(move || std::fs::read(fifo));
+        assert_eq!(ask(shell(&line), 500).await, Err("no answer within 500 ms".to_owned()));
+        assert_eq!(reader.join().unwrap().unwrap(), b"");
+    }
+}
