@@ -1,5 +1,7 @@
 //! The interface as an OpenAPI 3.1 document, for generators and for people with a viewer.
 
+use crate::wire::control::StateWord;
+use crate::wire::health::Verdict;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
@@ -224,6 +226,45 @@ fn of(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
+fn outcome() -> Value {
+    let text = json!({ "type": "string" });
+    let (some_text, some_number) =
+        (json!({ "type": ["string", "null"] }), json!({ "type": ["integer", "null"] }));
+    let words = |list: &[&str]| json!({ "type": "string", "enum": list });
+    object(&[
+        ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),
+        ("code", some_number.clone()),
+        ("signal", some_number.clone()),
+        ("core", json!({ "type": ["boolean", "null"] })),
+        ("step", some_text.clone()),
+        ("errno", some_number),
+        ("why", some_text.clone()),
+        ("asked", json!({})),
+        ("at", some_text),
+        ("text", text),
+    ])
+}
+
+fn job_health() -> Value {
+    let (text, number, flag) =
+        (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
+    let words: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
+    object(&[
+        ("verdict", json!({ "type": "string", "enum": words })),
+        ("fault", text.clone()),
+        ("why", text.clone()),
+        ("since", text.clone()),
+        ("last_sign", text),
+        ("stopping", flag.clone()),
+        ("reloading", flag),
+        ("main_pid", number.clone()),
+        ("errno", number.clone()),
+        ("exit_status", number.clone()),
+        ("rejected", number.clone()),
+        ("ignored", number),
+    ])
+}
+
 fn schemas() -> Value {
     let (text, number, flag) =
         (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
@@ -248,28 +289,15 @@ fn schemas() -> Value {
         ]),
         "JobStatus": object(&[
             ("name", text.clone()), ("kind", words(&["service", "task"])),
-            ("state", words(&["stopped", "waiting", "starting", "running", "frozen", "stopping", "backoff", "held",
-                "exited", "fatal"])),
+            ("state", words(&StateWord::ALL.map(StateWord::as_str))),
             ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
             ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
             ("health", of("JobHealth")),
         ]),
-        "JobHealth": object(&[
-            ("verdict", words(&["healthy", "unready", "unwell", "frozen", "crashed", "corrupted", "disconnected"])),
-            ("fault", text.clone()), ("why", text.clone()), ("since", text.clone()), ("last_sign", text.clone()),
-            ("stopping", flag.clone()), ("reloading", flag.clone()), ("main_pid", number.clone()),
-            ("errno", number.clone()), ("exit_status", number.clone()), ("rejected", number.clone()),
-            ("ignored", number.clone()),
-        ]),
-        "Outcome": object(&[
-            ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),
-            ("code", some_number.clone()), ("signal", some_number.clone()),
-            ("core", json!({ "type": ["boolean", "null"] })), ("step", some_text.clone()),
-            ("errno", some_number.clone()), ("why", some_text.clone()), ("asked", json!({})),
-            ("at", some_text.clone()), ("text", text.clone()),
-        ]),
+        "JobHealth": job_health(),
+        "Outcome": outcome(),
     });
     let requests = json!({
         "RunList": list(object(&[

@@ -15,6 +15,8 @@
 //! dies of it.
 
 mod asking;
+mod pulse;
+mod sampling;
 #[cfg(test)]
 mod tests;
 
@@ -26,20 +28,9 @@ use super::spec::JobSpec;
 use super::time::Millis;
 use super::watch::{ReadyBy, Role, Watch};
 use asking::Asking;
+use pulse::Pulse;
+use sampling::{STOPPED, Sampling};
 
-/// Between two looks at the processes of a run, in microseconds.
-const SAMPLE_US: u64 = 5_000_000;
-/// Between two looks at what has just gone wrong; less often later.
-const ILL_US: u64 = 250_000;
-/// From one look that finds it stopped to the next, which decides.
-const STOPPED_AGAIN_US: u64 = 1_000_000;
-/// How long a run may wait for the kernel without a break. Disks and network file systems that come back take
-/// less than a minute; the kernel itself speaks of a hung task after two.
-const BLOCKED_US: u64 = 60_000_000;
-/// The time over which use of the CPU is averaged.
-const CPU_WINDOW_US: u64 = 30_000_000;
-/// What is said of a run that is stopped.
-const STOPPED: &str = "stopped by a signal (process state T)";
 /// Between two looks for the line that says that it is ready.
 const LOG_US: u64 = 100_000;
 
@@ -84,65 +75,6 @@ pub struct Judgement {
     pub ready: bool,
 }
 
-/// A sign of life that is expected again and again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pulse {
-    fault: Fault,
-    look: Option<Look>,
-    timeout_us: u64,
-    /// The latest sign, boot clock.
-    last_us: u64,
-    /// The latest look; 0: none.
-    looked_us: u64,
-    /// Whether a look is under way.
-    looking: bool,
-}
-
-impl Pulse {
-    fn new(fault: Fault, look: Option<Look>, timeout: Millis, last_us: u64) -> Self {
-        let timeout_us = timeout.0.saturating_mul(1000);
-        Self { fault, look, timeout_us, last_us, looked_us: 0, looking: false }
-    }
-
-    const fn due_us(&self) -> u64 {
-        self.last_us.saturating_add(self.timeout_us)
-    }
-
-    /// Whether it is known by now that no sign came in time. What a run tells by itself is known without a look.
-    fn is_missing(&self, now_us: u64) -> bool {
-        let seen_us = if self.fault == Fault::NoProgress { now_us } else { self.looked_us };
-        self.timeout_us > 0 && seen_us >= self.due_us()
-    }
-
-    /// When to look next.
-    fn next_us(&self) -> u64 {
-        let due = self.due_us();
-        if self.looking || self.timeout_us == 0 {
-            u64::MAX
-        } else if self.looked_us >= due {
-            self.looked_us + again_us(self.looked_us - due)
-        } else {
-            due
-        }
-    }
-
-    fn sign(&mut self, at_us: u64, now_us: u64) {
-        self.last_us = self.last_us.max(at_us.min(now_us));
-    }
-
-    fn looked(&mut self, seen_us: Option<u64>, now_us: u64) {
-        (self.looked_us, self.looking) = (now_us, false);
-        if let Some(seen_us) = seen_us {
-            self.sign(seen_us, now_us);
-        }
-    }
-}
-
-/// Between two looks at what has been wrong for so long.
-fn again_us(for_us: u64) -> u64 {
-    (for_us / 20).clamp(ILL_US, SAMPLE_US)
-}
-
 /// A vigil over one run.
 #[derive(Debug, Clone)]
 pub struct Vigil {
@@ -160,21 +92,6 @@ pub struct Vigil {
     log_us: Option<u64>,
     /// The latest judgement: what was due by then has been said.
     judged_us: u64,
-}
-
-/// What is known of its processes.
-#[derive(Debug, Clone, Default)]
-struct Sampling {
-    next_us: u64,
-    every_us: u64,
-    looking: bool,
-    latest: Option<Sampled>,
-    /// Since when it has been seen stopped, or waiting for the kernel, without a break.
-    stopped_us: Option<u64>,
-    blocked_us: Option<u64>,
-    /// Moments and CPU times within the window, the latest last.
-    cpu: std::collections::VecDeque<(u64, u64)>,
-    looked_us: u64,
 }
 
 impl Vigil {
@@ -523,89 +440,4 @@ impl Vigil {
             | Fault::Pids) => format!("{} for {time}", other.as_str()),
         }
     }
-}
-
-impl Sampling {
-    fn new(watch: &Watch, (now_us, salt): (u64, u64)) -> Self {
-        // Four looks tell a pause of the CPU from a look at a bad moment.
-        let cpu_us =
-            watch.heartbeat.cpu.map(|cpu| (cpu.0.saturating_mul(1000) / 4).clamp(100_000, SAMPLE_US));
-        let every_us = cpu_us.unwrap_or(SAMPLE_US);
-        Self { next_us: now_us + salt % every_us, every_us, ..Self::default() }
-    }
-
-    /// Notes what was seen. True if it has used the CPU since the look before.
-    fn note(&mut self, seen: Option<Sampled>, now_us: u64) -> bool {
-        (self.looking, self.looked_us) = (false, now_us);
-        self.next_us = now_us + self.every_us;
-        let Some(seen) = seen else { return false };
-        let busy = self.latest.is_some_and(|latest| latest.cpu_us != seen.cpu_us);
-        self.latest = Some(seen);
-        // `t` is a debugger's stop, and it is watched by who debugs it.
-        let since = |known: Option<u64>, is: bool| is.then(|| known.unwrap_or(now_us));
-        self.stopped_us = since(self.stopped_us, seen.state == b'T');
-        self.blocked_us = since(self.blocked_us, seen.state == b'D');
-        if let Some(since_us) = self.stopped_us {
-            let again_us = if since_us == now_us { STOPPED_AGAIN_US } else { again_us(now_us - since_us) };
-            self.next_us = self.next_us.min(now_us + again_us);
-        }
-        while self.cpu.front().is_some_and(|(at, _)| at + CPU_WINDOW_US < now_us) && self.cpu.len() > 1 {
-            self.cpu.pop_front();
-        }
-        self.cpu.push_back((now_us, seen.cpu_us));
-        busy
-    }
-
-    /// Whether it was seen since then to be neither stopped nor waiting for the kernel.
-    fn is_well(&self, since_us: u64) -> bool {
-        let seen = self.looked_us >= since_us && self.latest.is_some();
-        seen && self.stopped_us.is_none() && self.blocked_us.is_none()
-    }
-
-    fn stuck(&self, now_us: u64) -> Option<(Fault, String)> {
-        let looked = |since: &u64, for_us: u64| self.looked_us.min(now_us) >= since + for_us;
-        if self.stopped_us.is_some_and(|since| looked(&since, STOPPED_AGAIN_US)) {
-            return Some((Fault::Stopped, STOPPED.to_owned()));
-        }
-        if self.blocked_us.is_some_and(|since| looked(&since, BLOCKED_US)) {
-            let time = in_words(Millis(BLOCKED_US / 1000));
-            return Some((Fault::Blocked, format!("waiting for the kernel for {time} (process state D)")));
-        }
-        None
-    }
-
-    /// What it uses more of than it may.
-    fn exceeds(&self, watch: &Watch) -> Option<(Fault, String)> {
-        let (limits, seen) = (&watch.limits, self.latest?);
-        if let Some(limit) = limits.memory.filter(|limit| seen.memory > *limit) {
-            let (used, limit) = (bytes(seen.memory), bytes(limit));
-            return Some((Fault::Memory, format!("uses {used} of memory, and may use {limit}")));
-        }
-        if let Some(limit) = limits.pids.filter(|limit| seen.processes > *limit) {
-            return Some((Fault::Pids, format!("has {} processes, and may have {limit}", seen.processes)));
-        }
-        let used = self.cpu_percent()?;
-        let limit = limits.cpu.filter(|limit| used > u64::from(*limit))?;
-        Some((Fault::Cpu, format!("uses {used} % of a core, and may use {limit} %")))
-    }
-
-    /// Use of the CPU over the whole window, in percent of a core; `None` before that is over.
-    fn cpu_percent(&self) -> Option<u64> {
-        let ((from_us, before), (to_us, after)) = (self.cpu.front()?, self.cpu.back()?);
-        let span_us = to_us.saturating_sub(*from_us);
-        (span_us >= CPU_WINDOW_US - self.every_us && span_us > 0)
-            .then(|| after.saturating_sub(*before).saturating_mul(100) / span_us)
-    }
-}
-
-/// A size as people write it.
-fn bytes(n: u64) -> String {
-    let (shift, unit) = match n {
-        n if n < 1 << 10 => return format!("{n} bytes"),
-        n if n < 1 << 20 => (10, "KiB"),
-        n if n < 1 << 30 => (20, "MiB"),
-        _ => (30, "GiB"),
-    };
-    let tenths = ((n & ((1 << shift) - 1)) * 10) >> shift;
-    format!("{}.{tenths} {unit}", n >> shift)
 }

@@ -2,6 +2,8 @@
 
 use super::super::ids::JobName;
 use super::super::watch::{BeatFile, Heartbeat, Limits, Probe, ProbeAsk, Probes, Ready, Watch};
+use super::pulse::ILL_US;
+use super::sampling::SAMPLE_US;
 use super::*;
 
 const S: u64 = 1_000_000;
