@@ -35,5 +35,6 @@ mod stop;
 mod strategy;
 mod tidy;
 mod unreadable;
+mod watch;
 mod writers;
 mod wrong_config;
