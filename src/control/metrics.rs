@@ -15,7 +15,7 @@ use chrono::DateTime;
 use super::Shared;
 use super::error::Failure;
 use super::params::Params;
-use crate::supervisor::handle::{Usage, View};
+use crate::supervisor::handle::{JobUsage, Usage, View};
 use crate::wire::control::{InstanceState, JobStatus, StateWord, StatsView, WantWord};
 
 pub(crate) async fn metrics(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {
@@ -88,6 +88,8 @@ fn page(view: &View) -> String {
         view.jobs.values().map(|job| (&**job, super::stats::of(view, job))).collect();
     jobs(&mut page, &stats);
     runs(&mut page, &stats);
+    usage(&mut page, view);
+    health(&mut page, view);
     page.0
 }
 
@@ -181,6 +183,74 @@ fn jobs(page: &mut Page, stats: &[(&JobStatus, StatsView)]) {
     let mut state = page.metric("outlive_job_state", Gauge, "1 for the state that the job is in.");
     for (job, _) in stats {
         state.is(&[("job", job.name.as_str()), ("state", job.state.as_str())], 1);
+    }
+}
+
+/// What live runs use.
+fn usage(page: &mut Page, view: &View) {
+    use Kind::{Counter, Gauge};
+    let all = view.usage();
+    let mut metric = |name, kind, help, value: &dyn Fn(&JobUsage) -> Option<String>| {
+        let mut metric = page.metric(name, kind, help);
+        for (job, usage) in &all {
+            if let Some(value) = value(usage) {
+                metric.is(&[("job", job.as_str())], value);
+            }
+        }
+    };
+    let help = "CPU time of all processes of the live run.";
+    metric("outlive_job_cpu_seconds_total", Counter, help, &|usage| {
+        let us = usage.processes.cpu_us;
+        Some(format!("{}.{:06}", us / 1_000_000, us % 1_000_000))
+    });
+    let help = "Resident memory of all processes of the live run.";
+    metric("outlive_job_resident_memory_bytes", Gauge, help, &|usage| {
+        Some(usage.processes.rss_bytes.to_string())
+    });
+    let help = "The same, with shared pages counted once; of runs without very large processes.";
+    metric("outlive_job_proportional_memory_bytes", Gauge, help, &|usage| {
+        usage.processes.pss_bytes.map(|n| n.to_string())
+    });
+    let help = "Processes of the live run.";
+    metric("outlive_job_processes", Gauge, help, &|usage| Some(usage.processes.processes.to_string()));
+    let help = "Threads of all processes of the live run.";
+    metric("outlive_job_threads", Gauge, help, &|usage| Some(usage.processes.threads.to_string()));
+    let help = "Open descriptors of all processes of the live run.";
+    metric("outlive_job_open_fds", Gauge, help, &|usage| usage.processes.open_files.map(|n| n.to_string()));
+    let help = "Bytes that the live run has fetched from storage.";
+    metric("outlive_job_read_bytes_total", Counter, help, &|usage| {
+        usage.processes.read_bytes.map(|n| n.to_string())
+    });
+    let help = "Bytes that the live run has sent to storage.";
+    metric("outlive_job_written_bytes_total", Counter, help, &|usage| {
+        usage.processes.written_bytes.map(|n| n.to_string())
+    });
+    let help = "Bytes of output of the live run.";
+    metric("outlive_job_output_bytes_total", Counter, help, &|usage| Some(usage.output_bytes.to_string()));
+}
+
+/// How jobs fare.
+fn health(page: &mut Page, view: &View) {
+    use Kind::{Counter, Gauge};
+    let all = || view.jobs.values().filter_map(|job| Some((job.name.as_str(), job.health.as_deref()?)));
+    let help = "1 for how the job fares; absent while it has no run and nothing has failed.";
+    let mut verdict = page.metric("outlive_job_health", Gauge, help);
+    for (job, health) in all() {
+        verdict.is(&[("job", job), ("verdict", health.verdict.as_str())], 1);
+    }
+    let help = "Since the latest sign of life that is watched, as of the latest look.";
+    let mut age = page.metric("outlive_job_heartbeat_age_seconds", Gauge, help);
+    for (job, health) in all() {
+        let at = health.last_sign.as_deref().and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+        if let Some(at) = at {
+            let ago = super::when::now_us() / 1000 - at.timestamp_millis();
+            age.is(&[("job", job)], thousandths(u64::try_from(ago).unwrap_or(0)));
+        }
+    }
+    let help = "Messages to the notify socket of the live run from somebody who is not of it.";
+    let mut rejected = page.metric("outlive_job_notify_rejected_total", Counter, help);
+    for (job, health) in all().filter(|(_, health)| health.rejected > 0) {
+        rejected.is(&[("job", job)], health.rejected);
     }
 }
 

@@ -226,7 +226,7 @@ pub struct Limits {
     /// CPU in percent of one core, on average over half a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// Processes.
+    /// Processes and threads, which the kernel counts alike.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
     /// What is done when it uses more.

@@ -26,9 +26,9 @@ use crate::state_dir::layout::{RunRuntime, RuntimeDir, StateDir};
 use crate::state_dir::records::{EnvNote, RunRecord, RunUser, Sentinel};
 use crate::sys::datagram::{self, Address};
 use crate::sys::spawn::{self, Plan, Register, Spawned, Spawner, Stdio};
-use crate::sys::{identity, pidfd, proc};
+use crate::sys::{cgroup, identity, pidfd, proc};
 use crate::wire::init::{HELD, PID_AT};
-use crate::wire::keeper::{Launch, Listen};
+use crate::wire::keeper::{GroupLimits, Launch, Listen};
 
 /// Wanted capacity of an output pipe in bytes; what an unprivileged user's quota gives is enough.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -206,7 +206,7 @@ impl Site {
             rlimits: self.rlimits(&launch.rlimits)?,
             nice: launch.nice,
             oom_score_adj: launch.oom_score_adj.map(|score| CString::new(score.to_string())).transpose()?,
-            cgroup: self.make_group(launch.run)?,
+            cgroup: self.make_group(launch)?,
             register: init.map(|socket| registration(launch.run, fifos, socket)),
             init: self.init,
             claim: spawn::Claim {
@@ -218,11 +218,16 @@ impl Site {
     }
 
     /// The run's control group; the path of its member list.
-    fn make_group(&self, id: RunId) -> io::Result<Option<CString>> {
-        let Some(group) = self.cgroups.as_ref().map(|base| base.join(id.to_string())) else {
+    fn make_group(&self, launch: &Launch) -> io::Result<Option<CString>> {
+        let Some(group) = self.cgroups.as_ref().map(|base| base.join(launch.run.to_string())) else {
             return Ok(None);
         };
         std::fs::create_dir(&group)?;
+        if !launch.limits.is_none() {
+            let GroupLimits { memory, pids, cpu_percent } = launch.limits;
+            // What the kernel will not hold it to, the supervisor sees when it looks.
+            let _ = cgroup::limit(&group, cgroup::Limits { memory, pids, cpu_percent });
+        }
         c_path(&group.join("cgroup.procs")).map(Some)
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use super::live::{JobUsage, Live};
 use crate::core::ids::{JobName, RunId};
 use crate::core::progress::Said;
 use crate::core::report::{RunsReport, StartReport};
@@ -15,6 +16,7 @@ use crate::core::spec::KillScope;
 use crate::core::stats::Stats;
 use crate::core::time::Millis;
 pub use crate::sys::proc::Usage;
+pub use crate::sys::sample::Sample;
 use crate::wire::control::{
     ActReply, Instance, JobStatus, PublishReply, ReloadReply, RunReply, RunRequest, RunView, SagaView,
     ScrubReply, StdinReply,
@@ -39,6 +41,8 @@ pub struct View {
     pub rest: Rest,
     /// What the runs before the latest came to, of jobs that had more than one.
     pub stats: BTreeMap<JobName, Arc<Stats>>,
+    /// Where to look for what live runs use.
+    pub live: BTreeMap<JobName, Live>,
     /// Operations of several steps: the latest that are over, then the one under way.
     pub sagas: Vec<Arc<SagaView>>,
     /// Sequence number of the last durable event.

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::core::ids::RunId;
 use crate::core::spec::JobSpec;
-use crate::wire::keeper::{Launch, Listen, UserIds};
+use crate::core::watch::OnExceed;
+use crate::wire::keeper::{GroupLimits, Launch, Listen, UserIds};
 
 /// Variables that speak about our own relation to whoever started us; a job must not take them as its own.
 const NOT_INHERITED: [&str; 9] = [
@@ -65,7 +66,19 @@ pub(super) fn launch(
         output: spec.output.clone(),
         on_supervisor_death: spec.on_supervisor_death,
         listen: listen(spec),
+        limits: group_limits(spec),
     })
+}
+
+/// What the kernel is to hold a run to. Only where that is what would be done about it anyway: who is only to be
+/// told of it must be able to use more.
+fn group_limits(spec: &JobSpec) -> GroupLimits {
+    match spec.watch.as_ref().map(|watch| &watch.limits) {
+        Some(limits) if limits.on_exceed == OnExceed::Restart => {
+            GroupLimits { memory: limits.memory, pids: limits.pids.map(u64::from), cpu_percent: limits.cpu }
+        }
+        Some(_) | None => GroupLimits::default(),
+    }
 }
 
 /// By which way a run may tell things.

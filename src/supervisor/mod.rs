@@ -15,6 +15,7 @@ mod health_view;
 mod init_link;
 mod keeper_link;
 mod launching;
+mod live;
 mod log;
 mod main_loop;
 mod memory;

@@ -40,7 +40,7 @@ impl Supervisor {
                         health: self.health_of(job),
                         ..job_status(&name, job, spec, reason)
                     };
-                    (Arc::new(status), Arc::new(runs), stats)
+                    (Arc::new(status), Arc::new(runs), stats, self.live(job))
                 });
                 (name, shown)
             })
@@ -54,8 +54,12 @@ impl Supervisor {
             for (name, shown) in changed {
                 view.rest.forget(&name);
                 match shown {
-                    Some((status, runs, stats)) => {
+                    Some((status, runs, stats, live)) => {
                         view.jobs.insert(name.clone(), status);
+                        match live {
+                            Some(live) => drop(view.live.insert(name.clone(), live)),
+                            None => drop(view.live.remove(&name)),
+                        }
                         match stats {
                             Some(stats) => drop(view.stats.insert(name.clone(), stats)),
                             None => drop(view.stats.remove(&name)),
@@ -65,6 +69,7 @@ impl Supervisor {
                     None => {
                         view.jobs.remove(&name);
                         view.stats.remove(&name);
+                        view.live.remove(&name);
                         view.runs.remove(&name);
                     }
                 }
@@ -150,6 +155,7 @@ impl Supervisor {
             runs: std::collections::BTreeMap::new(),
             rest: Rest::default(),
             stats: std::collections::BTreeMap::new(),
+            live: std::collections::BTreeMap::new(),
             sagas: Vec::new(),
             seq: 0,
             ready: false,

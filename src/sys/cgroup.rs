@@ -184,7 +184,8 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
 /// What the kernel counts for a group, and for the groups in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupUsage {
-    /// Memory charged to it in bytes, cached files included; with the memory controller.
+    /// Memory charged to it in bytes, without the cached files that could be dropped at once; with the memory
+    /// controller.
     pub memory_bytes: Option<u64>,
     /// CPU time in microseconds of all that was ever in it; needs no controller.
     pub cpu_us: Option<u64>,
@@ -197,10 +198,18 @@ pub struct GroupUsage {
 pub fn usage(group: &Path) -> Option<GroupUsage> {
     let cpu = std::fs::read_to_string(group.join("cpu.stat")).ok()?;
     Some(GroupUsage {
-        memory_bytes: number(&group.join("memory.current")),
+        memory_bytes: memory_in(group),
         cpu_us: keyed(&cpu, "usage_usec"),
         pids: number(&group.join("pids.current")),
     })
+}
+
+/// Charged memory that is no mere cache: files that nobody has touched lately are the kernel's to drop, and a
+/// run that writes much has many of them.
+pub(super) fn memory_in(group: &Path) -> Option<u64> {
+    let current = number(&group.join("memory.current"))?;
+    let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    Some(current.saturating_sub(keyed(&stat, "inactive_file").unwrap_or(0)))
 }
 
 /// How many processes of a group the kernel has killed because there was no memory; `None` without the

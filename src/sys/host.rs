@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cgroup::{self, keyed, number};
+use super::cgroup::{self, number};
 
 /// Memory in use and how much there may be, in bytes: of the control group around us that has least left, if
 /// one has a limit, else of the host. Files that are cached and could be let go do not count as used.
@@ -16,11 +16,7 @@ pub fn memory() -> Option<(u64, u64)> {
 }
 
 fn memory_in(root: &Path) -> Option<(u64, u64)> {
-    let of_group = |group: &Path| {
-        let (used, limit) = (number(&group.join("memory.current"))?, number(&group.join("memory.max"))?);
-        let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-        Some((used.saturating_sub(keyed(&stat, "inactive_file").unwrap_or(0)), limit))
-    };
+    let of_group = |group: &Path| Some((cgroup::memory_in(group)?, number(&group.join("memory.max"))?));
     tightest(root, of_group).or_else(|| parse_memory(&text(root, "proc/meminfo")?))
 }
 

@@ -30,6 +30,9 @@ use super::{cgroup, pidfd, proc};
 /// Groups in groups that are looked into.
 const DEPTH_MAX: u32 = 8;
 
+/// Pages of a process whose proportional set size is read: 256 MiB where pages have 4 KiB.
+const PSS_PAGES_MAX: u64 = 65_536;
+
 /// One run to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
@@ -56,10 +59,11 @@ pub struct Sample {
     /// are there, and of their children that were waited for: what an orphan used is gone with it, so
     /// this may go back.
     pub cpu_us: u64,
-    /// Memory in bytes. Of a group with the memory controller: what is charged to it, which includes
-    /// cached files. Else the sum of the resident sets, in which shared pages count several times.
+    /// Memory in bytes. Of a group with the memory controller: what is charged to it, without cached files
+    /// that could be dropped. Else the sum of the resident sets, in which shared pages count several times.
     pub rss_bytes: u64,
-    /// Proportional set size in bytes. Only in detail, and without processes in uninterruptible sleep: to
+    /// Proportional set size in bytes. Only in detail, and without processes that are large, because the kernel
+    /// looks at every page while it holds their memory, or in uninterruptible sleep: to
     /// read it one may have to wait for what they wait for.
     pub pss_bytes: Option<u64>,
     /// Open descriptors. Only in detail.
@@ -289,7 +293,7 @@ impl Tree {
 
     fn look_closer(&self, reader: &mut Reader, sample: &mut Sample) {
         for (pid, line) in self.all().filter(|(_, line)| line.lives()) {
-            if line.state != b'D' {
+            if line.state != b'D' && line.rss_pages <= PSS_PAGES_MAX {
                 let pss = reader.whole(pid, "smaps_rollup").and_then(|text| field(text, b"Pss:"));
                 add(&mut sample.pss_bytes, pss.map(|kib| kib.saturating_mul(1024)));
             }

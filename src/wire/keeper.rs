@@ -59,6 +59,33 @@ pub struct Launch {
     /// What it may tell, and by which way.
     #[serde(default, skip_serializing_if = "Listen::is_default")]
     pub listen: Listen,
+    /// What the kernel is to hold it to, where it can.
+    #[serde(default, skip_serializing_if = "GroupLimits::is_none")]
+    pub limits: GroupLimits,
+}
+
+/// What the control group of a run may use, where there is one with the controllers for it. Where not, whoever
+/// asked looks for himself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupLimits {
+    /// Memory in bytes. Who needs more is killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processes and threads. No more can be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// CPU time in percent of one core. It waits when that is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<u32>,
+}
+
+impl GroupLimits {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a run may tell, and by which way.

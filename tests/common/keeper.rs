@@ -136,6 +136,7 @@ impl Keeper {
             output: spec.output,
             on_supervisor_death: spec.on_supervisor_death,
             listen,
+            limits: outlive::wire::keeper::GroupLimits::default(),
         };
         let answer = self.ask(Request::Launch(Box::new(launch)));
         assert!(matches!(answer, Some(Ok(Answer::Launched { .. }))), "{answer:?}");

@@ -373,7 +373,10 @@ fn who_uses_too_much_is_dealt_with_as_configured() {
     // Where a tree is delegated to us, the kernel would hold them to it.
     daemon.env.push(("OUTLIVE_CGROUP".to_owned(), "off".to_owned()));
     daemon.up();
-    assert_eq!(fault(&daemon, "pids"), ("pids".to_owned(), "has 6 processes, and may have 3".to_owned()));
+    assert_eq!(
+        fault(&daemon, "pids"),
+        ("pids".to_owned(), "has 6 processes and threads, and may have 3".to_owned())
+    );
     until("another run", || (daemon.job("pids")["restarts"].as_u64()? > 0).then_some(()));
     let (kind, why) = fault(&daemon, "memory");
     assert!(kind == "memory" && why.ends_with("may use 1000 bytes"), "{why}");

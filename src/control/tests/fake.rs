@@ -192,6 +192,7 @@ fn first_view() -> View {
         runs: BTreeMap::new(),
         rest: Rest::default(),
         stats: BTreeMap::new(),
+        live: BTreeMap::new(),
         sagas: Vec::new(),
         seq: 0,
         ready: true,

@@ -60,8 +60,8 @@ pub struct Sampled {
     pub cpu_us: u64,
     /// Resident memory of all of them, in bytes.
     pub memory: u64,
-    /// How many there are.
-    pub processes: u32,
+    /// How many threads they have, all of them together.
+    pub tasks: u32,
 }
 
 /// What follows at this moment.

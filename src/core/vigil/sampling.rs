@@ -93,8 +93,11 @@ impl Sampling {
             let (used, limit) = (bytes(seen.memory), bytes(limit));
             return Some((Fault::Memory, format!("uses {used} of memory, and may use {limit}")));
         }
-        if let Some(limit) = limits.pids.filter(|limit| seen.processes > *limit) {
-            return Some((Fault::Pids, format!("has {} processes, and may have {limit}", seen.processes)));
+        if let Some(limit) = limits.pids.filter(|limit| seen.tasks > *limit) {
+            return Some((
+                Fault::Pids,
+                format!("has {} processes and threads, and may have {limit}", seen.tasks),
+            ));
         }
         let used = self.cpu_percent()?;
         let limit = limits.cpu.filter(|limit| used > u64::from(*limit))?;

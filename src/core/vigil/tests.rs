@@ -31,7 +31,7 @@ fn fault(vigil: &mut Vigil, at: u64) -> Option<Fault> {
 }
 
 fn sampled(state: u8, cpu_us: u64) -> Option<Sampled> {
-    Some(Sampled { state, cpu_us, memory: 1 << 20, processes: 1 })
+    Some(Sampled { state, cpu_us, memory: 1 << 20, tasks: 1 })
 }
 
 #[test]
@@ -231,13 +231,13 @@ fn a_run_that_leaves_the_cpu_alone_is_idle_after_a_look_at_the_end() {
 fn exactly_as_much_as_it_may_is_not_too_much() {
     let limits = Limits { memory: Some(1 << 20), pids: Some(1), cpu: Some(50), ..Limits::default() };
     let mut vigil = Vigil::new(&spec(Watch { limits, ..Watch::default() }), T0, true, (T0, 0)).unwrap();
-    let at_limit = Sampled { state: b'S', cpu_us: 0, memory: 1 << 20, processes: 1 };
+    let at_limit = Sampled { state: b'S', cpu_us: 0, memory: 1 << 20, tasks: 1 };
     vigil.sampled(Some(at_limit), T0);
     assert_eq!(fault(&mut vigil, T0), None);
     vigil.sampled(Some(Sampled { memory: (1 << 20) + 1, ..at_limit }), T0);
     let (fault_, why) = vigil.judge(T0).fault.unwrap();
     assert_eq!((fault_, why.as_str()), (Fault::Memory, "uses 1.0 MiB of memory, and may use 1.0 MiB"));
-    vigil.sampled(Some(Sampled { processes: 2, ..at_limit }), T0);
+    vigil.sampled(Some(Sampled { tasks: 2, ..at_limit }), T0);
     assert_eq!(fault(&mut vigil, T0), Some(Fault::Pids));
     // Half a core is what it may; a whole one for five seconds of thirty is less than that.
     for n in 0..7 {

@@ -177,12 +177,7 @@ fn log_watch(watch: &Watch, output: PathBuf) -> Option<LogWatch> {
 }
 
 fn sampled(sample: sample::Sample) -> Sampled {
-    Sampled {
-        state: sample.state,
-        cpu_us: sample.cpu_us,
-        memory: sample.rss_bytes,
-        processes: sample.processes,
-    }
+    Sampled { state: sample.state, cpu_us: sample.cpu_us, memory: sample.rss_bytes, tasks: sample.threads }
 }
 
 /// When a file was touched last, on the boot clock. Who sets the wall clock between that and now moves it.

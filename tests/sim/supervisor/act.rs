@@ -159,5 +159,6 @@ fn launch_of(run: RunId, attempt: u64, spec: &JobSpec) -> Box<Launch> {
         output: spec.output.clone(),
         on_supervisor_death: spec.on_supervisor_death,
         listen: outlive::wire::keeper::Listen::default(),
+        limits: outlive::wire::keeper::GroupLimits::default(),
     })
 }
