@@ -100,6 +100,7 @@
 //! | `backoff.jitter` | `0.1` | 0.0 to 1.0 |
 //! | `backoff.reset_after` | `"60s"` | a run that lasted this long starts the series anew |
 //! | `start_limit` | `{ count = 10, within = "60s" }` | more starts than this end in `fatal`; `count = 0`: no limit |
+//! | `breaker` | off | circuit breaker: `{ failures = 5, open_for = "60s" }` or `true`. After so many failures in a row it is open: no start for `open_for`, not by `outlive start` either (`--force` does), then one run on trial. One that ends well, gets ready or lasts `backoff.reset_after` closes it; a failure opens it again |
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
 //! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
 //!

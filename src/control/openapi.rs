@@ -48,6 +48,7 @@ const EVENTS_QUERY: &[(&str, &str, &str)] = &[
 ];
 
 const START_QUERY: &[(&str, &str, &str)] = &[
+    ("force", "boolean", "also where a circuit is open"),
     ("or_rollback", "boolean", "stop them again if one does not come up"),
     ("within_ms", "integer", "with or_rollback: in so many milliseconds (30000)"),
     ("job", "string", "with or_rollback: one more selector; may be repeated"),
@@ -254,6 +255,7 @@ fn schemas() -> Value {
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
             ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
+            ("breaker", words(&["closed", "open", "half_open"])),
         ]),
         "Outcome": object(&[
             ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),

@@ -171,6 +171,25 @@ pub enum Event {
         /// The run.
         run: RunId,
     },
+    /// The circuit of the job is half open, and this run is on trial.
+    #[serde(rename = "run.on_trial")]
+    TrialBegun {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// When it has lasted long enough.
+        until: Stamp,
+    },
+    /// A run on trial has lasted long enough, or is ready: the circuit is closed, the failures before are
+    /// forgotten.
+    #[serde(rename = "run.passed_trial")]
+    TrialPassed {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+    },
     /// A stop was begun: the signals of the ladder follow.
     #[serde(rename = "run.stopping")]
     StopBegun {
@@ -395,6 +414,8 @@ impl Event {
             | Self::RunUnwell { job, .. }
             | Self::HealStepBegun { job, .. }
             | Self::RunWell { job, .. }
+            | Self::TrialBegun { job, .. }
+            | Self::TrialPassed { job, .. }
             | Self::StopBegun { job, .. }
             | Self::StopStepBegun { job, .. }
             | Self::RunEnded { job, .. }

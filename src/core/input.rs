@@ -62,6 +62,8 @@ pub enum Input {
     Start {
         /// Which jobs, resolved.
         jobs: Vec<JobName>,
+        /// Also where a circuit is open.
+        force: bool,
         /// Who asked.
         by: Asked,
     },

@@ -164,6 +164,9 @@ pub struct Job {
     pub window: VecDeque<u64>,
     /// The latest end.
     pub last: Option<Last>,
+    /// When a run that is on trial (see [`super::circuit`]) has lasted long enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Stamp>,
 }
 
 /// A run as the history shows it.
@@ -215,6 +218,7 @@ impl Job {
             failures: 0,
             window: VecDeque::new(),
             last: None,
+            trial: None,
         }
     }
 
@@ -237,18 +241,11 @@ impl Job {
 
     /// When something has to be done about it, if nothing happens before.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Stamp> {
+    pub fn deadline(&self) -> Option<Stamp> {
         match &self.phase {
             Phase::Running { ready_at, ill, .. } => {
-                let rung = match ill {
-                    Some(ill) => ill.until,
-                    None => None,
-                };
-                match (*ready_at, rung) {
-                    (Some(ready), Some(rung)) if rung.boot_us < ready.boot_us => Some(rung),
-                    (Some(ready), _) => Some(ready),
-                    (None, rung) => rung,
-                }
+                let rung = ill.as_ref().and_then(|ill| ill.until);
+                [*ready_at, rung, self.trial].into_iter().flatten().min_by_key(|at| at.boot_us)
             }
             Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. } => {
                 Some(ladder.until)
@@ -302,6 +299,8 @@ impl Job {
             | Event::RunExtended { .. }
             | Event::RunUnwell { .. }
             | Event::HealStepBegun { .. }
+            | Event::TrialBegun { .. }
+            | Event::TrialPassed { .. }
             | Event::RunWell { .. } => self.fares(event, at),
             Event::StopBegun { run, by, then_start, .. } => {
                 self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
@@ -348,6 +347,7 @@ impl Job {
     fn calm(&mut self) {
         self.failures = 0;
         self.window.clear();
+        self.trial = None;
     }
 
     fn wished(&mut self, want: Want, by: &Asked) {
@@ -470,6 +470,7 @@ impl Job {
             ended: record.ended,
         });
         self.failures = failures;
+        self.trial = None;
         if interrupted {
             self.window.pop_back();
         }
@@ -533,47 +534,4 @@ fn up_at((started, grace): (Stamp, Millis), (awaits, adopted): (bool, bool), at:
 fn after(started: Stamp, grace: Millis, at: Stamp) -> Option<Stamp> {
     let end = started.plus(grace);
     (grace.0 > 0 && end.boot_us > at.boot_us).then_some(end)
-}
-
-/// Notes an event in a job's history.
-pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize) {
-    let find = |past: &mut VecDeque<PastRun>, run: RunId| past.iter().rposition(|p| p.run == run);
-    match event {
-        Event::RunRequested { run, attempt, at, .. } => {
-            past.push_back(PastRun {
-                run: *run,
-                attempt: *attempt,
-                requested: *at,
-                started: None,
-                pid: None,
-                end: None,
-            });
-            // The one just asked for is not among those kept: it has not ended.
-            while past.len() > keep.saturating_add(1) {
-                past.pop_front();
-            }
-        }
-        Event::RunStarted { run, identity, at: started, .. }
-        | Event::RunAdopted { run, identity, started, .. } => {
-            if let Some(i) = find(past, *run) {
-                past[i].started = Some(*started);
-                past[i].pid = Some(identity.pid);
-            }
-        }
-        Event::RunEnded { record, failures, .. } => {
-            if let Some(i) = find(past, record.run) {
-                past[i].started = past[i].started.or(record.started);
-                past[i].pid = None;
-                past[i].end = Some(Box::new(PastEnd {
-                    at: record.ended,
-                    outcome: record.outcome.clone(),
-                    asked: record.asked.clone(),
-                    rusage: record.rusage,
-                    output_bytes: record.stdout_bytes.saturating_add(record.stderr_bytes),
-                    cause: Cause::of(&record.outcome, &record.asked, *failures > 0),
-                }));
-            }
-        }
-        _ => {}
-    }
 }

@@ -4,6 +4,7 @@
 //! answered with nothing, so that a new kind of news does not compile before every phase has an answer.
 //! News of a run that is not the job's live run never gets here, see [`news_of_run`].
 
+use super::circuit;
 use super::draft::Draft;
 use super::effect::Effect;
 use super::ends::{End, ended, tree_gone};
@@ -212,6 +213,7 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
                 }
             }
             heal::next(d, name);
+            circuit::due(d, name, run);
         }
         News::Ready => {
             if ready_at.is_some() {
@@ -236,6 +238,7 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
 
 fn ready_now(d: &mut Draft<'_>, name: &JobName, run: RunId) {
     d.record(Event::RunReady { job: name.clone(), run });
+    circuit::ready(d, name, run);
     release(d, name);
 }
 
@@ -398,6 +401,7 @@ fn started(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, S
 fn record_started(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, at): (&Identity, Stamp)) {
     let (grace, awaits) = coming_up(d, name);
     d.record(Event::RunStarted { job: name.clone(), run, identity: identity.clone(), at, grace, awaits });
+    circuit::begin_trial(d, name, run, at);
 }
 
 fn adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, Stamp)) {
@@ -417,6 +421,7 @@ pub(super) fn record_adopted(
     let (grace, awaits) = coming_up(d, name);
     let identity = identity.clone();
     d.record(Event::RunAdopted { job: name.clone(), run, identity, started, grace, awaits });
+    circuit::begin_trial(d, name, run, started);
 }
 
 /// How long a run counts as starting, and whether it has to tell that it is ready.

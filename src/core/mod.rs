@@ -10,6 +10,7 @@
 //! decided, also under a newer build that would decide otherwise.
 
 pub mod audit;
+pub mod circuit;
 pub mod effect;
 pub mod event;
 pub mod fault;
@@ -47,6 +48,7 @@ mod draft;
 mod ends;
 mod heal;
 mod life;
+mod past;
 mod restart;
 mod stop;
 #[cfg(test)]
@@ -121,7 +123,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::ReloadOrRollBack { specs, by, within } => saga::reload(&mut d, specs, by, *within),
         Input::StartOrRollBack { jobs, by, within } => saga::start(&mut d, jobs, by, *within),
         Input::Submitted { spec, by } => ask::submit(&mut d, spec, by),
-        Input::Start { jobs, by } => ask::start(&mut d, jobs, by),
+        Input::Start { jobs, force, by } => ask::start(&mut d, jobs, *force, by),
         Input::Stop { jobs, by } => ask::stop(&mut d, jobs, by),
         Input::Restart { jobs, by } => ask::restart(&mut d, jobs, by),
         Input::Signal { job, signal, scope, by } => ask::signal(&mut d, job, (*signal, *scope), by),

@@ -1,5 +1,6 @@
 //! The restart policy: what follows when a run has ended by itself. Pure functions on times.
 
+use super::circuit;
 use super::job::{Job, Last, STARTS_MAX};
 use super::outcome::{Asked, ExitRecord, Outcome};
 use super::spec::{JobSpec, Kind, Recovery, Restart};
@@ -51,8 +52,11 @@ pub(super) fn after(spec: &JobSpec, end: &After<'_>, chance: impl FnOnce() -> f6
     if end.interrupted {
         return accident(spec, end).map_or(Next::Now, Next::GiveUp);
     }
-    let delay = delay(spec, end.job.failures);
-    let delay = if delay.0 == 0 { delay } else { with_jitter(delay, spec.backoff.jitter, chance()) };
+    let delay = match (circuit::open_for(spec, end.job.failures), delay(spec, end.job.failures)) {
+        (Some(open_for), _) => open_for,
+        (None, Millis(0)) => Millis(0),
+        (None, delay) => with_jitter(delay, spec.backoff.jitter, chance()),
+    };
     let at = end.now.plus(delay);
     match limit_reached(spec, end.job, at) {
         Some(why) => Next::GiveUp(why),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::circuit::Breaker;
 use super::ids::JobName;
 use super::time::Millis;
 use super::watch::{FrozenStep, Ready, Watch, on_frozen};
@@ -267,6 +268,9 @@ pub struct JobSpec {
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Box<Watch>>,
+    /// When no start is made for a while; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Box<Breaker>>,
 }
 
 /// What becomes of everything else when a job is given up.
@@ -345,6 +349,7 @@ impl JobSpec {
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
             watch: None,
+            breaker: None,
         }
     }
 }

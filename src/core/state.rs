@@ -17,7 +17,8 @@ use super::event::{Event, Want};
 use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::instance::{Instance, Life, Link};
-use super::job::{Job, PastRun, Phase, note_past};
+use super::job::{Job, PastRun, Phase};
+use super::past::note_past;
 use super::progress::{self, Published};
 use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
@@ -158,6 +159,8 @@ impl State {
             | Event::RunUnwell { job, .. }
             | Event::HealStepBegun { job, .. }
             | Event::RunWell { job, .. }
+            | Event::TrialBegun { job, .. }
+            | Event::TrialPassed { job, .. }
             | Event::StopBegun { job, .. }
             | Event::StopStepBegun { job, .. }
             | Event::RunEnded { job, .. }
@@ -446,6 +449,7 @@ impl Job {
         if !same_epoch {
             // The boot clock began anew: stamps of the old one mean nothing, so what waited is due.
             self.window.clear();
+            self.trial = None;
         }
         match &mut self.phase {
             Phase::Waiting => self.phase = Phase::Stopped,

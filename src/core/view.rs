@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::circuit;
 use super::event::Want;
 use super::fault::Meaning;
 use super::identity::Identity;
@@ -281,9 +282,10 @@ impl State {
         let Some(job) = self.job(name) else { return String::new() };
         match &job.phase {
             Phase::Exited | Phase::Fatal { .. } => job.why_it_rests(),
-            Phase::Running { ill, .. } => ill.as_ref().map(|ill| ill.why.clone()).unwrap_or_default(),
+            Phase::Running { ill: Some(ill), .. } => ill.why.clone(),
+            Phase::Running { ill: None, .. } => circuit::words(self.spec(name), job).unwrap_or_default(),
             Phase::Starting { .. } => match self.instance.link {
-                Link::Working => String::new(),
+                Link::Working => circuit::words(self.spec(name), job).unwrap_or_default(),
                 Link::Recovering | Link::KeeperLost => "not known yet whether it was started".to_owned(),
             },
             Phase::Stopped if job.want == Want::Up => match (self.instance.link, self.instance.recovery) {
@@ -312,10 +314,14 @@ impl State {
                 Some(_) => "its main process ended, the rest is being stopped".to_owned(),
                 None => "its main process ended, the rest has not".to_owned(),
             },
-            Phase::Backoff { .. } if job.failures > 1 => {
-                format!("{}, {} failures in a row", job.last_words(), job.failures)
+            Phase::Backoff { .. } => {
+                let mut words = vec![job.last_words()];
+                if job.failures > 1 {
+                    words.push(format!("{} failures in a row", job.failures));
+                }
+                words.extend(circuit::words(self.spec(name), job));
+                words.join(", ")
             }
-            Phase::Backoff { .. } => job.last_words(),
             Phase::Held { why } => why.clone(),
         }
     }

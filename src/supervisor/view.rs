@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::handle::{Usage, View};
 use super::main_loop::{Supervisor, now};
 use super::publish::progress_view;
+use crate::core::circuit::Circuit;
 use crate::core::event::Want;
 use crate::core::ids::JobName;
 use crate::core::job::{Job, PastRun, Phase};
@@ -241,6 +242,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
         command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
         progress: None,
+        breaker: spec.and_then(|spec| Circuit::of(spec, job)),
     }
 }
 

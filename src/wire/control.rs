@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::circuit::Circuit;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
@@ -211,6 +212,9 @@ pub struct JobStatus {
     /// What it has published about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Box<ProgressView>>,
+    /// Where its circuit breaker is, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Circuit>,
 }
 
 /// What a job has published about itself.

@@ -26,7 +26,7 @@ pub(super) use process::mode;
 #[cfg(test)]
 pub(super) use {
     output::OUTPUT_KEYS,
-    policy::{BACKOFF_KEYS, START_LIMIT_KEYS, STOP_KEYS},
+    policy::{BACKOFF_KEYS, BREAKER_KEYS, START_LIMIT_KEYS, STOP_KEYS},
     process::RLIMITS,
     watch::{BEAT_FILE_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, LIMIT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS},
 };
@@ -52,6 +52,7 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "success_codes",
     "backoff",
     "start_limit",
+    "breaker",
     "start_grace",
     "stop",
     "kill_scope",
@@ -89,6 +90,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "success_codes",
     "backoff",
     "start_limit",
+    "breaker",
     "start_grace",
     "stop",
     "kill_scope",

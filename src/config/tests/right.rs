@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{LogLevel, OnUnreadableLog, empty};
+use crate::core::circuit::Breaker;
 use crate::core::ids::JobName;
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
@@ -70,6 +71,7 @@ on_frozen = ["continue", { continue = "3s" }, { dump = "QUIT", wait = "5s" }, "d
 rlimits = { nofile = 1024, core = "unlimited", stack = { soft = 8388608, hard = "unlimited" } }
 backoff = { initial = "0s", factor = 1.5, max = "10s", jitter = 0, reset_after = "5m" }
 start_limit = { count = 3, within = "30s" }
+breaker = { failures = 3, open_for = "2m" }
 stop = [{ command = ["web", "quit", "{n}"], timeout = "5s" }, { signal = "INT" }, { signal = 15, timeout = "1s" }]
 
 [job.web.output]
@@ -124,6 +126,7 @@ fn every_key_arrives() {
             reset_after: Millis::from_secs(300),
         },
         start_limit: StartLimit { count: 3, within: Millis::from_secs(30) },
+        breaker: Some(Box::new(Breaker { failures: 3, open_for: Millis::from_secs(120) })),
         start_grace: Millis::from_secs(2),
         stop: vec![
             step(StopAct::Command(argv(&["web", "quit", "2"])), 5),

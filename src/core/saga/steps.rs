@@ -142,12 +142,12 @@ pub(in super::super) fn start(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked, w
     }
     let mut all = true;
     for job in jobs {
-        all &= ask::may_start(d, job);
+        all &= ask::may_start(d, job, false);
     }
     if !all {
         return;
     }
-    ask::start(d, jobs, by);
+    ask::start(d, jobs, false, by);
     let steps: BTreeMap<JobName, Step> = d
         .changed()
         .map(|name| (name.clone(), Step { must: true, ..step_of(d.base.job(name), Act::Start) }))

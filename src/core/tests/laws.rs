@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::super::Decision;
+use super::super::circuit::Breaker;
 use super::super::event::{Event, Want};
 use super::super::fault::Fault;
 use super::super::ids::{JobName, RunId};
@@ -47,6 +48,9 @@ pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
     s.backoff.initial = Millis([0, 0, 100, 2000][rng.below(4) as usize]);
     s.backoff.jitter = 0.5;
     s.start_limit.count = [0, 0, 3, 30][rng.below(4) as usize];
+    let breaker = Breaker { failures: 1 + rng.below(3) as u32, open_for: Millis(3000) };
+    s.breaker = rng.one_in(3).then(|| Box::new(breaker));
+    s.backoff.reset_after = Millis([1000, 60_000][rng.below(2) as usize]);
     s.start_grace = Millis([0, 0, 500][rng.below(3) as usize]);
     s.leftovers = [Leftovers::Stop, Leftovers::Wait, Leftovers::Ignore][rng.below(3) as usize];
     s.kill_scope = [KillScope::Mixed, KillScope::Tree, KillScope::Group][rng.below(3) as usize];
@@ -185,7 +189,7 @@ impl History {
             return;
         }
         let input = match self.rng.below(12) {
-            0..=1 => Input::Start { jobs, by: operator("start") },
+            0..=1 => Input::Start { jobs, force: self.rng.one_in(2), by: operator("start") },
             2 => Input::StartOrRollBack { jobs, by: operator("start"), within: Millis(self.rng.below(4000)) },
             3..=5 => Input::Stop { jobs, by: operator("stop") },
             6..=7 => Input::Restart { jobs, by: operator("restart") },

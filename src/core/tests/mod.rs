@@ -1,6 +1,7 @@
 //! Traces of one or a few jobs, and laws over random inputs.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
+mod circuits;
 mod heals;
 mod laws;
 mod laws_of_sagas;
@@ -228,7 +229,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, job: &str) -> Decision {
-        self.feed(Input::Start { jobs: vec![name(job)], by: operator("start") })
+        self.feed(Input::Start { jobs: vec![name(job)], force: false, by: operator("start") })
     }
 
     pub(super) fn stop(&mut self, job: &str) -> Decision {
