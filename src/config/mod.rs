@@ -103,6 +103,7 @@
 //! | `breaker` | off | circuit breaker: `{ failures = 5, open_for = "60s" }` or `true`. After so many failures in a row it is open: no start for `open_for`, not by `outlive start` either (`--force` does), then one run on trial. One that ends well, gets ready or lasts `backoff.reset_after` closes it; a failure opens it again |
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
 //! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
+//! | `retry_fatal` | | a job that was given up is tried again after this time, as if for the first time; not where nobody knows how its run ended, and not in recovery mode |
 //!
 //! How its runs are watched; each is off unless set, and tables are merged key by key with those of `[defaults]`:
 //!

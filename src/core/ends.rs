@@ -145,7 +145,8 @@ pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) 
             d.record(Event::BackedOff { job: name.clone(), failures: job.failures, until });
         }
         Next::GiveUp(why) => {
-            d.record(Event::GaveUp { job: name.clone(), why });
+            let until = restart::retry_at(&spec, &job, d);
+            d.record(Event::GaveUp { job: name.clone(), why, until });
             stop::fatal(d, name);
         }
     }

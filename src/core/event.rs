@@ -292,6 +292,15 @@ pub enum Event {
         job: JobName,
         /// Why.
         why: String,
+        /// When it is tried again all the same; `None`: when somebody asks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Stamp>,
+    },
+    /// A job that was given up is tried again: its failures and starts before are forgotten.
+    #[serde(rename = "job.retried")]
+    Retried {
+        /// The job.
+        job: JobName,
     },
     /// A task that is to run was not started: entries of the event log are missing, and its run may be among
     /// them. A start by an operator releases it.
@@ -426,6 +435,7 @@ impl Event {
             | Self::BackedOff { job, .. }
             | Self::Rested { job }
             | Self::Held { job, .. }
+            | Self::Retried { job }
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }

@@ -94,6 +94,9 @@ pub enum Phase {
     Fatal {
         /// Why.
         why: String,
+        /// When it is tried again all the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<Stamp>,
     },
 }
 
@@ -250,7 +253,7 @@ impl Job {
             Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. } => {
                 Some(ladder.until)
             }
-            Phase::Backoff { until } => Some(*until),
+            Phase::Backoff { until } | Phase::Fatal { retry_at: Some(until), .. } => Some(*until),
             Phase::Stopping { ladder: None, .. }
             | Phase::Leftovers { ladder: None, .. }
             | Phase::Starting { .. }
@@ -258,14 +261,14 @@ impl Job {
             | Phase::Waiting
             | Phase::Held { .. }
             | Phase::Exited
-            | Phase::Fatal { .. } => None,
+            | Phase::Fatal { retry_at: None, .. } => None,
         }
     }
 
     /// Whether nothing more will happen to it unless somebody asks.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        matches!(self.phase, Phase::Stopped | Phase::Exited | Phase::Fatal { .. })
+        matches!(self.phase, Phase::Stopped | Phase::Exited | Phase::Fatal { retry_at: None, .. })
     }
 
     /// Remembers one event of this job. `at` is the stamp of its line in the log.
@@ -316,7 +319,13 @@ impl Job {
             Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
             Event::Rested { .. } => self.wanted_in(Phase::Stopped),
             Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
-            Event::GaveUp { why, .. } => self.wanted_in(Phase::Fatal { why: why.clone() }),
+            Event::GaveUp { why, until, .. } => {
+                self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
+            }
+            Event::Retried { .. } => {
+                self.calm();
+                self.wanted_in(Phase::Stopped);
+            }
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
@@ -341,6 +350,13 @@ impl Job {
     fn backed_off(&mut self, failures: u32, until: Stamp) {
         self.failures = failures;
         self.wanted_in(Phase::Backoff { until });
+    }
+
+    /// One that was given up stays there until somebody asks.
+    pub(super) const fn no_retry(&mut self) {
+        if let Phase::Fatal { retry_at, .. } = &mut self.phase {
+            *retry_at = None;
+        }
     }
 
     /// Forgets what speaks against another start.

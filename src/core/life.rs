@@ -106,10 +106,11 @@ pub(super) fn tell(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     }
 }
 
-/// Stopped, held, exited, fatal: only a wish gets it out of there.
+/// Stopped, held, exited, fatal: only a wish gets it out of there, and a retry that is configured.
 fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     match news {
         News::Start => start(d, name),
+        News::Due => restart::retry(d, name),
         News::Halt { .. }
         | News::Launched { .. }
         | News::Refused { .. }
@@ -120,8 +121,7 @@ fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
-        | News::Well
-        | News::Due => {}
+        | News::Well => {}
     }
 }
 

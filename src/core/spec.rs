@@ -268,6 +268,9 @@ pub struct JobSpec {
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Box<Watch>>,
+    /// After which time a job that was given up is tried again; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_fatal: Option<Millis>,
     /// When no start is made for a while; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Box<Breaker>>,
@@ -349,6 +352,7 @@ impl JobSpec {
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
             watch: None,
+            retry_fatal: None,
             breaker: None,
         }
     }

@@ -121,6 +121,7 @@ impl State {
             Event::ShutdownBegun { .. } => {
                 self.instance.apply(event, at);
                 self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
+                self.no_retries();
             }
             Event::Surveyed
             | Event::LossSettled { .. }
@@ -171,6 +172,7 @@ impl State {
             | Event::BackedOff { job, .. }
             | Event::Rested { job }
             | Event::Held { job, .. }
+            | Event::Retried { job }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
     }
@@ -333,6 +335,15 @@ impl State {
         }
     }
 
+    /// What was given up is not tried again in this life of the instance.
+    fn no_retries(&mut self) {
+        for (name, entry) in &mut self.jobs {
+            let before = entry.job.deadline();
+            entry.job.no_retry();
+            move_deadline(&mut self.deadlines, name, before, entry.job.deadline());
+        }
+    }
+
     fn job_event(&mut self, name: &JobName, event: &Event, at: Stamp) {
         let new = match event {
             Event::JobAdded { want, .. } => Some(Job::new(*want, false, at)),
@@ -454,6 +465,8 @@ impl Job {
         match &mut self.phase {
             Phase::Waiting => self.phase = Phase::Stopped,
             Phase::Backoff { .. } if recovery => self.phase = Phase::Stopped,
+            Phase::Fatal { .. } if recovery => self.no_retry(),
+            Phase::Fatal { retry_at: Some(until), .. } if !same_epoch => *until = Stamp::default(),
             Phase::Backoff { until } if !same_epoch => *until = Stamp::default(),
             Phase::Running { ready_at, ill, .. } if !same_epoch => {
                 let rung = ill.as_mut().and_then(|ill| ill.until.as_mut());

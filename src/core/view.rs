@@ -133,8 +133,8 @@ impl Job {
     #[must_use]
     pub fn why_it_rests(&self) -> String {
         match (&self.phase, self.last_words()) {
-            (Phase::Fatal { why }, last) if last.is_empty() => why.clone(),
-            (Phase::Fatal { why }, last) => format!("{why}, the last: {last}"),
+            (Phase::Fatal { why, .. }, last) if last.is_empty() => why.clone(),
+            (Phase::Fatal { why, .. }, last) => format!("{why}, the last: {last}"),
             (_, last) => last,
         }
     }
@@ -164,7 +164,7 @@ impl Job {
     #[must_use]
     pub const fn next_try(&self) -> Option<Stamp> {
         match &self.phase {
-            Phase::Backoff { until } => Some(*until),
+            Phase::Backoff { until } | Phase::Fatal { retry_at: Some(until), .. } => Some(*until),
             _ => None,
         }
     }

@@ -439,7 +439,10 @@ impl Supervisor {
 /// What somebody who reads our own log should not have to look for.
 fn say(event: &Event) {
     match event {
-        Event::GaveUp { job, why } => tracing::warn!(%job, why, "given up"),
+        Event::GaveUp { job, why, until: None } => tracing::warn!(%job, why, "given up"),
+        Event::GaveUp { job, why, until: Some(at) } => {
+            tracing::warn!(%job, why, at = at.rfc3339(), "given up until then");
+        }
         Event::Held { job, why } => tracing::warn!(%job, why, "held"),
         Event::OrphanFound { run, job } => {
             let job = job.as_ref().map_or("?", JobName::as_str);

@@ -132,7 +132,7 @@ impl Supervisor {
             let lost = job.last_end().is_some_and(|last| matches!(last.outcome, Outcome::Lost { .. }));
             match &job.phase {
                 Phase::Held { why } => Some(format!("{name}: {why}")),
-                Phase::Fatal { why } if lost => Some(format!("{name}: {why}")),
+                Phase::Fatal { why, .. } if lost => Some(format!("{name}: {why}")),
                 _ => None,
             }
         });

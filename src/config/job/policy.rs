@@ -38,6 +38,7 @@ impl<'a> Reader<'a, '_> {
         }
         self.backoff(spec);
         self.start_limit(&mut spec.start_limit);
+        spec.retry_fatal = get("retry_fatal").and_then(|n| some_time(&n));
         spec.breaker = self.breaker().map(Box::new);
         spec.start_grace = get("start_grace").and_then(|n| duration(&n)).unwrap_or(spec.start_grace);
         if let Some(steps) = get("stop").and_then(|n| self.ladder(&n)) {

@@ -59,6 +59,7 @@ on_supervisor_death = { kill_after = "30s" }
 recovery = "manual"
 recovery_timeout = "2h"
 on_fatal = "stop-all"
+retry_fatal = "10m"
 heartbeat = { notify = "15s", output = "10m", cpu = "5m", file = { path = "beat-{n}", timeout = "1m" } }
 probe.liveness = { http = "http://127.0.0.1:80{n}/live", interval = "5s", timeout = "1s", failures = 2, successes = 3, delay = "4s" }
 probe.readiness = { tcp = "localhost:80{n}" }
@@ -149,6 +150,7 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
+        retry_fatal: Some(Millis::from_secs(600)),
         watch: Some(Box::new(every_watch(&here))),
     };
     assert_eq!(config.jobs[2], wanted);

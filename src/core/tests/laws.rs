@@ -50,6 +50,7 @@ pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
     s.start_limit.count = [0, 0, 3, 30][rng.below(4) as usize];
     let breaker = Breaker { failures: 1 + rng.below(3) as u32, open_for: Millis(3000) };
     s.breaker = rng.one_in(3).then(|| Box::new(breaker));
+    s.retry_fatal = rng.one_in(3).then_some(Millis(2500));
     s.backoff.reset_after = Millis([1000, 60_000][rng.below(2) as usize]);
     s.start_grace = Millis([0, 0, 500][rng.below(3) as usize]);
     s.leftovers = [Leftovers::Stop, Leftovers::Wait, Leftovers::Ignore][rng.below(3) as usize];

@@ -11,6 +11,7 @@ mod order;
 mod recoveries;
 mod reloads;
 mod restarts;
+mod retries;
 mod sagas;
 mod stops;
 mod survivors;
@@ -306,7 +307,7 @@ fn event_in_short(event: &Event) -> String {
         }
         Event::RunEnded { job, record, .. } => format!("{kind} {job} {}", record.outcome.describe()),
         Event::BackedOff { job, failures, .. } => format!("{kind} {job} {failures}"),
-        Event::GaveUp { job, why } => format!("{kind} {job} {why}"),
+        Event::GaveUp { job, why, .. } => format!("{kind} {job} {why}"),
         Event::SagaStepDone { step, .. } => format!("{kind} {step}"),
         Event::SagaUndoing { broken: Broken { job, why }, .. } => {
             format!("{kind} {}: {why}", job.as_ref().map_or("-", JobName::as_str))
