@@ -17,6 +17,9 @@
 //!
 //! [job.web]                     # a job; its name is `web`
 //! command = "web-server --port ${PORT:-8080}"
+//!
+//! [group.site]                  # jobs that belong together
+//! jobs = ["web"]
 //! ```
 //!
 //! `include` is a list of paths relative to the file, with the wildcards `*`, `?` and `[…]`. A path without
@@ -61,6 +64,16 @@
 //! | `keep_runs` | `20` | ended runs kept for each job, at least 1 |
 //! | `on_unreadable_log` | `"recovery-mode"` | when nothing of the event log can be read: `recovery-mode`, `exit` or `fresh` |
 //! | `recovery_start_rate` | `100` | jobs started again by recovery in a second, 0: as fast as possible |
+//!
+//! # `[group.NAME]`
+//!
+//! What the failure of one job means for others, in the words of Erlang's supervisors. Only in the main file.
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `jobs` | required | the members in order; a name with instances means all, `NAME:2` one. A job is in one group at most |
+//! | `strategy` | `"one-for-one"` | when a member failed by itself and is to be restarted: `one-for-one` that one alone, `one-for-all` all others that run too, `rest-for-one` those after it in `jobs` |
+//! | `start_limit` | no limit | `{ count = 10, within = "60s" }`: more restarts in the whole group stop all members and give them up |
 //!
 //! # `[job.NAME]`
 //!
@@ -149,6 +162,7 @@ mod env_file;
 mod error;
 mod files;
 mod glob;
+mod groups;
 mod job;
 mod load;
 mod node;

@@ -15,6 +15,7 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::groups::GROUP_KEYS;
     use super::super::job::{
         BACKOFF_KEYS, BEAT_FILE_KEYS, BREAKER_KEYS, DEFAULTS_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, JOB_KEYS,
         LIMIT_KEYS, OUTPUT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS, RLIMITS, START_LIMIT_KEYS, STOP_KEYS,
@@ -107,6 +108,7 @@ mod tests {
             ("", MAIN_KEYS),
             ("/$defs/supervisor", SUPERVISOR_KEYS),
             ("/$defs/defaults", DEFAULTS_KEYS),
+            ("/$defs/group", GROUP_KEYS),
             ("/$defs/job", JOB_KEYS),
             ("/$defs/job/properties/backoff", BACKOFF_KEYS),
             ("/$defs/job/properties/start_limit", START_LIMIT_KEYS),
@@ -150,6 +152,7 @@ mod tests {
             "/$defs/probe",
             "/$defs/frozen_step",
             "/$defs/breaker",
+            "/$defs/group",
         ] {
             for (name, property) in root.pointer(path).unwrap()["properties"].as_object().unwrap() {
                 assert!(property["description"].as_str().is_some_and(|d| d.ends_with('.')), "{path} {name}");

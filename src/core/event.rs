@@ -296,6 +296,14 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Stamp>,
     },
+    /// The failure of this job counts as a restart of the group it belongs to.
+    #[serde(rename = "group.restart")]
+    GroupRestart {
+        /// The job.
+        job: JobName,
+        /// The group.
+        group: String,
+    },
     /// A job that was given up is tried again: its failures and starts before are forgotten.
     #[serde(rename = "job.retried")]
     Retried {
@@ -436,6 +444,7 @@ impl Event {
             | Self::Rested { job }
             | Self::Held { job, .. }
             | Self::Retried { job }
+            | Self::GroupRestart { job, .. }
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }

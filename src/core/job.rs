@@ -170,6 +170,9 @@ pub struct Job {
     /// When a run that is on trial (see [`super::circuit`]) has lasted long enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Stamp>,
+    /// Boot clock of its failures that count as restarts of its group, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group_restarts: Vec<u64>,
 }
 
 /// A run as the history shows it.
@@ -222,6 +225,7 @@ impl Job {
             window: VecDeque::new(),
             last: None,
             trial: None,
+            group_restarts: Vec::new(),
         }
     }
 
@@ -322,6 +326,12 @@ impl Job {
             Event::GaveUp { why, until, .. } => {
                 self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
             }
+            Event::GroupRestart { .. } => {
+                if self.group_restarts.len() >= STARTS_MAX {
+                    self.group_restarts.remove(0);
+                }
+                self.group_restarts.push(at.boot_us);
+            }
             Event::Retried { .. } => {
                 self.calm();
                 self.wanted_in(Phase::Stopped);
@@ -363,6 +373,7 @@ impl Job {
     fn calm(&mut self) {
         self.failures = 0;
         self.window.clear();
+        self.group_restarts.clear();
         self.trial = None;
     }
 

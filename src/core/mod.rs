@@ -15,6 +15,7 @@ pub mod effect;
 pub mod event;
 pub mod fault;
 pub mod graph;
+pub mod group;
 pub mod identity;
 pub mod ids;
 pub mod ill;

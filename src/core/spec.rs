@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::circuit::Breaker;
+use super::group::GroupSpec;
 use super::ids::JobName;
 use super::time::Millis;
 use super::watch::{FrozenStep, Ready, Watch, on_frozen};
@@ -268,6 +269,9 @@ pub struct JobSpec {
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Box<Watch>>,
+    /// The jobs it belongs together with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_group: Option<Box<GroupSpec>>,
     /// After which time a job that was given up is tried again; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_fatal: Option<Millis>,
@@ -352,6 +356,7 @@ impl JobSpec {
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
             watch: None,
+            in_group: None,
             retry_fatal: None,
             breaker: None,
         }

@@ -173,6 +173,7 @@ impl State {
             | Event::Rested { job }
             | Event::Held { job, .. }
             | Event::Retried { job }
+            | Event::GroupRestart { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
     }
@@ -460,6 +461,7 @@ impl Job {
         if !same_epoch {
             // The boot clock began anew: stamps of the old one mean nothing, so what waited is due.
             self.window.clear();
+            self.group_restarts.clear();
             self.trial = None;
         }
         match &mut self.phase {

@@ -175,7 +175,9 @@ impl Last {
     #[must_use]
     pub fn words(&self) -> String {
         match &self.asked {
-            Asked::Health { why, .. } => format!("{why}: {}", self.outcome.describe()),
+            Asked::Health { why, .. } | Asked::Group { why, .. } => {
+                format!("{why}: {}", self.outcome.describe())
+            }
             _ => self.outcome.describe(),
         }
     }
@@ -304,7 +306,7 @@ impl State {
             Phase::Stopping { stop, ladder, .. } => match (ladder, stop.then_start) {
                 (Some(ladder), _) if ladder.kill => "killed, waiting for it to go".to_owned(),
                 _ if stop.by.is_failure() => match &stop.by {
-                    Asked::Health { why, .. } => why.clone(),
+                    Asked::Health { why, .. } | Asked::Group { why, .. } => why.clone(),
                     _ => String::new(),
                 },
                 (_, true) => "starts again when it has stopped".to_owned(),

@@ -21,12 +21,12 @@ use super::substitute;
 use super::users::Accounts;
 
 pub(super) use expand::EnvFiles;
-pub(super) use policy::duration;
+pub(super) use policy::{START_LIMIT_KEYS, duration, start_limit};
 pub(super) use process::mode;
 #[cfg(test)]
 pub(super) use {
     output::OUTPUT_KEYS,
-    policy::{BACKOFF_KEYS, BREAKER_KEYS, START_LIMIT_KEYS, STOP_KEYS},
+    policy::{BACKOFF_KEYS, BREAKER_KEYS, STOP_KEYS},
     process::RLIMITS,
     watch::{BEAT_FILE_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, LIMIT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS},
 };

@@ -12,7 +12,7 @@ use crate::core::time::Millis;
 
 use super::super::node::Node;
 use super::super::{suggest, units};
-use super::{Reader, default_restart};
+use super::{Layers, Reader, default_restart};
 
 pub(in super::super) const BACKOFF_KEYS: &[&str] = &["initial", "factor", "max", "jitter", "reset_after"];
 pub(in super::super) const START_LIMIT_KEYS: &[&str] = &["count", "within"];
@@ -92,17 +92,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn start_limit(&self, limit: &mut StartLimit) {
-        let layers = self.layers.nested("start_limit", START_LIMIT_KEYS);
-        limit.count = layers.get("count").and_then(|n| n.integer(0..=u32::MAX)).unwrap_or(limit.count);
-        if let Some(node) = layers.get("within")
-            && let Some(within) = duration(&node)
-        {
-            if within == Millis(0) && limit.count > 0 {
-                let suggestion = "`count = 0` switches the limit off".to_owned();
-                node.error("no start fits in a time of zero", Some(suggestion));
-            }
-            limit.within = within;
-        }
+        start_limit(&self.layers.nested("start_limit", START_LIMIT_KEYS), limit);
     }
 
     /// The circuit breaker: `true` for its defaults, `false` for none, or a table.
@@ -200,6 +190,20 @@ fn on_supervisor_death(node: &Node<'_>) -> Option<OnSupervisorDeath> {
             node.wrong_type("\"keep\", \"kill\" or a table { kill_after }", Some(form.into()));
             None
         }
+    }
+}
+
+/// So many starts within a time.
+pub(in super::super) fn start_limit(layers: &Layers<'_>, limit: &mut StartLimit) {
+    limit.count = layers.get("count").and_then(|n| n.integer(0..=u32::MAX)).unwrap_or(limit.count);
+    if let Some(node) = layers.get("within")
+        && let Some(within) = duration(&node)
+    {
+        if within == Millis(0) && limit.count > 0 {
+            let suggestion = "`count = 0` switches the limit off".to_owned();
+            node.error("no start fits in a time of zero", Some(suggestion));
+        }
+        limit.within = within;
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{LogLevel, OnUnreadableLog, empty};
 use crate::core::circuit::Breaker;
+use crate::core::group::{GroupSpec, Strategy};
 use crate::core::ids::JobName;
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
@@ -29,6 +30,11 @@ on_unreadable_log = "fresh"
 [defaults]
 nice = 1
 env = { LEVEL = "low", SHARED = "yes" }
+
+[group.site]
+jobs = ["db", "web:*"]
+strategy = "rest-for-one"
+start_limit = { count = 5, within = "1m" }
 
 [job.db]
 command = "db --port ${PORT}"
@@ -150,6 +156,12 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
+        in_group: Some(Box::new(GroupSpec {
+            name: "site".into(),
+            strategy: Strategy::RestForOne,
+            members: ["db", "web:1", "web:2"].map(|name| JobName::new(name).unwrap()).into(),
+            start_limit: Some(StartLimit { count: 5, within: Millis::from_secs(60) }),
+        })),
         retry_fatal: Some(Millis::from_secs(600)),
         watch: Some(Box::new(every_watch(&here))),
     };

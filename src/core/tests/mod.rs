@@ -2,12 +2,14 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
 mod circuits;
+mod groups;
 mod heals;
 mod laws;
 mod laws_of_sagas;
 mod missing;
 mod model;
 mod order;
+mod random;
 mod recoveries;
 mod reloads;
 mod restarts;
