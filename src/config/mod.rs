@@ -86,6 +86,7 @@
 //! |---|---|---|
 //! | `command` · | required | a list of arguments; or a string, split into words as a POSIX shell would split it |
 //! | `shell` · | `false` | the command is a string for `/bin/sh -c` |
+//! | `resume_command` · | | instead of `command`, when an earlier run has left a resume token (`outlive publish`): a list, or a string split into words; `{token}` in it stands for the token, which is never split |
 //! | `env` | | table of variables; over those of `env_file`, which are over those of `[defaults]` |
 //! | `env_file` · | | a path or a list: files of `KEY=VALUE` lines, with `#` comments, quotes and `export` |
 //! | `inherit_env` | `true` | which variables of `outlive up` the job has too: all, none (`false`), or a list |

@@ -269,6 +269,9 @@ pub struct JobSpec {
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Box<Watch>>,
+    /// The argument vector of a run that goes on where an earlier one left a token; `{token}` stands for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_command: Option<Box<[String]>>,
     /// The jobs it belongs together with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_group: Option<Box<GroupSpec>>,
@@ -356,6 +359,7 @@ impl JobSpec {
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
             watch: None,
+            resume_command: None,
             in_group: None,
             retry_fatal: None,
             breaker: None,

@@ -35,6 +35,7 @@ pub(super) use {
 pub(super) const JOB_KEYS: &[&str] = &[
     "command",
     "shell",
+    "resume_command",
     "env",
     "env_file",
     "inherit_env",

@@ -42,6 +42,7 @@ command = "db --port ${PORT}"
 [job.web]
 command = "web --name 'the {n}th' --port ${PORT}"
 shell = false
+resume_command = "web --resume {token} --name 'the {n}th'"
 env = { LEVEL = "high", N = "{n}", COUNT = 3, ON = true }
 env_file = []
 inherit_env = ["PATH", "HOME"]
@@ -156,6 +157,7 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
+        resume_command: Some(argv(&["web", "--resume", "{token}", "--name", "the 2th"]).into()),
         in_group: Some(Box::new(GroupSpec {
             name: "site".into(),
             strategy: Strategy::RestForOne,
