@@ -139,11 +139,21 @@
 //! | key | default | meaning |
 //! |---|---|---|
 //! | `stop` | `{ signal = "TERM", timeout = "10s" }` | one step or a list of steps, each with `signal` or `command`, and `timeout` (`"10s"`); `KILL` follows the last |
+//! | `hooks` | | commands around its runs, see below; merged hook by hook |
 //! | `kill_scope` | `"mixed"` | whom signals reach. `mixed`: the stop signal the main process, `KILL` the whole tree; `tree`, `group`, `process`: all of them this |
 //! | `leftovers` | `"stop"` | processes that outlive the main one: `stop` them, `wait` for them, `ignore` them |
 //! | `on_supervisor_death` | `"keep"` | `keep`, `kill`, or `{ kill_after = "30s" }` |
 //! | `recovery` | `"auto"` | when nobody can know how a run ended: `auto` asks `restart`, `fail` gives up until the next life of the instance, `manual` until an operator starts it |
 //! | `recovery_timeout` | `"30m"` | a task lost longer ago than this (by its last sign of life) is not run again by itself |
+//!
+//! Hooks are `before_start`, `after_start`, `before_stop`, `after_exit`, `on_frozen` and `on_fatal`: each a command, or
+//! `{ command = …, timeout = "30s" }`. They run as the user of the job, in its directory and with its environment,
+//! with `OUTLIVE_HOOK`, `OUTLIVE_JOB`, `OUTLIVE_RUN_ID`, where a main process lives `OUTLIVE_PID`, and in `after_exit`
+//! and `on_fatal` `OUTLIVE_OUTCOME` (words) and `OUTLIVE_EXIT_CODE` (as a shell has it); without input, and what they
+//! print is not kept. What takes longer than its time is killed with its process group, and has failed. Without the
+//! success of `before_start` there is no run, and `restart` says what follows. A stop begins when `before_stop` has
+//! ended, well or not. These two run once more when a supervisor dies meanwhile; the others at most once for each
+//! time, and nothing waits for them.
 //!
 //! What it writes and reads:
 //!

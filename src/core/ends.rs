@@ -4,8 +4,9 @@ use super::draft::Draft;
 use super::effect::Effect;
 use super::event::{Event, Want};
 use super::group;
+use super::hook::{self, When};
 use super::ids::{JobName, RunId};
-use super::job::{Job, Phase};
+use super::job::{Job, Last, Phase};
 use super::life::{release, start};
 use super::outcome::{Asked, ExitRecord, Outcome};
 use super::restart::{self, Next};
@@ -92,6 +93,10 @@ enum How {
 /// Nothing of the run is left: what comes next?
 fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
     d.effect(Effect::Forget { run });
+    let ran = |last: &Last| !matches!(last.outcome, Outcome::Cancelled | Outcome::NotStarted { .. });
+    if d.job(name).and_then(|job| job.last.as_ref()).is_some_and(ran) {
+        hook::run(d, name, When::AfterExit, Some(run));
+    }
     if d.ending() {
         stop::wind_down(d, name);
         return;
@@ -165,5 +170,6 @@ pub(super) fn give_up(d: &mut Draft<'_>, name: &JobName, why: &str) {
     let (Some(job), Some(spec)) = (d.job(name), d.spec(name)) else { return };
     let until = restart::retry_at(&spec, job, d);
     d.record(Event::GaveUp { job: name.clone(), why: why.to_owned(), until });
+    hook::run(d, name, When::OnFatal, None);
     stop::fatal(d, name);
 }

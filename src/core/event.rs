@@ -218,6 +218,9 @@ pub enum Event {
         /// Whether this rung is the final `KILL`.
         #[serde(default, skip_serializing_if = "is_false")]
         kill: bool,
+        /// Whether this comes before the first rung: the `before_stop` hook.
+        #[serde(default, skip_serializing_if = "is_false")]
+        hook: bool,
     },
     /// The main process ended. Said once for each run.
     #[serde(rename = "run.ended")]

@@ -152,6 +152,11 @@ pub enum Input {
         /// Whether it succeeded.
         ok: bool,
     },
+    /// The `before_stop` hook of a run has ended, well or not: the ladder may begin.
+    HookEnded {
+        /// The run that is to be stopped.
+        run: RunId,
+    },
     /// A run says how far it is, or how the next one can go on.
     Published {
         /// The run.

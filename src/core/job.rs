@@ -127,6 +127,9 @@ pub struct Ladder {
     pub until: Stamp,
     /// Whether this is the final `KILL`.
     pub kill: bool,
+    /// Whether this is the `before_stop` hook, and the ladder has yet to begin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hook: bool,
 }
 
 /// How the latest ended run ended.
@@ -312,8 +315,8 @@ impl Job {
             Event::StopBegun { run, by, then_start, .. } => {
                 self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
             }
-            Event::StopStepBegun { run, step, until, kill, .. } => {
-                self.climbed(*run, Ladder { step: *step, until: *until, kill: *kill });
+            Event::StopStepBegun { run, step, until, kill, hook, .. } => {
+                self.climbed(*run, Ladder { step: *step, until: *until, kill: *kill, hook: *hook });
             }
             Event::RunEnded { record, leftovers, failures, interrupted, .. } => {
                 self.ended(record, *leftovers, *failures, *interrupted);

@@ -11,6 +11,7 @@ use super::ends::{End, ended, tree_gone};
 use super::event::{Event, Want};
 use super::fault::Fault;
 use super::heal;
+use super::hook::{self, When};
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
 use super::input::Fact;
@@ -38,6 +39,8 @@ pub(super) enum News<'a> {
     TreeGone,
     /// The stop command in progress has ended.
     StopCommandEnded { ok: bool },
+    /// Its `before_stop` hook has ended.
+    HookEnded,
     /// Its run was looked for. `first`: by a new supervisor.
     Found { fact: &'a Fact, first: bool },
     /// Its run has told that it is ready, or was found to be.
@@ -72,6 +75,7 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
         | News::Halt { .. }
         | News::Launched { .. }
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Found { .. }
         | News::Ready
         | News::Extended { .. }
@@ -117,6 +121,7 @@ fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Found { .. }
         | News::Ready
         | News::Extended { .. }
@@ -135,6 +140,7 @@ fn waiting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
@@ -154,6 +160,7 @@ fn backoff(d: &mut Draft<'_>, name: &JobName, until: Stamp, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
@@ -183,6 +190,7 @@ fn starting(d: &mut Draft<'_>, name: &JobName, run: RunId, news: &News<'_>) {
         News::Start
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
@@ -232,7 +240,8 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
         | News::Launched { .. }
         | News::Refused { .. }
         | News::TreeGone
-        | News::StopCommandEnded { .. } => {}
+        | News::StopCommandEnded { .. }
+        | News::HookEnded => {}
     }
 }
 
@@ -264,6 +273,7 @@ fn stopping(d: &mut Draft<'_>, name: &JobName, at: &Stopping, news: &News<'_>) {
             ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
         }
         News::StopCommandEnded { ok } => stop::command_ended(d, name, *ok),
+        News::HookEnded => stop::hook_ended(d, name),
         News::Found { fact, .. } => match fact {
             Fact::Alive { identity, started } => {
                 record_adopted(d, name, run, (identity, *started));
@@ -318,7 +328,8 @@ fn leftovers(d: &mut Draft<'_>, name: &JobName, (run, ladder): (RunId, Option<La
         | News::Extended { .. }
         | News::Unwell { .. }
         | News::Well
-        | News::StopCommandEnded { .. } => {}
+        | News::StopCommandEnded { .. }
+        | News::HookEnded => {}
     }
 }
 
@@ -402,6 +413,7 @@ fn record_started(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, at):
     let (grace, awaits) = coming_up(d, name);
     d.record(Event::RunStarted { job: name.clone(), run, identity: identity.clone(), at, grace, awaits });
     circuit::begin_trial(d, name, run, at);
+    hook::run(d, name, When::AfterStart, Some(run));
 }
 
 fn adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, Stamp)) {
@@ -419,9 +431,14 @@ pub(super) fn record_adopted(
     (identity, started): (&Identity, Stamp),
 ) {
     let (grace, awaits) = coming_up(d, name);
+    // Nobody was there when it started.
+    let first_heard_of = d.job(name).is_some_and(|job| job.pid().is_none());
     let identity = identity.clone();
     d.record(Event::RunAdopted { job: name.clone(), run, identity, started, grace, awaits });
     circuit::begin_trial(d, name, run, started);
+    if first_heard_of {
+        hook::run(d, name, When::AfterStart, Some(run));
+    }
 }
 
 /// How long a run counts as starting, and whether it has to tell that it is ready.

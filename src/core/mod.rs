@@ -16,6 +16,7 @@ pub mod event;
 pub mod fault;
 pub mod graph;
 pub mod group;
+pub mod hook;
 pub mod identity;
 pub mod ids;
 pub mod ill;
@@ -149,6 +150,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::StopCommandEnded { run, ok } => {
             life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
         }
+        Input::HookEnded { run } => life::news_of_run(&mut d, *run, &life::News::HookEnded),
         Input::Ready { run } => life::news_of_run(&mut d, *run, &life::News::Ready),
         Input::Extended { run, until } => {
             life::news_of_run(&mut d, *run, &life::News::Extended { until: *until });

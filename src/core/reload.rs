@@ -102,6 +102,7 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         recovery_timeout: _,
         on_fatal: _,
         watch,
+        hooks: _,
         resume_command: _,
         in_group: _,
         retry_fatal: _,

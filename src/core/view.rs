@@ -305,6 +305,7 @@ impl State {
             Phase::Waiting => self.waits_for(name),
             Phase::Stopping { stop, ladder, .. } => match (ladder, stop.then_start) {
                 (Some(ladder), _) if ladder.kill => "killed, waiting for it to go".to_owned(),
+                (Some(ladder), _) if ladder.hook => "its before_stop hook is running".to_owned(),
                 _ if stop.by.is_failure() => match &stop.by {
                     Asked::Health { why, .. } | Asked::Group { why, .. } => why.clone(),
                     _ => String::new(),

@@ -10,7 +10,7 @@ use crate::core::spec::JobSpec;
 use crate::wire::keeper::{Launch, UserIds};
 
 /// Variables that speak about our own relation to whoever started us; a job must not take them as its own.
-const NOT_INHERITED: [&str; 9] = [
+const NOT_INHERITED: [&str; 12] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -20,6 +20,9 @@ const NOT_INHERITED: [&str; 9] = [
     "OUTLIVE_HELPER",
     "OUTLIVE_PID",
     "OUTLIVE_RESUME_TOKEN",
+    "OUTLIVE_HOOK",
+    "OUTLIVE_OUTCOME",
+    "OUTLIVE_EXIT_CODE",
 ];
 
 /// Why a job cannot be launched, as a step and an error number for its outcome.

@@ -56,6 +56,7 @@ pub(super) enum Happening {
     Init(FromInit),
     Ask(Ask),
     StopCommandEnded { run: RunId, ok: bool },
+    HookEnded(super::hooks::Ended),
     Skip(Skip),
     Strays(Result<Strays, String>),
     Scrub(FromScrub),
@@ -68,6 +69,7 @@ pub(super) struct Sources {
     pub(super) init: mpsc::Receiver<FromInit>,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
+    pub(super) hooks: mpsc::Receiver<super::hooks::Ended>,
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
     pub(super) scrub: mpsc::Receiver<FromScrub>,
@@ -120,6 +122,8 @@ pub(super) struct Supervisor {
     pub(super) scrubbing: Scrubbing,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
+    /// Starts that wait for their hook.
+    pub(super) hooks: super::hooks::Hooks,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
@@ -184,6 +188,7 @@ impl Sources {
             Some(news) = self.keeper.recv() => Some(Happening::Keeper(news)),
             Some(said) = self.init.recv() => Some(Happening::Init(said)),
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
+            Some(ended) = self.hooks.recv() => Some(Happening::HookEnded(ended)),
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
@@ -305,6 +310,7 @@ impl Supervisor {
             self.dirty.extend(specs.iter().map(|spec| spec.name.clone()));
         }
         self.call_off_starts(&decision);
+        self.call_off_hooks(&decision);
         turn.effects.append(&mut decision.effects);
         decision.events.iter().for_each(say);
         if !decision.events.is_empty() {
@@ -384,6 +390,7 @@ impl Supervisor {
             Happening::StopCommandEnded { run, ok } => {
                 self.observe(&Input::StopCommandEnded { run, ok }, turn);
             }
+            Happening::HookEnded(ended) => self.hook_ended(ended, turn),
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),

@@ -11,6 +11,7 @@ mod early;
 mod event_log;
 mod ground;
 pub mod handle;
+mod hooks;
 mod init_link;
 mod keeper_link;
 mod launching;

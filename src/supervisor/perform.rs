@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::asks::Reply;
+use super::hooks::About;
 use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
@@ -76,6 +77,9 @@ impl Supervisor {
             Effect::RunStopCommand { run, job, pid, argv, spec } => {
                 super::stop_command::run(self, run, &job, pid, argv, &spec);
             }
+            Effect::RunHook { when, job, run, pid, outcome, spec } => {
+                self.hook(&About { when, job, run, pid, outcome }, &spec);
+            }
             Effect::Diagnose { run, job, identity, why } => {
                 tracing::warn!(%job, %run, pid = identity.pid, why, "hangs");
             }
@@ -86,6 +90,12 @@ impl Supervisor {
     }
 
     pub(super) fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
+        if !self.hook_before_launch(run, attempt, spec) {
+            self.launch_now(run, attempt, spec);
+        }
+    }
+
+    pub(super) fn launch_now(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
         // The last token that was recorded: whoever goes on has the newest.
         let resume = self.state.published(&spec.name).and_then(|known| known.said.resume.as_deref());
         match launching::launch(run, attempt, spec, (&self.socket, resume)) {
@@ -157,6 +167,7 @@ impl Supervisor {
         }
         // A start that still waits is found not to have happened.
         self.pace.clear();
+        self.hooks.clear();
         self.startup.begin("survey");
         let mut facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
         if self.state.instance.link == Link::Recovering {

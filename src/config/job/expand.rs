@@ -62,6 +62,9 @@ impl<'a> Template<'a> {
             put(path);
         }
         spec.resume_command.iter_mut().flatten().for_each(put);
+        if let Some(hooks) = &mut spec.hooks {
+            super::hooks::instantiate(hooks, put);
+        }
         if let Some(watch) = &mut spec.watch {
             super::watch::instantiate(watch, put);
         }

@@ -2,6 +2,7 @@
 //! what has to be looked up on the machine, comes after that, in [`expand`].
 
 mod expand;
+mod hooks;
 mod output;
 mod policy;
 mod process;
@@ -25,6 +26,7 @@ pub(super) use policy::{START_LIMIT_KEYS, duration, start_limit};
 pub(super) use process::mode;
 #[cfg(test)]
 pub(super) use {
+    hooks::{HOOK_KEYS, HOOKS},
     output::OUTPUT_KEYS,
     policy::{BACKOFF_KEYS, BREAKER_KEYS, STOP_KEYS},
     process::RLIMITS,
@@ -56,6 +58,7 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "breaker",
     "start_grace",
     "stop",
+    "hooks",
     "kill_scope",
     "leftovers",
     "depends_on",
@@ -95,6 +98,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "breaker",
     "start_grace",
     "stop",
+    "hooks",
     "kill_scope",
     "leftovers",
     "output",
@@ -255,6 +259,7 @@ impl<'a> Reader<'a, '_> {
         self.process(spec, &mut settings);
         self.policy(spec);
         self.watch(spec);
+        self.hooks(spec);
         self.capture(spec, &mut settings);
         settings
     }

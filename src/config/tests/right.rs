@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{LogLevel, OnUnreadableLog, empty};
 use crate::core::circuit::Breaker;
 use crate::core::group::{GroupSpec, Strategy};
+use crate::core::hook::{Hook, Hooks};
 use crate::core::ids::JobName;
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
@@ -67,6 +68,7 @@ recovery = "manual"
 recovery_timeout = "2h"
 on_fatal = "stop-all"
 retry_fatal = "10m"
+hooks = { before_start = "migrate {n}", after_start = ["true"], before_stop = { command = "drain", timeout = "1m" }, after_exit = "true", on_frozen = "true", on_fatal = { command = ["mail", "{n}"] } }
 heartbeat = { notify = "15s", output = "10m", cpu = "5m", file = { path = "beat-{n}", timeout = "1m" } }
 probe.liveness = { http = "http://127.0.0.1:80{n}/live", interval = "5s", timeout = "1s", failures = 2, successes = 3, delay = "4s" }
 probe.readiness = { tcp = "localhost:80{n}" }
@@ -105,6 +107,7 @@ fn every_key_arrives() {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     };
     let argv = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let hook = |words: &[&str], secs| Some(Hook { command: argv(words), timeout: Millis::from_secs(secs) });
     let wanted = JobSpec {
         name: JobName::new("web:2").unwrap(),
         kind: Kind::Service,
@@ -157,6 +160,14 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
+        hooks: Some(Box::new(Hooks {
+            before_start: hook(&["migrate", "2"], 30),
+            after_start: hook(&["true"], 30),
+            before_stop: hook(&["drain"], 60),
+            after_exit: hook(&["true"], 30),
+            on_frozen: hook(&["true"], 30),
+            on_fatal: hook(&["mail", "2"], 30),
+        })),
         resume_command: Some(argv(&["web", "--resume", "{token}", "--name", "the 2th"]).into()),
         in_group: Some(Box::new(GroupSpec {
             name: "site".into(),

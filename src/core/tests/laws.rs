@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::super::Decision;
 use super::super::event::{Event, Want};
 use super::super::fault::Fault;
+use super::super::hook::When;
 use super::super::ids::{JobName, RunId};
 use super::super::input::Input;
 use super::super::instance::{Life, Link};
@@ -277,6 +278,7 @@ impl History {
             Input::Ended { record, leftovers: self.rng.one_in(2) },
             Input::TreeGone { run: old },
             Input::StopCommandEnded { run: old, ok: false },
+            Input::HookEnded { run: old },
         ] {
             let before = self.world.state.clone();
             let decision = self.world.feed(input);
@@ -315,7 +317,10 @@ impl History {
                 use super::super::effect::Effect;
                 matches!(
                     effect,
-                    Effect::Launch { .. } | Effect::Signal { .. } | Effect::RunStopCommand { .. }
+                    Effect::Launch { .. }
+                        | Effect::Signal { .. }
+                        | Effect::RunStopCommand { .. }
+                        | Effect::RunHook { when: When::BeforeStop, .. }
                 )
             });
             assert!(!acts, "{decision:?} without a keeper");

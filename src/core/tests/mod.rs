@@ -4,6 +4,7 @@
 mod circuits;
 mod groups;
 mod heals;
+mod hooks;
 mod laws;
 mod laws_of_sagas;
 mod missing;
@@ -301,6 +302,7 @@ fn event_in_short(event: &Event) -> String {
         Event::WantSet { job, want, .. } => format!("{kind} {job} {want:?}"),
         Event::JobAdded { job, want } => format!("{kind} {job} {want:?}"),
         Event::StopBegun { job, then_start: true, .. } => format!("{kind} {job} then start"),
+        Event::StopStepBegun { job, hook: true, .. } => format!("{kind} {job} hook"),
         Event::StopStepBegun { job, step, kill: true, .. } => format!("{kind} {job} {step} kill"),
         Event::StopStepBegun { job, step, .. } => format!("{kind} {job} {step}"),
         Event::RunRequested { job, attempt, .. } => format!("{kind} {job} {attempt}"),
@@ -342,6 +344,13 @@ fn effect_in_short(effect: &Effect) -> String {
         }
         Effect::RunStopCommand { run, pid, argv, .. } => {
             format!("command {} {pid} {}", number(*run), argv.join(" "))
+        }
+        Effect::RunHook { when, run, pid, outcome, .. } => {
+            let mut words = format!("hook {}", when.as_str());
+            run.iter().for_each(|run| words += &format!(" {}", number(*run)));
+            pid.iter().for_each(|pid| words += &format!(" pid {pid}"));
+            outcome.iter().for_each(|outcome| words += &format!(" {}", outcome.describe()));
+            words
         }
         Effect::Diagnose { run, why, .. } => format!("diagnose {} {why}", number(*run)),
         Effect::Forget { run } => format!("forget {}", number(*run)),

@@ -2,6 +2,7 @@
 
 use super::super::circuit::Breaker;
 use super::super::group::{GroupSpec, Strategy};
+use super::super::hook::{Hook, Hooks, When};
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StartLimit, StopAct, StopStep};
 use super::super::time::Millis;
 use super::super::watch::{FrozenStep, Ready, ReadyBy, Watch};
@@ -50,6 +51,14 @@ pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
             on_frozen: rng.one_in(2).then(|| steps[..rng.below(4) as usize].to_vec()),
             ..Watch::default()
         }));
+    }
+    if rng.one_in(3) {
+        let mut hooks = Hooks::default();
+        for when in When::ALL {
+            let hook = Hook { command: vec!["hook".to_owned()], timeout: Millis(400) };
+            *hooks.at(when) = rng.one_in(2).then_some(hook);
+        }
+        s.hooks = Some(Box::new(hooks));
     }
     s.in_group = rng.one_in(2).then(|| Box::new(random_group(rng)));
     s

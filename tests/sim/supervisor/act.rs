@@ -17,7 +17,7 @@ impl Supervisor {
                 }
                 self.request(Request::Signal { run, signal, scope, cont, asked }, None, ground);
             }
-            Effect::Diagnose { .. } => {}
+            Effect::Diagnose { .. } | Effect::RunHook { .. } => {}
             Effect::RunStopCommand { run, .. } => {
                 let ok = ground.rng.one_in(2);
                 if ok && ground.rng.one_in(2) {
