@@ -11,7 +11,7 @@ use crate::wire::control::{ActReply, JobStatus, SignalRequest, StateWord};
 
 #[derive(Clone, Copy)]
 enum Verb {
-    Start,
+    Start { force: bool },
     Stop,
     Restart,
 }
@@ -29,7 +29,8 @@ pub(crate) async fn start(args: &StartArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fai
         }
     }
     if !args.or_rollback {
-        return start_or_restart(Verb::Start, &jobs, (args.wait, args.timeout), ctx).await;
+        return start_or_restart(Verb::Start { force: args.force }, &jobs, (args.wait, args.timeout), ctx)
+            .await;
     }
     let within = args.within.unwrap_or(saga::WITHIN);
     let reply = ctx.client.start_or_roll_back(&jobs, within).await?;
@@ -116,7 +117,8 @@ async fn act(verb: Verb, selectors: &[String], ctx: &mut Ctx<'_>) -> Result<u8, 
 
 async fn one(verb: Verb, client: &Client, selector: &str) -> Result<ActReply, Fail> {
     Ok(match verb {
-        Verb::Start => client.start(selector).await?,
+        Verb::Start { force: false } => client.start(selector).await?,
+        Verb::Start { force: true } => client.start_by_force(selector).await?,
         Verb::Stop => client.stop(selector).await?,
         Verb::Restart => client.restart(selector).await?,
     })

@@ -200,6 +200,9 @@ pub(crate) struct StartArgs {
     /// Every job that is held because entries of the event log are missing
     #[arg(long, conflicts_with = "jobs")]
     pub(crate) held: bool,
+    /// Also where the circuit breaker of a job is open
+    #[arg(long, conflicts_with = "or_rollback")]
+    pub(crate) force: bool,
     /// Jobs: names, patterns, `web:*`, all
     #[arg(required_unless_present = "held", value_name = "JOB")]
     pub(crate) jobs: Vec<String>,

@@ -50,6 +50,7 @@ pub(crate) fn job(name: &str, state: StateWord) -> JobStatus {
         command: vec!["true".to_owned()],
         progress: None,
         health: None,
+        breaker: None,
     }
 }
 

@@ -223,6 +223,11 @@ impl Client {
         self.post(&verb(selector, "start"), &[], Bytes::new()).await
     }
 
+    /// Starts them, also where a circuit is open.
+    pub async fn start_by_force(&self, selector: &str) -> Result<ActReply, Error> {
+        self.post(&verb(selector, "start"), &[("force", "true".to_owned())], Bytes::new()).await
+    }
+
     /// Stops them.
     pub async fn stop(&self, selector: &str) -> Result<ActReply, Error> {
         self.post(&verb(selector, "stop"), &[], Bytes::new()).await

@@ -32,7 +32,8 @@ impl Needs {
     }
 }
 
-struct Resolver<'t> {
+/// Finds jobs by what is written.
+pub(super) struct Resolver<'t> {
     by_name: BTreeMap<&'t str, &'t Template<'t>>,
     /// Every configured name, also of jobs that could not be read.
     names: &'t BTreeSet<&'t str>,
@@ -47,8 +48,7 @@ pub(super) fn resolve(
     names: &BTreeSet<&str>,
     complete: bool,
 ) -> Vec<Needs> {
-    let by_name = templates.iter().map(|t| (t.name.as_str(), t)).collect();
-    let resolver = Resolver { by_name, names, complete };
+    let resolver = Resolver::new(templates, names, complete);
     let mut total = 0;
     let mut result = Vec::new();
     for template in templates {
@@ -81,9 +81,14 @@ pub(super) fn resolve(
     result
 }
 
-impl Resolver<'_> {
+impl<'t> Resolver<'t> {
+    /// Among these.
+    pub(super) fn new(templates: &'t [Template<'t>], names: &'t BTreeSet<&'t str>, complete: bool) -> Self {
+        Self { by_name: templates.iter().map(|t| (t.name.as_str(), t)).collect(), names, complete }
+    }
+
     /// The jobs that a text names: one, or all instances.
-    fn jobs(&self, text: &str, node: &Node<'_>) -> Vec<JobName> {
+    pub(super) fn jobs(&self, text: &str, node: &Node<'_>) -> Vec<JobName> {
         let name = match JobName::new(text) {
             Ok(name) => name,
             Err(e) => {

@@ -13,10 +13,10 @@ use super::settings;
 use super::source::Source;
 use super::syntax::{self, Document, State};
 use super::users::Accounts;
-use super::{Config, dependencies, digest, glob};
+use super::{Config, dependencies, digest, glob, groups};
 
 /// Keys at the top of the main file.
-pub(super) const MAIN_KEYS: &[&str] = &["include", "supervisor", "defaults", "job"];
+pub(super) const MAIN_KEYS: &[&str] = &["include", "supervisor", "defaults", "group", "job"];
 /// Keys at the top of an included file.
 const INCLUDED_KEYS: &[&str] = &["job"];
 
@@ -151,6 +151,7 @@ fn resolve(
 ) -> (settings::SupervisorSettings, Vec<JobSpec>) {
     let mut supervisor = settings::SupervisorSettings::default();
     let mut defaults: Option<Table<'_>> = None;
+    let mut group_nodes: Vec<(&str, Node<'_>)> = Vec::new();
     let mut job_nodes: Vec<(&str, Node<'_>)> = Vec::new();
     for (i, document) in documents.iter().enumerate() {
         if document.state == State::Swallowed {
@@ -161,6 +162,8 @@ fn resolve(
         if i == 0 {
             supervisor = top.get("supervisor").map(|n| settings::read(context, &n)).unwrap_or_default();
             defaults = top.get("defaults").and_then(|n| defaults_table(&n));
+            let groups = top.get("group").and_then(|n| n.entries("tables [group.NAME]"));
+            group_nodes = groups.unwrap_or_default();
         }
         let jobs = top.get("job").and_then(|n| n.entries("tables [job.NAME]"));
         job_nodes.extend(jobs.unwrap_or_default());
@@ -185,10 +188,13 @@ fn resolve(
     let complete = complete && documents.iter().all(|d| d.state != State::Swallowed);
     let names: BTreeSet<&str> = first.keys().copied().collect();
     let needs = dependencies::resolve(context.report, &templates, &names, complete);
+    let lookup = dependencies::Resolver::new(&templates, &names, complete);
+    let groups = groups::resolve(context.report, &group_nodes, &lookup);
     let mut jobs = Vec::new();
     for (template, needs) in templates.iter().zip(&needs) {
         for mut spec in template.expand(context, env_files) {
             spec.depends_on = needs.of(&spec.name);
+            spec.in_group = groups.of(&spec.name).map(Box::new);
             jobs.push(spec);
         }
     }

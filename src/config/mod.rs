@@ -17,6 +17,9 @@
 //!
 //! [job.web]                     # a job; its name is `web`
 //! command = "web-server --port ${PORT:-8080}"
+//!
+//! [group.site]                  # jobs that belong together
+//! jobs = ["web"]
 //! ```
 //!
 //! `include` is a list of paths relative to the file, with the wildcards `*`, `?` and `[…]`. A path without
@@ -62,6 +65,16 @@
 //! | `on_unreadable_log` | `"recovery-mode"` | when nothing of the event log can be read: `recovery-mode`, `exit` or `fresh` |
 //! | `recovery_start_rate` | `100` | jobs started again by recovery in a second, 0: as fast as possible |
 //!
+//! # `[group.NAME]`
+//!
+//! What the failure of one job means for others, in the words of Erlang's supervisors. Only in the main file.
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `jobs` | required | the members in order; a name with instances means all, `NAME:2` one. A job is in one group at most |
+//! | `strategy` | `"one-for-one"` | when a member failed by itself and is to be restarted: `one-for-one` that one alone, `one-for-all` all others that run too, `rest-for-one` those after it in `jobs` |
+//! | `start_limit` | no limit | `{ count = 10, within = "60s" }`: more restarts in the whole group stop all members and give them up |
+//!
 //! # `[job.NAME]`
 //!
 //! Keys marked with · cannot stand in `[defaults]`. Where a job and the defaults both have `env`, `rlimits`,
@@ -73,6 +86,7 @@
 //! |---|---|---|
 //! | `command` · | required | a list of arguments; or a string, split into words as a POSIX shell would split it |
 //! | `shell` · | `false` | the command is a string for `/bin/sh -c` |
+//! | `resume_command` · | | instead of `command`, when an earlier run has left a resume token (`outlive publish`): a list, or a string split into words; `{token}` in it stands for the token, which is never split |
 //! | `env` | | table of variables; over those of `env_file`, which are over those of `[defaults]` |
 //! | `env_file` · | | a path or a list: files of `KEY=VALUE` lines, with `#` comments, quotes and `export` |
 //! | `inherit_env` | `true` | which variables of `outlive up` the job has too: all, none (`false`), or a list |
@@ -100,8 +114,10 @@
 //! | `backoff.jitter` | `0.1` | 0.0 to 1.0 |
 //! | `backoff.reset_after` | `"60s"` | a run that lasted this long starts the series anew |
 //! | `start_limit` | `{ count = 10, within = "60s" }` | more starts than this end in `fatal`; `count = 0`: no limit |
+//! | `breaker` | off | circuit breaker: `{ failures = 5, open_for = "60s" }` or `true`. After so many failures in a row it is open: no start for `open_for`, not by `outlive start` either (`--force` does), then one run on trial. One that ends well, gets ready or lasts `backoff.reset_after` closes it; a failure opens it again |
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
 //! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
+//! | `retry_fatal` | | a job that was given up is tried again after this time, as if for the first time; not where nobody knows how its run ended, and not in recovery mode |
 //!
 //! How its runs are watched; each is off unless set, and tables are merged key by key with those of `[defaults]`:
 //!
@@ -123,11 +139,21 @@
 //! | key | default | meaning |
 //! |---|---|---|
 //! | `stop` | `{ signal = "TERM", timeout = "10s" }` | one step or a list of steps, each with `signal` or `command`, and `timeout` (`"10s"`); `KILL` follows the last |
+//! | `hooks` | | commands around its runs, see below; merged hook by hook |
 //! | `kill_scope` | `"mixed"` | whom signals reach. `mixed`: the stop signal the main process, `KILL` the whole tree; `tree`, `group`, `process`: all of them this |
 //! | `leftovers` | `"stop"` | processes that outlive the main one: `stop` them, `wait` for them, `ignore` them |
 //! | `on_supervisor_death` | `"keep"` | `keep`, `kill`, or `{ kill_after = "30s" }` |
 //! | `recovery` | `"auto"` | when nobody can know how a run ended: `auto` asks `restart`, `fail` gives up until the next life of the instance, `manual` until an operator starts it |
 //! | `recovery_timeout` | `"30m"` | a task lost longer ago than this (by its last sign of life) is not run again by itself |
+//!
+//! Hooks are `before_start`, `after_start`, `before_stop`, `after_exit`, `on_frozen` and `on_fatal`: each a command, or
+//! `{ command = …, timeout = "30s" }`. They run as the user of the job, in its directory and with its environment,
+//! with `OUTLIVE_HOOK`, `OUTLIVE_JOB`, `OUTLIVE_RUN_ID`, where a main process lives `OUTLIVE_PID`, and in `after_exit`
+//! and `on_fatal` `OUTLIVE_OUTCOME` (words) and `OUTLIVE_EXIT_CODE` (as a shell has it); without input, and what they
+//! print is not kept. What takes longer than its time is killed with its process group, and has failed. Without the
+//! success of `before_start` there is no run, and `restart` says what follows. A stop begins when `before_stop` has
+//! ended, well or not. These two run once more when a supervisor dies meanwhile; the others at most once for each
+//! time, and nothing waits for them.
 //!
 //! What it writes and reads:
 //!
@@ -147,6 +173,7 @@ mod env_file;
 mod error;
 mod files;
 mod glob;
+mod groups;
 mod job;
 mod load;
 mod node;

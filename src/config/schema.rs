@@ -15,9 +15,11 @@ mod tests {
 
     use serde_json::json;
 
+    use super::super::groups::GROUP_KEYS;
     use super::super::job::{
-        BACKOFF_KEYS, BEAT_FILE_KEYS, DEFAULTS_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, JOB_KEYS, LIMIT_KEYS,
-        OUTPUT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS, RLIMITS, START_LIMIT_KEYS, STOP_KEYS,
+        BACKOFF_KEYS, BEAT_FILE_KEYS, BREAKER_KEYS, DEFAULTS_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, HOOK_KEYS,
+        HOOKS, JOB_KEYS, LIMIT_KEYS, OUTPUT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS, RLIMITS,
+        START_LIMIT_KEYS, STOP_KEYS,
     };
     use super::super::load::MAIN_KEYS;
     use super::super::settings::SUPERVISOR_KEYS;
@@ -107,9 +109,13 @@ mod tests {
             ("", MAIN_KEYS),
             ("/$defs/supervisor", SUPERVISOR_KEYS),
             ("/$defs/defaults", DEFAULTS_KEYS),
+            ("/$defs/group", GROUP_KEYS),
+            ("/$defs/job/properties/hooks", HOOKS),
+            ("/$defs/hook", HOOK_KEYS),
             ("/$defs/job", JOB_KEYS),
             ("/$defs/job/properties/backoff", BACKOFF_KEYS),
             ("/$defs/job/properties/start_limit", START_LIMIT_KEYS),
+            ("/$defs/breaker", BREAKER_KEYS),
             ("/$defs/job/properties/output", OUTPUT_KEYS),
             ("/$defs/job/properties/rlimits", RLIMITS),
             ("/$defs/stop_step", STOP_KEYS),
@@ -141,9 +147,18 @@ mod tests {
     #[test]
     fn every_key_is_described() {
         let root = schema();
-        for path in
-            ["", "/$defs/supervisor", "/$defs/job", "/$defs/stop_step", "/$defs/probe", "/$defs/frozen_step"]
-        {
+        for path in [
+            "",
+            "/$defs/supervisor",
+            "/$defs/job",
+            "/$defs/stop_step",
+            "/$defs/probe",
+            "/$defs/frozen_step",
+            "/$defs/breaker",
+            "/$defs/group",
+            "/$defs/hook",
+            "/$defs/job/properties/hooks",
+        ] {
             for (name, property) in root.pointer(path).unwrap()["properties"].as_object().unwrap() {
                 assert!(property["description"].as_str().is_some_and(|d| d.ends_with('.')), "{path} {name}");
             }

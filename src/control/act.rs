@@ -41,7 +41,8 @@ pub(crate) async fn start(
     Name(selector): Name,
     params: Params,
 ) -> Result<Json<ActReply>, Failure> {
-    let params = params.only(&["or_rollback", "within_ms", "job"])?;
+    let params = params.only(&["or_rollback", "within_ms", "job", "force"])?;
+    let force = params.on("force")?;
     let within = sagas::within(&params)?;
     let more: Vec<&str> = params.all("job").collect();
     let Some(within) = within else {
@@ -49,8 +50,11 @@ pub(crate) async fn start(
             return Err(Failure::bad("job means nothing without or_rollback"));
         }
         let jobs = pick(&shared, &[&selector])?;
-        return ask(&shared, |reply| Ask::Start { jobs, peer, reply }).await.map(Json);
+        return ask(&shared, |reply| Ask::Start { jobs, force, peer, reply }).await.map(Json);
     };
+    if force {
+        return Err(Failure::bad("force means nothing with or_rollback"));
+    }
     let selectors: Vec<&str> = std::iter::once(&*selector).chain(more).collect();
     let jobs = pick(&shared, &selectors)?;
     ask(&shared, |reply| Ask::StartOrRollBack { jobs, within, peer, reply }).await.map(Json)

@@ -15,6 +15,7 @@ use chrono::DateTime;
 use super::Shared;
 use super::error::Failure;
 use super::params::Params;
+use crate::core::circuit::Circuit;
 use crate::supervisor::handle::{JobUsage, Usage, View};
 use crate::wire::control::{InstanceState, JobStatus, StateWord, StatsView, WantWord};
 
@@ -183,6 +184,13 @@ fn jobs(page: &mut Page, stats: &[(&JobStatus, StatsView)]) {
     let mut state = page.metric("outlive_job_state", Gauge, "1 for the state that the job is in.");
     for (job, _) in stats {
         state.is(&[("job", job.name.as_str()), ("state", job.state.as_str())], 1);
+    }
+    let help = "1 for the state that the circuit breaker of the job is in.";
+    let mut breaker = page.metric("outlive_job_breaker_state", Gauge, help);
+    for (job, state) in stats.iter().filter_map(|(job, _)| Some((job, job.breaker?))) {
+        for of in Circuit::ALL {
+            breaker.is(&[("job", job.name.as_str()), ("state", of.as_str())], u8::from(of == state));
+        }
     }
 }
 

@@ -31,6 +31,7 @@
 //! | `GET /v1/events` | recorded decisions as JSON lines, from the first: `since=SEQ` or `since=now`, `limit=N`, `follow=true` |
 //! | `GET /v1/audit` | who did what to which job, and what it changed: operators and recovery; `limit=N`, the latest |
 //! | `POST /v1/reload` | reads the configuration again and applies it; `plan=true` only says what would be done; `or_rollback=true&within_ms=N` puts the old one back if a job it adds or changes does not come up in time |
+//! | `POST /v1/jobs/SELECTOR/start?force=true` | also where the circuit of a job is open |
 //! | `POST /v1/jobs/SELECTOR/start?or_rollback=true` | starts them (and those of `job=SELECTOR`, repeated), and stops them again if one does not come up |
 //! | `GET /v1/sagas`, `/v1/sagas/ID` | what may still be rolled back, and the last that were; `wait=true` answers at the end, or after 20 s |
 //! | `GET /v1/recovery` | the start of this supervisor, while it goes on and afterwards: phases, what was found, what was done |

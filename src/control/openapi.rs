@@ -50,6 +50,7 @@ const EVENTS_QUERY: &[(&str, &str, &str)] = &[
 ];
 
 const START_QUERY: &[(&str, &str, &str)] = &[
+    ("force", "boolean", "also where a circuit is open"),
     ("or_rollback", "boolean", "stop them again if one does not come up"),
     ("within_ms", "integer", "with or_rollback: in so many milliseconds (30000)"),
     ("job", "string", "with or_rollback: one more selector; may be repeated"),
@@ -295,6 +296,7 @@ fn schemas() -> Value {
             ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
             ("health", of("JobHealth")),
+            ("breaker", words(&["closed", "open", "half_open"])),
         ]),
         "JobHealth": job_health(),
         "Outcome": outcome(),

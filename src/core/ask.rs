@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::circuit;
 use super::draft::Draft;
 use super::effect::Effect;
 use super::event::{Event, Want};
@@ -12,9 +13,9 @@ use super::outcome::Asked;
 use super::spec::{JobSpec, KillScope};
 use super::view::Shown;
 
-pub(super) fn start(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked) {
+pub(super) fn start(d: &mut Draft<'_>, jobs: &[JobName], force: bool, by: &Asked) {
     for job in jobs {
-        if may_start(d, job) {
+        if may_start(d, job, force) {
             start_one(d, job, by);
         }
     }
@@ -22,7 +23,7 @@ pub(super) fn start(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked) {
 
 pub(super) fn restart(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked) {
     for job in jobs {
-        if !may_start(d, job) {
+        if !may_start(d, job, false) {
             continue;
         }
         let lives = d.job(job).is_some_and(|job| {
@@ -126,13 +127,18 @@ pub(super) fn submit(d: &mut Draft<'_>, spec: &JobSpec, by: &Asked) {
     say_started(d, job);
 }
 
-pub(super) fn may_start(d: &mut Draft<'_>, job: &JobName) -> bool {
-    let why = match d.job(job) {
-        None => "no such job",
-        Some(_) if d.ending() => "the instance is shutting down",
-        Some(known) if known.removed => "it has left the configuration",
-        Some(_) if d.spec(job).is_none() => "its settings are not known yet",
-        Some(_) => return true,
+/// Whether an operator may start it. `force`: also while its circuit is open.
+pub(super) fn may_start(d: &mut Draft<'_>, job: &JobName, force: bool) -> bool {
+    let spec = d.spec(job);
+    let why = match (d.job(job), &spec) {
+        (None, _) => "no such job".to_owned(),
+        (Some(_), _) if d.ending() => "the instance is shutting down".to_owned(),
+        (Some(known), _) if known.removed => "it has left the configuration".to_owned(),
+        (Some(_), None) => "its settings are not known yet".to_owned(),
+        (Some(known), Some(spec)) => match circuit::refuses(spec, known, d.now).filter(|_| !force) {
+            Some(why) => why,
+            None => return true,
+        },
     };
     d.refuse(job, why);
     false

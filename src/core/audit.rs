@@ -145,7 +145,11 @@ fn words((by, verb): (&Asked, &'static str)) -> Option<(String, Option<String>)>
     match by {
         Asked::Operator { uid, verb } => Some((format!("user {uid}"), Some(verb.clone()))),
         Asked::Reload | Asked::Shutdown => Some(("a signal".to_owned(), Some(verb.to_owned()))),
-        Asked::Nobody | Asked::SupervisorDeath | Asked::Policy { .. } | Asked::Health { .. } => None,
+        Asked::Nobody
+        | Asked::SupervisorDeath
+        | Asked::Policy { .. }
+        | Asked::Health { .. }
+        | Asked::Group { .. } => None,
     }
 }
 

@@ -1,15 +1,16 @@
 //! What the core may ask the world to do. An effect leaves nothing to choose, and is performed only after
 //! the events of its decision are durable. Performing it twice is harmless, or refused by run id.
 
+use super::hook::When;
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
-use super::outcome::Asked;
+use super::outcome::{Asked, Outcome};
 use super::spec::{JobSpec, KillScope};
 
 /// One act.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Ask the keeper to start a run.
+    /// Ask the keeper to start a run, once its `before_start` hook, if it has one, has succeeded.
     Launch {
         /// The run.
         run: RunId,
@@ -42,6 +43,22 @@ pub enum Effect {
         /// The command.
         argv: Vec<String>,
         /// Settings of the job (environment, working directory, user).
+        spec: Box<JobSpec>,
+    },
+    /// Run a hook. That `before_stop` has ended comes back as `HookEnded`; `before_start` is part of a launch, and
+    /// none of these.
+    RunHook {
+        /// Which.
+        when: When,
+        /// Its job.
+        job: JobName,
+        /// The run it is about.
+        run: Option<RunId>,
+        /// The main process, where one lives.
+        pid: Option<i32>,
+        /// How the run ended, where it is over.
+        outcome: Option<Outcome>,
+        /// Settings of the job.
         spec: Box<JobSpec>,
     },
     /// Write into the run directory what the processes of a run are doing.

@@ -3,8 +3,10 @@
 use super::draft::Draft;
 use super::effect::Effect;
 use super::event::{Event, Want};
+use super::group;
+use super::hook::{self, When};
 use super::ids::{JobName, RunId};
-use super::job::{Job, Phase};
+use super::job::{Job, Last, Phase};
 use super::life::{release, start};
 use super::outcome::{Asked, ExitRecord, Outcome};
 use super::restart::{self, Next};
@@ -91,6 +93,10 @@ enum How {
 /// Nothing of the run is left: what comes next?
 fn over(d: &mut Draft<'_>, name: &JobName, run: RunId, how: How) {
     d.effect(Effect::Forget { run });
+    let ran = |last: &Last| !matches!(last.outcome, Outcome::Cancelled | Outcome::NotStarted { .. });
+    if d.job(name).and_then(|job| job.last.as_ref()).is_some_and(ran) {
+        hook::run(d, name, When::AfterExit, Some(run));
+    }
     if d.ending() {
         stop::wind_down(d, name);
         return;
@@ -131,9 +137,18 @@ fn stops_to_start(job: &Job) -> bool {
 /// A run ended by itself: the restart policy has the word.
 pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) {
     let (Some(job), Some(spec)) = (d.job(name).cloned(), d.spec(name)) else { return };
+    if let Some(why) = group::was_given_up(d, name) {
+        give_up(d, name, &why);
+        return;
+    }
     let seen_us = job.last.as_ref().and_then(|last| d.seen_us.get(&last.run).copied());
     let end = restart::After { job: &job, interrupted, seen_us, now: d.now };
-    match restart::after(&spec, &end, || d.fresh.chance()) {
+    let next = restart::after(&spec, &end, || d.fresh.chance());
+    let again = matches!(next, Next::Now | Next::At(_));
+    if again && group::member_restarts(d, name, interrupted) {
+        return;
+    }
+    match next {
         Next::Rest => release(d, name),
         Next::Now | Next::At(_) if d.instance.recovery => {
             // No run follows by itself, but a start that somebody asked for may wait for this very end.
@@ -145,8 +160,16 @@ pub(super) fn go_on_alone(d: &mut Draft<'_>, name: &JobName, interrupted: bool) 
             d.record(Event::BackedOff { job: name.clone(), failures: job.failures, until });
         }
         Next::GiveUp(why) => {
-            d.record(Event::GaveUp { job: name.clone(), why });
-            stop::fatal(d, name);
+            give_up(d, name, &why);
         }
     }
+}
+
+/// Does not start it again by itself, but for a retry later.
+pub(super) fn give_up(d: &mut Draft<'_>, name: &JobName, why: &str) {
+    let (Some(job), Some(spec)) = (d.job(name), d.spec(name)) else { return };
+    let until = restart::retry_at(&spec, job, d);
+    d.record(Event::GaveUp { job: name.clone(), why: why.to_owned(), until });
+    hook::run(d, name, When::OnFatal, None);
+    stop::fatal(d, name);
 }

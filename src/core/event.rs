@@ -171,6 +171,25 @@ pub enum Event {
         /// The run.
         run: RunId,
     },
+    /// The circuit of the job is half open, and this run is on trial.
+    #[serde(rename = "run.on_trial")]
+    TrialBegun {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+        /// When it has lasted long enough.
+        until: Stamp,
+    },
+    /// A run on trial has lasted long enough, or is ready: the circuit is closed, the failures before are
+    /// forgotten.
+    #[serde(rename = "run.passed_trial")]
+    TrialPassed {
+        /// The job.
+        job: JobName,
+        /// The run.
+        run: RunId,
+    },
     /// A stop was begun: the signals of the ladder follow.
     #[serde(rename = "run.stopping")]
     StopBegun {
@@ -199,6 +218,9 @@ pub enum Event {
         /// Whether this rung is the final `KILL`.
         #[serde(default, skip_serializing_if = "is_false")]
         kill: bool,
+        /// Whether this comes before the first rung: the `before_stop` hook.
+        #[serde(default, skip_serializing_if = "is_false")]
+        hook: bool,
     },
     /// The main process ended. Said once for each run.
     #[serde(rename = "run.ended")]
@@ -273,6 +295,23 @@ pub enum Event {
         job: JobName,
         /// Why.
         why: String,
+        /// When it is tried again all the same; `None`: when somebody asks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Stamp>,
+    },
+    /// The failure of this job counts as a restart of the group it belongs to.
+    #[serde(rename = "group.restart")]
+    GroupRestart {
+        /// The job.
+        job: JobName,
+        /// The group.
+        group: String,
+    },
+    /// A job that was given up is tried again: its failures and starts before are forgotten.
+    #[serde(rename = "job.retried")]
+    Retried {
+        /// The job.
+        job: JobName,
     },
     /// A task that is to run was not started: entries of the event log are missing, and its run may be among
     /// them. A start by an operator releases it.
@@ -395,6 +434,8 @@ impl Event {
             | Self::RunUnwell { job, .. }
             | Self::HealStepBegun { job, .. }
             | Self::RunWell { job, .. }
+            | Self::TrialBegun { job, .. }
+            | Self::TrialPassed { job, .. }
             | Self::StopBegun { job, .. }
             | Self::StopStepBegun { job, .. }
             | Self::RunEnded { job, .. }
@@ -405,6 +446,8 @@ impl Event {
             | Self::BackedOff { job, .. }
             | Self::Rested { job }
             | Self::Held { job, .. }
+            | Self::Retried { job }
+            | Self::GroupRestart { job, .. }
             | Self::GaveUp { job, .. } => Some(job),
             Self::SupervisorStarted { .. }
             | Self::OrphanFound { .. }

@@ -11,6 +11,7 @@ use super::draft::Draft;
 use super::effect::Effect;
 use super::event::Event;
 use super::fault::{Fault, Meaning};
+use super::hook::{self, When};
 use super::ids::{JobName, RunId};
 use super::ill::Ill;
 use super::job::{Job, Phase};
@@ -41,6 +42,9 @@ pub(super) fn unwell(d: &mut Draft<'_>, name: &JobName, run: RunId, (fault, why)
         }
     }
     d.record(Event::RunUnwell { job: name.clone(), run, fault, why: why.to_owned() });
+    if fault.meaning() == Meaning::Frozen {
+        hook::run(d, name, When::OnFrozen, Some(run));
+    }
     if !may_act(d) {
         return;
     }

@@ -49,6 +49,11 @@ impl Job {
                 }
             }
             Event::RunWell { run, .. } => self.feels(*run, None),
+            Event::TrialBegun { run, until, .. } if self.run() == Some(*run) => self.trial = Some(*until),
+            Event::TrialPassed { run, .. } if self.run() == Some(*run) => {
+                (self.failures, self.trial) = (0, None);
+            }
+            Event::TrialBegun { .. } | Event::TrialPassed { .. } => {}
             // Only these come here.
             other => debug_assert!(false, "{other:?} is not about how a run fares"),
         }

@@ -62,6 +62,8 @@ pub enum Input {
     Start {
         /// Which jobs, resolved.
         jobs: Vec<JobName>,
+        /// Also where a circuit is open.
+        force: bool,
         /// Who asked.
         by: Asked,
     },
@@ -149,6 +151,11 @@ pub enum Input {
         run: RunId,
         /// Whether it succeeded.
         ok: bool,
+    },
+    /// The `before_stop` hook of a run has ended, well or not: the ladder may begin.
+    HookEnded {
+        /// The run that is to be stopped.
+        run: RunId,
     },
     /// A run says how far it is, or how the next one can go on.
     Published {

@@ -94,6 +94,9 @@ pub enum Phase {
     Fatal {
         /// Why.
         why: String,
+        /// When it is tried again all the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<Stamp>,
     },
 }
 
@@ -124,6 +127,9 @@ pub struct Ladder {
     pub until: Stamp,
     /// Whether this is the final `KILL`.
     pub kill: bool,
+    /// Whether this is the `before_stop` hook, and the ladder has yet to begin.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hook: bool,
 }
 
 /// How the latest ended run ended.
@@ -164,6 +170,12 @@ pub struct Job {
     pub window: VecDeque<u64>,
     /// The latest end.
     pub last: Option<Last>,
+    /// When a run that is on trial (see [`super::circuit`]) has lasted long enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Stamp>,
+    /// Boot clock of its failures that count as restarts of its group, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group_restarts: Vec<u64>,
 }
 
 /// A run as the history shows it.
@@ -215,6 +227,8 @@ impl Job {
             failures: 0,
             window: VecDeque::new(),
             last: None,
+            trial: None,
+            group_restarts: Vec::new(),
         }
     }
 
@@ -237,23 +251,16 @@ impl Job {
 
     /// When something has to be done about it, if nothing happens before.
     #[must_use]
-    pub const fn deadline(&self) -> Option<Stamp> {
+    pub fn deadline(&self) -> Option<Stamp> {
         match &self.phase {
             Phase::Running { ready_at, ill, .. } => {
-                let rung = match ill {
-                    Some(ill) => ill.until,
-                    None => None,
-                };
-                match (*ready_at, rung) {
-                    (Some(ready), Some(rung)) if rung.boot_us < ready.boot_us => Some(rung),
-                    (Some(ready), _) => Some(ready),
-                    (None, rung) => rung,
-                }
+                let rung = ill.as_ref().and_then(|ill| ill.until);
+                [*ready_at, rung, self.trial].into_iter().flatten().min_by_key(|at| at.boot_us)
             }
             Phase::Stopping { ladder: Some(ladder), .. } | Phase::Leftovers { ladder: Some(ladder), .. } => {
                 Some(ladder.until)
             }
-            Phase::Backoff { until } => Some(*until),
+            Phase::Backoff { until } | Phase::Fatal { retry_at: Some(until), .. } => Some(*until),
             Phase::Stopping { ladder: None, .. }
             | Phase::Leftovers { ladder: None, .. }
             | Phase::Starting { .. }
@@ -261,14 +268,14 @@ impl Job {
             | Phase::Waiting
             | Phase::Held { .. }
             | Phase::Exited
-            | Phase::Fatal { .. } => None,
+            | Phase::Fatal { retry_at: None, .. } => None,
         }
     }
 
     /// Whether nothing more will happen to it unless somebody asks.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        matches!(self.phase, Phase::Stopped | Phase::Exited | Phase::Fatal { .. })
+        matches!(self.phase, Phase::Stopped | Phase::Exited | Phase::Fatal { retry_at: None, .. })
     }
 
     /// Remembers one event of this job. `at` is the stamp of its line in the log.
@@ -302,12 +309,14 @@ impl Job {
             | Event::RunExtended { .. }
             | Event::RunUnwell { .. }
             | Event::HealStepBegun { .. }
+            | Event::TrialBegun { .. }
+            | Event::TrialPassed { .. }
             | Event::RunWell { .. } => self.fares(event, at),
             Event::StopBegun { run, by, then_start, .. } => {
                 self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
             }
-            Event::StopStepBegun { run, step, until, kill, .. } => {
-                self.climbed(*run, Ladder { step: *step, until: *until, kill: *kill });
+            Event::StopStepBegun { run, step, until, kill, hook, .. } => {
+                self.climbed(*run, Ladder { step: *step, until: *until, kill: *kill, hook: *hook });
             }
             Event::RunEnded { record, leftovers, failures, interrupted, .. } => {
                 self.ended(record, *leftovers, *failures, *interrupted);
@@ -317,7 +326,19 @@ impl Job {
             Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
             Event::Rested { .. } => self.wanted_in(Phase::Stopped),
             Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
-            Event::GaveUp { why, .. } => self.wanted_in(Phase::Fatal { why: why.clone() }),
+            Event::GaveUp { why, until, .. } => {
+                self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
+            }
+            Event::GroupRestart { .. } => {
+                if self.group_restarts.len() >= STARTS_MAX {
+                    self.group_restarts.remove(0);
+                }
+                self.group_restarts.push(at.boot_us);
+            }
+            Event::Retried { .. } => {
+                self.calm();
+                self.wanted_in(Phase::Stopped);
+            }
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
@@ -344,10 +365,19 @@ impl Job {
         self.wanted_in(Phase::Backoff { until });
     }
 
+    /// One that was given up stays there until somebody asks.
+    pub(super) const fn no_retry(&mut self) {
+        if let Phase::Fatal { retry_at, .. } = &mut self.phase {
+            *retry_at = None;
+        }
+    }
+
     /// Forgets what speaks against another start.
     fn calm(&mut self) {
         self.failures = 0;
         self.window.clear();
+        self.group_restarts.clear();
+        self.trial = None;
     }
 
     fn wished(&mut self, want: Want, by: &Asked) {
@@ -470,6 +500,7 @@ impl Job {
             ended: record.ended,
         });
         self.failures = failures;
+        self.trial = None;
         if interrupted {
             self.window.pop_back();
         }
@@ -533,47 +564,4 @@ fn up_at((started, grace): (Stamp, Millis), (awaits, adopted): (bool, bool), at:
 fn after(started: Stamp, grace: Millis, at: Stamp) -> Option<Stamp> {
     let end = started.plus(grace);
     (grace.0 > 0 && end.boot_us > at.boot_us).then_some(end)
-}
-
-/// Notes an event in a job's history.
-pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize) {
-    let find = |past: &mut VecDeque<PastRun>, run: RunId| past.iter().rposition(|p| p.run == run);
-    match event {
-        Event::RunRequested { run, attempt, at, .. } => {
-            past.push_back(PastRun {
-                run: *run,
-                attempt: *attempt,
-                requested: *at,
-                started: None,
-                pid: None,
-                end: None,
-            });
-            // The one just asked for is not among those kept: it has not ended.
-            while past.len() > keep.saturating_add(1) {
-                past.pop_front();
-            }
-        }
-        Event::RunStarted { run, identity, at: started, .. }
-        | Event::RunAdopted { run, identity, started, .. } => {
-            if let Some(i) = find(past, *run) {
-                past[i].started = Some(*started);
-                past[i].pid = Some(identity.pid);
-            }
-        }
-        Event::RunEnded { record, failures, .. } => {
-            if let Some(i) = find(past, record.run) {
-                past[i].started = past[i].started.or(record.started);
-                past[i].pid = None;
-                past[i].end = Some(Box::new(PastEnd {
-                    at: record.ended,
-                    outcome: record.outcome.clone(),
-                    asked: record.asked.clone(),
-                    rusage: record.rusage,
-                    output_bytes: record.stdout_bytes.saturating_add(record.stderr_bytes),
-                    cause: Cause::of(&record.outcome, &record.asked, *failures > 0),
-                }));
-            }
-        }
-        _ => {}
-    }
 }

@@ -4,12 +4,14 @@
 //! answered with nothing, so that a new kind of news does not compile before every phase has an answer.
 //! News of a run that is not the job's live run never gets here, see [`news_of_run`].
 
+use super::circuit;
 use super::draft::Draft;
 use super::effect::Effect;
 use super::ends::{End, ended, tree_gone};
 use super::event::{Event, Want};
 use super::fault::Fault;
 use super::heal;
+use super::hook::{self, When};
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
 use super::input::Fact;
@@ -37,6 +39,8 @@ pub(super) enum News<'a> {
     TreeGone,
     /// The stop command in progress has ended.
     StopCommandEnded { ok: bool },
+    /// Its `before_stop` hook has ended.
+    HookEnded,
     /// Its run was looked for. `first`: by a new supervisor.
     Found { fact: &'a Fact, first: bool },
     /// Its run has told that it is ready, or was found to be.
@@ -73,6 +77,7 @@ pub(super) fn news_of_run(d: &mut Draft<'_>, run: RunId, news: &News<'_>) {
         | News::Halt { .. }
         | News::Launched { .. }
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Found { .. }
         | News::Ready
         | News::Extended { .. }
@@ -108,23 +113,24 @@ pub(super) fn tell(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     }
 }
 
-/// Stopped, held, exited, fatal: only a wish gets it out of there.
+/// Stopped, held, exited, fatal: only a wish gets it out of there, and a retry that is configured.
 fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     match news {
         News::Start => start(d, name),
+        News::Due => restart::retry(d, name),
         News::Halt { .. }
         | News::Launched { .. }
         | News::Refused { .. }
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Found { .. }
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
         | News::Diagnosed
-        | News::Well
-        | News::Due => {}
+        | News::Well => {}
     }
 }
 
@@ -138,6 +144,7 @@ fn waiting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
@@ -158,6 +165,7 @@ fn backoff(d: &mut Draft<'_>, name: &JobName, until: Stamp, news: &News<'_>) {
         | News::Ended { .. }
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
@@ -188,6 +196,7 @@ fn starting(d: &mut Draft<'_>, name: &JobName, run: RunId, news: &News<'_>) {
         News::Start
         | News::TreeGone
         | News::StopCommandEnded { .. }
+        | News::HookEnded
         | News::Ready
         | News::Extended { .. }
         | News::Unwell { .. }
@@ -219,6 +228,7 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
                 }
             }
             heal::next(d, name);
+            circuit::due(d, name, run);
         }
         News::Ready => {
             if ready_at.is_some() {
@@ -238,12 +248,14 @@ fn running(d: &mut Draft<'_>, name: &JobName, (run, ready_at): (RunId, Option<St
         | News::Launched { .. }
         | News::Refused { .. }
         | News::TreeGone
-        | News::StopCommandEnded { .. } => {}
+        | News::StopCommandEnded { .. }
+        | News::HookEnded => {}
     }
 }
 
 fn ready_now(d: &mut Draft<'_>, name: &JobName, run: RunId) {
     d.record(Event::RunReady { job: name.clone(), run });
+    circuit::ready(d, name, run);
     release(d, name);
 }
 
@@ -269,6 +281,7 @@ fn stopping(d: &mut Draft<'_>, name: &JobName, at: &Stopping, news: &News<'_>) {
             ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
         }
         News::StopCommandEnded { ok } => stop::command_ended(d, name, *ok),
+        News::HookEnded => stop::hook_ended(d, name),
         News::Found { fact, .. } => match fact {
             Fact::Alive { identity, started } => {
                 record_adopted(d, name, run, (identity, *started));
@@ -325,7 +338,8 @@ fn leftovers(d: &mut Draft<'_>, name: &JobName, (run, ladder): (RunId, Option<La
         | News::Unwell { .. }
         | News::Diagnosed
         | News::Well
-        | News::StopCommandEnded { .. } => {}
+        | News::StopCommandEnded { .. }
+        | News::HookEnded => {}
     }
 }
 
@@ -408,6 +422,8 @@ fn started(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, S
 fn record_started(d: &mut Draft<'_>, name: &JobName, run: RunId, (identity, at): (&Identity, Stamp)) {
     let (grace, awaits) = coming_up(d, name);
     d.record(Event::RunStarted { job: name.clone(), run, identity: identity.clone(), at, grace, awaits });
+    circuit::begin_trial(d, name, run, at);
+    hook::run(d, name, When::AfterStart, Some(run));
 }
 
 fn adopted(d: &mut Draft<'_>, name: &JobName, run: RunId, process: (&Identity, Stamp)) {
@@ -425,8 +441,14 @@ pub(super) fn record_adopted(
     (identity, started): (&Identity, Stamp),
 ) {
     let (grace, awaits) = coming_up(d, name);
+    // Nobody was there when it started.
+    let first_heard_of = d.job(name).is_some_and(|job| job.pid().is_none());
     let identity = identity.clone();
     d.record(Event::RunAdopted { job: name.clone(), run, identity, started, grace, awaits });
+    circuit::begin_trial(d, name, run, started);
+    if first_heard_of {
+        hook::run(d, name, When::AfterStart, Some(run));
+    }
 }
 
 /// How long a run counts as starting, and whether it has to tell that it is ready.

@@ -10,10 +10,13 @@
 //! decided, also under a newer build that would decide otherwise.
 
 pub mod audit;
+pub mod circuit;
 pub mod effect;
 pub mod event;
 pub mod fault;
 pub mod graph;
+pub mod group;
+pub mod hook;
 pub mod identity;
 pub mod ids;
 pub mod ill;
@@ -47,6 +50,7 @@ mod draft;
 mod ends;
 mod heal;
 mod life;
+mod past;
 mod restart;
 mod stop;
 #[cfg(test)]
@@ -121,7 +125,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::ReloadOrRollBack { specs, by, within } => saga::reload(&mut d, specs, by, *within),
         Input::StartOrRollBack { jobs, by, within } => saga::start(&mut d, jobs, by, *within),
         Input::Submitted { spec, by } => ask::submit(&mut d, spec, by),
-        Input::Start { jobs, by } => ask::start(&mut d, jobs, by),
+        Input::Start { jobs, force, by } => ask::start(&mut d, jobs, *force, by),
         Input::Stop { jobs, by } => ask::stop(&mut d, jobs, by),
         Input::Restart { jobs, by } => ask::restart(&mut d, jobs, by),
         Input::Signal { job, signal, scope, by } => ask::signal(&mut d, job, (*signal, *scope), by),
@@ -146,6 +150,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::StopCommandEnded { run, ok } => {
             life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
         }
+        Input::HookEnded { run } => life::news_of_run(&mut d, *run, &life::News::HookEnded),
         Input::Ready { run } => life::news_of_run(&mut d, *run, &life::News::Ready),
         Input::Extended { run, until } => {
             life::news_of_run(&mut d, *run, &life::News::Extended { until: *until });

@@ -78,7 +78,7 @@ impl Outcome {
 #[must_use]
 pub fn words(outcome: &Outcome, asked: &Asked) -> String {
     match asked {
-        Asked::Health { why, .. } => format!("{why}: {}", outcome.describe()),
+        Asked::Health { why, .. } | Asked::Group { why, .. } => format!("{why}: {}", outcome.describe()),
         _ => outcome.describe(),
     }
 }
@@ -121,13 +121,20 @@ pub enum Asked {
         /// Whether the restart policy has the word; else the job is given up.
         again: bool,
     },
+    /// The group it belongs to was given up. Its end counts as a failure, and it is not run again by itself.
+    Group {
+        /// Which.
+        group: String,
+        /// Why.
+        why: String,
+    },
 }
 
 impl Asked {
     /// Whether a run that ended by this has failed.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
-        matches!(self, Self::Health { .. })
+        matches!(self, Self::Health { .. } | Self::Group { .. })
     }
 }
 

@@ -102,6 +102,11 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         recovery_timeout: _,
         on_fatal: _,
         watch,
+        hooks: _,
+        resume_command: _,
+        in_group: _,
+        retry_fatal: _,
+        breaker: _,
     } = a;
     *command != b.command
         || *env != b.env

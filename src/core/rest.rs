@@ -271,7 +271,8 @@ impl Rest {
 /// A job of which only the name is left. It is not forgotten, and nothing starts it.
 fn unreadable(why: &str) -> Rested {
     let mut job = Job::new(Want::Down, true, Stamp::default());
-    job.phase = Phase::Fatal { why: format!("what was known of it cannot be read: {why}") };
+    let why = format!("what was known of it cannot be read: {why}");
+    job.phase = Phase::Fatal { why, retry_at: None };
     Rested {
         entry: Entry {
             job,

@@ -1,6 +1,11 @@
 //! The restart policy: what follows when a run has ended by itself. Pure functions on times.
 
-use super::job::{Job, Last, STARTS_MAX};
+use super::circuit;
+use super::draft::Draft;
+use super::event::Event;
+use super::ids::JobName;
+use super::job::{Job, Last, Phase, STARTS_MAX};
+use super::life;
 use super::outcome::{Asked, ExitRecord, Outcome};
 use super::spec::{JobSpec, Kind, Recovery, Restart};
 use super::time::{Millis, Stamp};
@@ -51,13 +56,44 @@ pub(super) fn after(spec: &JobSpec, end: &After<'_>, chance: impl FnOnce() -> f6
     if end.interrupted {
         return accident(spec, end).map_or(Next::Now, Next::GiveUp);
     }
-    let delay = delay(spec, end.job.failures);
-    let delay = if delay.0 == 0 { delay } else { with_jitter(delay, spec.backoff.jitter, chance()) };
+    let delay = match (circuit::open_for(spec, end.job.failures), delay(spec, end.job.failures)) {
+        (Some(open_for), _) => open_for,
+        (None, Millis(0)) => Millis(0),
+        (None, delay) => with_jitter(delay, spec.backoff.jitter, chance()),
+    };
     let at = end.now.plus(delay);
     match limit_reached(spec, end.job, at) {
         Some(why) => Next::GiveUp(why),
         None if delay.0 == 0 => Next::Now,
         None => Next::At(at),
+    }
+}
+
+/// When a job that is given up is tried again, if it is. Not where somebody has to look: nobody knows how its run
+/// ended.
+pub(super) fn retry_at(spec: &JobSpec, job: &Job, d: &Draft<'_>) -> Option<Stamp> {
+    let lost = job.last.as_ref().is_some_and(|last| matches!(last.outcome, Outcome::Lost { .. }));
+    let may = !lost && !d.instance.recovery && !d.ending();
+    spec.retry_fatal.filter(|_| may).map(|after| d.now.plus(after))
+}
+
+/// A job that was given up is tried again, if its time has come.
+pub(super) fn retry(d: &mut Draft<'_>, name: &JobName) {
+    let Some(Phase::Fatal { retry_at: Some(at), .. }) = d.job(name).map(|job| &job.phase) else { return };
+    if at.boot_us <= d.now.boot_us {
+        d.record(Event::Retried { job: name.clone() });
+        life::start(d, name);
+    }
+}
+
+/// A new supervisor, or the end of recovery mode: what was given up and is to be tried again gets a time for it,
+/// where it has none.
+pub(super) fn renew(d: &mut Draft<'_>, name: &JobName) {
+    let (Some(job), Some(spec)) = (d.job(name), d.spec(name)) else { return };
+    let Phase::Fatal { why, retry_at: None } = &job.phase else { return };
+    let (why, until) = (why.clone(), retry_at(&spec, job, d));
+    if until.is_some() {
+        d.record(Event::GaveUp { job: name.clone(), why, until });
     }
 }
 

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::circuit::Breaker;
+use super::group::GroupSpec;
+use super::hook::Hooks;
 use super::ids::JobName;
 use super::time::Millis;
 use super::watch::{FrozenStep, Ready, Watch, on_frozen};
@@ -267,6 +270,21 @@ pub struct JobSpec {
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Box<Watch>>,
+    /// Commands around its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Box<Hooks>>,
+    /// The argument vector of a run that goes on where an earlier one left a token; `{token}` stands for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_command: Option<Box<[String]>>,
+    /// The jobs it belongs together with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_group: Option<Box<GroupSpec>>,
+    /// After which time a job that was given up is tried again; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_fatal: Option<Millis>,
+    /// When no start is made for a while; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Box<Breaker>>,
 }
 
 /// What becomes of everything else when a job is given up.
@@ -345,6 +363,11 @@ impl JobSpec {
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
             watch: None,
+            hooks: None,
+            resume_command: None,
+            in_group: None,
+            retry_fatal: None,
+            breaker: None,
         }
     }
 }

@@ -17,7 +17,8 @@ use super::event::{Event, Want};
 use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
 use super::instance::{Instance, Life, Link};
-use super::job::{Job, PastRun, Phase, note_past};
+use super::job::{Job, PastRun, Phase};
+use super::past::note_past;
 use super::progress::{self, Published};
 use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
@@ -120,6 +121,7 @@ impl State {
             Event::ShutdownBegun { .. } => {
                 self.instance.apply(event, at);
                 self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
+                self.no_retries();
             }
             Event::Surveyed
             | Event::LossSettled { .. }
@@ -158,6 +160,8 @@ impl State {
             | Event::RunUnwell { job, .. }
             | Event::HealStepBegun { job, .. }
             | Event::RunWell { job, .. }
+            | Event::TrialBegun { job, .. }
+            | Event::TrialPassed { job, .. }
             | Event::StopBegun { job, .. }
             | Event::StopStepBegun { job, .. }
             | Event::RunEnded { job, .. }
@@ -168,6 +172,8 @@ impl State {
             | Event::BackedOff { job, .. }
             | Event::Rested { job }
             | Event::Held { job, .. }
+            | Event::Retried { job }
+            | Event::GroupRestart { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
     }
@@ -330,6 +336,15 @@ impl State {
         }
     }
 
+    /// What was given up is not tried again in this life of the instance.
+    fn no_retries(&mut self) {
+        for (name, entry) in &mut self.jobs {
+            let before = entry.job.deadline();
+            entry.job.no_retry();
+            move_deadline(&mut self.deadlines, name, before, entry.job.deadline());
+        }
+    }
+
     fn job_event(&mut self, name: &JobName, event: &Event, at: Stamp) {
         let new = match event {
             Event::JobAdded { want, .. } => Some(Job::new(*want, false, at)),
@@ -446,10 +461,14 @@ impl Job {
         if !same_epoch {
             // The boot clock began anew: stamps of the old one mean nothing, so what waited is due.
             self.window.clear();
+            self.group_restarts.clear();
+            self.trial = None;
         }
         match &mut self.phase {
             Phase::Waiting => self.phase = Phase::Stopped,
             Phase::Backoff { .. } if recovery => self.phase = Phase::Stopped,
+            Phase::Fatal { .. } if recovery => self.no_retry(),
+            Phase::Fatal { retry_at: Some(until), .. } if !same_epoch => *until = Stamp::default(),
             Phase::Backoff { until } if !same_epoch => *until = Stamp::default(),
             Phase::Running { ready_at, ill, .. } if !same_epoch => {
                 let rung = ill.as_mut().and_then(|ill| ill.until.as_mut());

@@ -11,6 +11,7 @@
 use super::draft::Draft;
 use super::effect::Effect;
 use super::event::{Event, Want};
+use super::hook::{self, When};
 use super::ids::{JobName, RunId};
 use super::job::{Ladder, Phase, Process};
 use super::life::{News, tell};
@@ -30,16 +31,40 @@ pub(super) fn begin(d: &mut Draft<'_>, name: &JobName, run: RunId, (by, then_sta
     }
 }
 
-/// Begins the ladder, or the rung it had reached once more.
+/// Begins the ladder, or the rung it had reached once more. The `before_stop` hook comes before the first.
 pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
-    let step = ladder(d, name).map_or(0, |ladder| ladder.step);
-    take(d, name, step);
+    let reached = ladder(d, name);
+    if reached.is_none_or(|ladder| ladder.hook) && take_hook(d, name) {
+        return;
+    }
+    take(d, name, reached.map_or(0, |ladder| ladder.step));
 }
 
 /// The time of a rung is over.
 pub(super) fn next(d: &mut Draft<'_>, name: &JobName) {
-    let step = ladder(d, name).map_or(0, |ladder| if ladder.kill { ladder.step } else { ladder.step + 1 });
+    let next = |ladder: Ladder| if ladder.kill || ladder.hook { ladder.step } else { ladder.step + 1 };
+    let step = ladder(d, name).map_or(0, next);
     take(d, name, step);
+}
+
+/// The `before_stop` hook has ended. Whether well or not makes no difference: the run is to be stopped.
+pub(super) fn hook_ended(d: &mut Draft<'_>, name: &JobName) {
+    if ladder(d, name).is_some_and(|ladder| ladder.hook) {
+        next(d, name);
+    }
+}
+
+/// Has the `before_stop` hook run, if there is one and a main process for it to talk to. When the time for an orderly
+/// shutdown is over, there is none for this either.
+fn take_hook(d: &mut Draft<'_>, name: &JobName) -> bool {
+    let forced = d.instance.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
+    let Some(Target { run, process: Some(_), .. }) = target(d, name) else { return false };
+    let timeout = d.spec(name).and_then(|spec| spec.hook(When::BeforeStop).map(|hook| hook.timeout));
+    let Some(timeout) = timeout.filter(|_| d.working() && !forced) else { return false };
+    let (job, until) = (name.clone(), d.now.plus(timeout));
+    d.record(Event::StopStepBegun { job, run, step: 0, until, kill: false, hook: true });
+    hook::run(d, name, When::BeforeStop, Some(run));
+    true
 }
 
 /// A stop command has ended. One that succeeded has asked the job to end, which may take it the rest of
@@ -48,7 +73,7 @@ pub(super) fn command_ended(d: &mut Draft<'_>, name: &JobName, ok: bool) {
     let Some(at) = ladder(d, name) else { return };
     let spec = d.spec(name);
     let command = spec.as_deref().and_then(|spec| spec.stop.get(at.step as usize));
-    if !ok && !at.kill && matches!(command, Some(StopStep { act: StopAct::Command(_), .. })) {
+    if !ok && !at.kill && !at.hook && matches!(command, Some(StopStep { act: StopAct::Command(_), .. })) {
         next(d, name);
     }
 }
@@ -107,7 +132,14 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
     let rung = rung(spec.as_deref(), target.process.is_none(), if forced { u32::MAX } else { step });
     let (run, scope) = (target.run, if forced { KillScope::Tree } else { rung.scope });
     let until = d.now.plus(rung.timeout);
-    d.record(Event::StopStepBegun { job: name.clone(), run, step: rung.step, until, kill: rung.kill });
+    d.record(Event::StopStepBegun {
+        job: name.clone(),
+        run,
+        step: rung.step,
+        until,
+        kill: rung.kill,
+        hook: false,
+    });
     match (rung.act, target.process, spec) {
         (StopAct::Signal(signal), _, _) => {
             d.effect(Effect::Signal { run, signal, scope, cont: signal != signal::KILL, asked: target.by });

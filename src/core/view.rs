@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::circuit;
 use super::event::Want;
 use super::fault::Meaning;
 use super::identity::Identity;
@@ -132,8 +133,8 @@ impl Job {
     #[must_use]
     pub fn why_it_rests(&self) -> String {
         match (&self.phase, self.last_words()) {
-            (Phase::Fatal { why }, last) if last.is_empty() => why.clone(),
-            (Phase::Fatal { why }, last) => format!("{why}, the last: {last}"),
+            (Phase::Fatal { why, .. }, last) if last.is_empty() => why.clone(),
+            (Phase::Fatal { why, .. }, last) => format!("{why}, the last: {last}"),
             (_, last) => last,
         }
     }
@@ -163,7 +164,7 @@ impl Job {
     #[must_use]
     pub const fn next_try(&self) -> Option<Stamp> {
         match &self.phase {
-            Phase::Backoff { until } => Some(*until),
+            Phase::Backoff { until } | Phase::Fatal { retry_at: Some(until), .. } => Some(*until),
             _ => None,
         }
     }
@@ -280,9 +281,10 @@ impl State {
         let Some(job) = self.job(name) else { return String::new() };
         match &job.phase {
             Phase::Exited | Phase::Fatal { .. } => job.why_it_rests(),
-            Phase::Running { ill, .. } => ill.as_ref().map(|ill| ill.why.clone()).unwrap_or_default(),
+            Phase::Running { ill: Some(ill), .. } => ill.why.clone(),
+            Phase::Running { ill: None, .. } => circuit::words(self.spec(name), job).unwrap_or_default(),
             Phase::Starting { .. } => match self.instance.link {
-                Link::Working => String::new(),
+                Link::Working => circuit::words(self.spec(name), job).unwrap_or_default(),
                 Link::Recovering | Link::KeeperLost => "not known yet whether it was started".to_owned(),
             },
             Phase::Stopped if job.want == Want::Up => match (self.instance.link, self.instance.recovery) {
@@ -300,8 +302,9 @@ impl State {
             Phase::Waiting => self.waits_for(name),
             Phase::Stopping { stop, ladder, .. } => match (ladder, stop.then_start) {
                 (Some(ladder), _) if ladder.kill => "killed, waiting for it to go".to_owned(),
+                (Some(ladder), _) if ladder.hook => "its before_stop hook is running".to_owned(),
                 _ if stop.by.is_failure() => match &stop.by {
-                    Asked::Health { why, .. } => why.clone(),
+                    Asked::Health { why, .. } | Asked::Group { why, .. } => why.clone(),
                     _ => String::new(),
                 },
                 (_, true) => "starts again when it has stopped".to_owned(),
@@ -311,10 +314,14 @@ impl State {
                 Some(_) => "its main process ended, the rest is being stopped".to_owned(),
                 None => "its main process ended, the rest has not".to_owned(),
             },
-            Phase::Backoff { .. } if job.failures > 1 => {
-                format!("{}, {} failures in a row", job.last_words(), job.failures)
+            Phase::Backoff { .. } => {
+                let mut words = vec![job.last_words()];
+                if job.failures > 1 {
+                    words.push(format!("{} failures in a row", job.failures));
+                }
+                words.extend(circuit::words(self.spec(name), job));
+                words.join(", ")
             }
-            Phase::Backoff { .. } => job.last_words(),
             Phase::Held { why } => why.clone(),
         }
     }

@@ -90,8 +90,9 @@ impl Supervisor {
 
     pub(super) fn ask(&mut self, ask: Ask, turn: &mut Turn) {
         match ask {
-            Ask::Start { jobs, peer, reply } => {
-                self.act(&Input::Start { jobs, by: operator(peer, "start") }, reply, turn);
+            Ask::Start { jobs, force, peer, reply } => {
+                let by = operator(peer, if force { "start --force" } else { "start" });
+                self.act(&Input::Start { jobs, force, by }, reply, turn);
             }
             Ask::Stop { jobs, peer, reply } => {
                 self.act(&Input::Stop { jobs, by: operator(peer, "stop") }, reply, turn);

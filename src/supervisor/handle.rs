@@ -109,6 +109,8 @@ pub enum Ask {
     Start {
         /// Resolved names.
         jobs: Vec<JobName>,
+        /// Also where a circuit is open.
+        force: bool,
         /// Who.
         peer: Peer,
         /// Answer.

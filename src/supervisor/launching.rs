@@ -11,7 +11,7 @@ use crate::core::watch::OnExceed;
 use crate::wire::keeper::{GroupLimits, Launch, Listen, UserIds};
 
 /// Variables that speak about our own relation to whoever started us; a job must not take them as its own.
-const NOT_INHERITED: [&str; 9] = [
+const NOT_INHERITED: [&str; 12] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -21,6 +21,9 @@ const NOT_INHERITED: [&str; 9] = [
     "OUTLIVE_HELPER",
     "OUTLIVE_PID",
     "OUTLIVE_RESUME_TOKEN",
+    "OUTLIVE_HOOK",
+    "OUTLIVE_OUTCOME",
+    "OUTLIVE_EXIT_CODE",
 ];
 
 /// Why a job cannot be launched, as a step and an error number for its outcome.
@@ -54,7 +57,7 @@ pub(super) fn launch(
         run,
         job: spec.name.clone(),
         attempt,
-        argv: spec.command.clone(),
+        argv: arguments(spec, resume),
         env: environment(run, attempt, spec, (socket, resume)),
         cwd: spec.cwd.clone().unwrap_or_else(|| "/".to_owned()),
         user: user.map(|user| user.ids),
@@ -87,6 +90,14 @@ fn listen(spec: &JobSpec) -> Listen {
     Listen {
         notify: watch.is_some_and(|watch| watch.listens()),
         ready_fd: watch.and_then(|watch| watch.ready_fd()),
+    }
+}
+
+/// The arguments of a run. The token is one of them, or part of one, whatever is in it: nothing splits it.
+fn arguments(spec: &JobSpec, resume: Option<&str>) -> Vec<String> {
+    match (&spec.resume_command, resume) {
+        (Some(command), Some(token)) => command.iter().map(|arg| arg.replace("{token}", token)).collect(),
+        _ => spec.command.clone(),
     }
 }
 
@@ -228,6 +239,18 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nweb:x:33:34:web:/srv/web:/bin/sh\nbad:x\n";
     const GROUP: &str = "root:x:0:\nwww:x:34:\nlogs:x:40:root,web\n";
+
+    #[test]
+    fn a_run_that_goes_on_has_arguments_of_its_own_and_the_token_is_never_split() {
+        let mut spec = JobSpec::new(crate::core::ids::JobName::new("a").unwrap(), vec!["work".to_owned()]);
+        assert_eq!(arguments(&spec, Some("t")), ["work"]);
+        let resume = ["work", "--from={token}", "{token}", "--quietly"];
+        spec.resume_command = Some(resume.map(str::to_owned).into());
+        assert_eq!(arguments(&spec, None), ["work"]);
+        let token = "a b'; rm -rf {token} $HOME";
+        let wanted = ["work", &format!("--from={token}"), token, "--quietly"];
+        assert_eq!(arguments(&spec, Some(token)), wanted);
+    }
 
     #[test]
     fn a_user_by_name_has_its_groups_home_and_shell() {

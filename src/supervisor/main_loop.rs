@@ -57,6 +57,7 @@ pub(super) enum Happening {
     Init(FromInit),
     Ask(Ask),
     StopCommandEnded { run: RunId, ok: bool },
+    HookEnded(super::hooks::Ended),
     Skip(Skip),
     Strays(Result<Strays, String>),
     Scrub(FromScrub),
@@ -70,6 +71,7 @@ pub(super) struct Sources {
     pub(super) init: mpsc::Receiver<FromInit>,
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
+    pub(super) hooks: mpsc::Receiver<super::hooks::Ended>,
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
     pub(super) scrub: mpsc::Receiver<FromScrub>,
@@ -127,6 +129,8 @@ pub(super) struct Supervisor {
     pub(super) pace: Pace<Waiting>,
     /// Watching over the runs.
     pub(super) vigils: Vigils,
+    /// Starts that wait for their hook.
+    pub(super) hooks: super::hooks::Hooks,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
@@ -191,6 +195,7 @@ impl Sources {
             Some(news) = self.keeper.recv() => Some(Happening::Keeper(news)),
             Some(said) = self.init.recv() => Some(Happening::Init(said)),
             Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
+            Some(ended) = self.hooks.recv() => Some(Happening::HookEnded(ended)),
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
@@ -320,6 +325,7 @@ impl Supervisor {
         }
         self.call_off_starts(&decision);
         self.follow(&decision.events, decision.specs.as_deref());
+        self.call_off_hooks(&decision);
         turn.effects.append(&mut decision.effects);
         decision.events.iter().for_each(say);
         if !decision.events.is_empty() {
@@ -399,6 +405,7 @@ impl Supervisor {
             Happening::StopCommandEnded { run, ok } => {
                 self.observe(&Input::StopCommandEnded { run, ok }, turn);
             }
+            Happening::HookEnded(ended) => self.hook_ended(ended, turn),
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),
@@ -455,7 +462,10 @@ impl Supervisor {
 /// What somebody who reads our own log should not have to look for.
 fn say(event: &Event) {
     match event {
-        Event::GaveUp { job, why } => tracing::warn!(%job, why, "given up"),
+        Event::GaveUp { job, why, until: None } => tracing::warn!(%job, why, "given up"),
+        Event::GaveUp { job, why, until: Some(at) } => {
+            tracing::warn!(%job, why, at = at.rfc3339(), "given up until then");
+        }
         Event::Held { job, why } => tracing::warn!(%job, why, "held"),
         Event::OrphanFound { run, job } => {
             let job = job.as_ref().map_or("?", JobName::as_str);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::asks::Reply;
+use super::hooks::About;
 use super::keeper_link::News;
 use super::launching;
 use super::main_loop::{Supervisor, Turn};
@@ -80,9 +81,12 @@ impl Supervisor {
                 self.request(Request::Signal { run, signal, scope, cont, asked }, Pending::Nothing);
             }
             Effect::RunStopCommand { run, job, pid, argv, spec } => {
-                super::stop_command::run(self, run, &job, pid, argv, &spec);
+                super::stop_command::run(self, run, &job, pid, &argv, &spec);
             }
             Effect::Diagnose { run, job, identity, why } => self.diagnose(run, &job, identity, &why),
+            Effect::RunHook { when, job, run, pid, outcome, spec } => {
+                self.hook(&About { when, job, run, pid, outcome }, &spec);
+            }
             Effect::Forget { run } => self.request(Request::Forget { run }, Pending::Nothing),
             Effect::Disown { run } => self.request(Request::Disown { run }, Pending::Nothing),
             Effect::Exit { keep_jobs, code } => self.end(keep_jobs, code),
@@ -90,6 +94,12 @@ impl Supervisor {
     }
 
     pub(super) fn launch(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
+        if !self.hook_before_launch(run, attempt, spec) {
+            self.launch_now(run, attempt, spec);
+        }
+    }
+
+    pub(super) fn launch_now(&mut self, run: RunId, attempt: u64, spec: &JobSpec) {
         // The last token that was recorded: whoever goes on has the newest.
         let resume = self.state.published(&spec.name).and_then(|known| known.said.resume.as_deref());
         match launching::launch(run, attempt, spec, (&self.socket, resume)) {
@@ -170,6 +180,7 @@ impl Supervisor {
         self.pace.clear();
         self.hear_all(&inventory, turn);
         let told: Vec<RunStatus> = inventory.iter().filter(|status| status.told.is_some()).cloned().collect();
+        self.hooks.clear();
         self.startup.begin("survey");
         let mut facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
         if self.state.instance.link == Link::Recovering {

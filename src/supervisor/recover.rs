@@ -54,9 +54,12 @@ impl Supervisor {
     /// Asks the keeper, once everything that was decided in this turn has been asked of it.
     pub(super) fn ask_for_recoveries(&mut self) {
         for mut asked in std::mem::take(&mut self.recoveries) {
-            // The keeper does not know of a start that waits for its turn, or could not be asked for.
-            let unknown =
-                |run: &RunId| self.pace.holds(*run) || self.refused.iter().any(|(refused, _)| refused == run);
+            // The keeper does not know of a start that waits for its turn or its hook, or could not be asked for.
+            let unknown = |run: &RunId| {
+                self.pace.holds(*run)
+                    || self.hooks.holds(*run)
+                    || self.refused.iter().any(|(refused, _)| refused == run)
+            };
             asked.live = self.state.live_runs().map(|(run, _)| run).filter(|run| !unknown(run)).collect();
             self.request(Request::Inventory, Pending::Recover(Box::new(asked)));
         }

@@ -204,6 +204,7 @@ fn assemble(
     let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
     let (vigils, seen) = Vigils::new();
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
+    let (hooks, hooks_ended) = super::hooks::Hooks::new();
     let (tell_strays, strays) = mpsc::channel(1);
     let (scrubbing, scrub) = Scrubbing::new();
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
@@ -247,6 +248,7 @@ fn assemble(
         scrubbing,
         vigils,
         pace: Pace::new(0),
+        hooks,
         known_runs,
         tell_stop_command,
         tell_strays,
@@ -261,7 +263,20 @@ fn assemble(
     supervisor.show_rest();
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub, seen }))
+    Ok((
+        supervisor,
+        Sources {
+            keeper,
+            init: from_init,
+            asks,
+            stop_commands,
+            hooks: hooks_ended,
+            skips,
+            strays,
+            scrub,
+            seen,
+        },
+    ))
 }
 
 /// Of the two configurations around a reload that was under way, the event log says which is in force.

@@ -1,8 +1,10 @@
-//! Commands about runs, which the supervisor itself starts: stop commands, and what probes ask by.
+//! Commands about runs, which the supervisor itself starts: stop commands, hooks, and what probes ask by.
 //!
 //! A stop command that outlives us becomes init's orphan and is reaped there; the ladder's timeout, which is in
 //! the log, goes on to the next rung.
 
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,17 +14,20 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::spec::JobSpec;
 
 /// A command about a run of a job: with the environment, the directory and the user of the job.
+///
+/// # Errors
+/// If its user is not known: as somebody else it might do what its owner may not.
 pub(super) fn command(
     spec: &JobSpec,
-    argv: Vec<String>,
+    argv: &[String],
     (run, pid): (RunId, Option<i32>),
     socket: &Path,
-) -> Command {
+) -> io::Result<Command> {
     let mut command = Command::new(argv.first().map_or("", String::as_str));
     command.args(argv.get(1..).unwrap_or_default());
     command.env_clear().envs(launching::variables(spec));
     command.env("OUTLIVE_JOB", spec.name.as_str()).env("OUTLIVE_RUN_ID", run.to_string());
-    command.env("OUTLIVE_SOCKET", socket);
+    command.env("OUTLIVE_HELPER", "stop").env("OUTLIVE_SOCKET", socket);
     if let Some(pid) = pid {
         command.env("OUTLIVE_PID", pid.to_string());
     }
@@ -31,19 +36,13 @@ pub(super) fn command(
         command.current_dir(cwd);
     }
     if spec.user.is_some() || spec.group.is_some() {
-        match launching::launch(run, 0, spec, (socket, None)) {
-            Ok(launch) => {
-                if let Some(user) = launch.user {
-                    use std::os::unix::process::CommandExt;
-                    command.uid(user.uid).gid(user.gid);
-                }
-            }
-            Err(cannot) => {
-                tracing::error!(job = %spec.name, step = cannot.step, "the user of a helper is not known");
-            }
+        let launch = launching::launch(run, 0, spec, (socket, None))
+            .map_err(|cannot| io::Error::from_raw_os_error(cannot.errno))?;
+        if let Some(user) = launch.user {
+            command.uid(user.uid).gid(user.gid);
         }
     }
-    command
+    Ok(command)
 }
 
 /// Starts the command; its end is told to the loop.
@@ -52,12 +51,19 @@ pub(super) fn run(
     run: RunId,
     job: &JobName,
     pid: i32,
-    argv: Vec<String>,
+    argv: &[String],
     spec: &JobSpec,
 ) {
     let tell = supervisor.tell_stop_command.clone();
-    let mut command = command(spec, argv, (run, Some(pid)), &supervisor.socket);
-    command.env("OUTLIVE_HELPER", "stop");
+    let mut command = match command(spec, argv, (run, Some(pid)), &supervisor.socket) {
+        Ok(command) => command,
+        Err(error) => {
+            tracing::error!(%job, %error, "the user of a stop command is not known");
+            // The next rung is due when its time is over, if nobody hears this.
+            let _ = tell.try_send((run, false));
+            return;
+        }
+    };
     let job = job.clone();
     tokio::task::spawn_blocking(move || {
         let ok = match command.status() {

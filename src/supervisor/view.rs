@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::handle::{Usage, View};
 use super::main_loop::{Supervisor, now};
 use super::publish::progress_view;
+use crate::core::circuit::Circuit;
 use crate::core::event::Want;
 use crate::core::ids::JobName;
 use crate::core::job::{Job, PastRun, Phase};
@@ -137,7 +138,7 @@ impl Supervisor {
             let lost = job.last_end().is_some_and(|last| matches!(last.outcome, Outcome::Lost { .. }));
             match &job.phase {
                 Phase::Held { why } => Some(format!("{name}: {why}")),
-                Phase::Fatal { why } if lost => Some(format!("{name}: {why}")),
+                Phase::Fatal { why, .. } if lost => Some(format!("{name}: {why}")),
                 _ => None,
             }
         });
@@ -249,6 +250,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
         progress: None,
         health: None,
+        breaker: spec.and_then(|spec| Circuit::of(spec, job)),
     }
 }
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthView;
+use crate::core::circuit::Circuit;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
@@ -215,6 +216,9 @@ pub struct JobStatus {
     /// How it fares; absent while it has no run and nothing has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Box<HealthView>>,
+    /// Where its circuit breaker is, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Circuit>,
 }
 
 /// What a job has published about itself.

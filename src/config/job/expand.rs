@@ -61,6 +61,10 @@ impl<'a> Template<'a> {
         if let Stdin::File(path) = &mut spec.stdin {
             put(path);
         }
+        spec.resume_command.iter_mut().flatten().for_each(put);
+        if let Some(hooks) = &mut spec.hooks {
+            super::hooks::instantiate(hooks, put);
+        }
         if let Some(watch) = &mut spec.watch {
             super::watch::instantiate(watch, put);
         }

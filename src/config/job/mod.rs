@@ -2,6 +2,7 @@
 //! what has to be looked up on the machine, comes after that, in [`expand`].
 
 mod expand;
+mod hooks;
 mod output;
 mod policy;
 mod process;
@@ -21,12 +22,13 @@ use super::substitute;
 use super::users::Accounts;
 
 pub(super) use expand::EnvFiles;
-pub(super) use policy::duration;
+pub(super) use policy::{START_LIMIT_KEYS, duration, start_limit};
 pub(super) use process::mode;
 #[cfg(test)]
 pub(super) use {
+    hooks::{HOOK_KEYS, HOOKS},
     output::OUTPUT_KEYS,
-    policy::{BACKOFF_KEYS, START_LIMIT_KEYS, STOP_KEYS},
+    policy::{BACKOFF_KEYS, BREAKER_KEYS, STOP_KEYS},
     process::RLIMITS,
     watch::{BEAT_FILE_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, LIMIT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS},
 };
@@ -35,6 +37,7 @@ pub(super) use {
 pub(super) const JOB_KEYS: &[&str] = &[
     "command",
     "shell",
+    "resume_command",
     "env",
     "env_file",
     "inherit_env",
@@ -52,8 +55,10 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "success_codes",
     "backoff",
     "start_limit",
+    "breaker",
     "start_grace",
     "stop",
+    "hooks",
     "kill_scope",
     "leftovers",
     "depends_on",
@@ -63,6 +68,7 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "recovery",
     "recovery_timeout",
     "on_fatal",
+    "retry_fatal",
     "heartbeat",
     "probe",
     "ready",
@@ -89,8 +95,10 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "success_codes",
     "backoff",
     "start_limit",
+    "breaker",
     "start_grace",
     "stop",
+    "hooks",
     "kill_scope",
     "leftovers",
     "output",
@@ -99,6 +107,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "recovery",
     "recovery_timeout",
     "on_fatal",
+    "retry_fatal",
     "heartbeat",
     "probe",
     "ready",
@@ -250,6 +259,7 @@ impl<'a> Reader<'a, '_> {
         self.process(spec, &mut settings);
         self.policy(spec);
         self.watch(spec);
+        self.hooks(spec);
         self.capture(spec, &mut settings);
         settings
     }

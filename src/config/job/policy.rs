@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use crate::core::circuit::Breaker;
 use crate::core::signal;
 use crate::core::spec::{
     JobSpec, KillScope, Kind, Leftovers, OnFatal, OnSupervisorDeath, Recovery, Restart, StartLimit, StopAct,
@@ -11,10 +12,11 @@ use crate::core::time::Millis;
 
 use super::super::node::Node;
 use super::super::{suggest, units};
-use super::{Reader, default_restart};
+use super::{Layers, Reader, default_restart};
 
 pub(in super::super) const BACKOFF_KEYS: &[&str] = &["initial", "factor", "max", "jitter", "reset_after"];
 pub(in super::super) const START_LIMIT_KEYS: &[&str] = &["count", "within"];
+pub(in super::super) const BREAKER_KEYS: &[&str] = &["failures", "open_for"];
 pub(in super::super) const STOP_KEYS: &[&str] = &["signal", "command", "timeout"];
 
 /// How long a rung of the stop ladder has when it does not say.
@@ -36,6 +38,8 @@ impl<'a> Reader<'a, '_> {
         }
         self.backoff(spec);
         self.start_limit(&mut spec.start_limit);
+        spec.retry_fatal = get("retry_fatal").and_then(|n| some_time(&n));
+        spec.breaker = self.breaker().map(Box::new);
         spec.start_grace = get("start_grace").and_then(|n| duration(&n)).unwrap_or(spec.start_grace);
         if let Some(steps) = get("stop").and_then(|n| self.ladder(&n)) {
             spec.stop = steps;
@@ -88,17 +92,20 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn start_limit(&self, limit: &mut StartLimit) {
-        let layers = self.layers.nested("start_limit", START_LIMIT_KEYS);
-        limit.count = layers.get("count").and_then(|n| n.integer(0..=u32::MAX)).unwrap_or(limit.count);
-        if let Some(node) = layers.get("within")
-            && let Some(within) = duration(&node)
-        {
-            if within == Millis(0) && limit.count > 0 {
-                let suggestion = "`count = 0` switches the limit off".to_owned();
-                node.error("no start fits in a time of zero", Some(suggestion));
-            }
-            limit.within = within;
+        start_limit(&self.layers.nested("start_limit", START_LIMIT_KEYS), limit);
+    }
+
+    /// The circuit breaker: `true` for its defaults, `false` for none, or a table.
+    fn breaker(&self) -> Option<Breaker> {
+        let node = self.layers.get("breaker")?;
+        if let DeValue::Boolean(on) = node.value {
+            return on.then(Breaker::default);
         }
+        let table = node.table("`true` or a table { failures, open_for }", BREAKER_KEYS)?;
+        let unset = Breaker::default();
+        let failures = table.get("failures").map_or(Some(unset.failures), |n| n.integer(1..=u32::MAX));
+        let open_for = table.get("open_for").map_or(Some(unset.open_for), |n| some_time(&n));
+        Some(Breaker { failures: failures?, open_for: open_for? })
     }
 
     /// The stop ladder: one step, or a list of them.
@@ -184,6 +191,30 @@ fn on_supervisor_death(node: &Node<'_>) -> Option<OnSupervisorDeath> {
             None
         }
     }
+}
+
+/// So many starts within a time.
+pub(in super::super) fn start_limit(layers: &Layers<'_>, limit: &mut StartLimit) {
+    limit.count = layers.get("count").and_then(|n| n.integer(0..=u32::MAX)).unwrap_or(limit.count);
+    if let Some(node) = layers.get("within")
+        && let Some(within) = duration(&node)
+    {
+        if within == Millis(0) && limit.count > 0 {
+            let suggestion = "`count = 0` switches the limit off".to_owned();
+            node.error("no start fits in a time of zero", Some(suggestion));
+        }
+        limit.within = within;
+    }
+}
+
+/// A duration that is not nothing.
+pub(super) fn some_time(node: &Node<'_>) -> Option<Millis> {
+    let time = duration(node)?;
+    if time == Millis(0) {
+        node.error("no time at all", Some("leave the key out to have no limit".to_owned()));
+        return None;
+    }
+    Some(time)
 }
 
 /// A duration: text with a unit. A bare number is refused, for it does not say of what.

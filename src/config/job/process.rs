@@ -80,6 +80,9 @@ impl<'a> Reader<'a, '_> {
 
     /// Reads everything of this file but the command.
     pub(super) fn process(&self, spec: &mut JobSpec, settings: &mut Settings<'a>) {
+        // Never for a shell, which would read what is in the token.
+        let resume = self.layers.own.as_ref().and_then(|t| t.get("resume_command"));
+        spec.resume_command = resume.and_then(|n| self.argv(&n, false)).map(Vec::into_boxed_slice);
         settings.default_env = self.env(self.layers.default("env"));
         settings.own_env = self.env(self.layers.own.as_ref().and_then(|t| t.get("env")));
         spec.inherit_env = self.layers.get("inherit_env").and_then(|n| inherit_env(&n));

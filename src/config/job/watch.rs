@@ -12,7 +12,7 @@ use crate::core::watch::{
 use super::super::node::{Node, Table};
 use super::super::substitute;
 use super::output::size;
-use super::policy::duration;
+use super::policy::{duration, some_time};
 use super::{Layers, Reader};
 
 pub(in super::super) const HEARTBEAT_KEYS: &[&str] = &["notify", "output", "cpu", "file"];
@@ -254,16 +254,6 @@ impl<'a> Reader<'a, '_> {
             ("restart", FrozenStep::Restart),
         ])
     }
-}
-
-/// A duration that is not nothing.
-fn some_time(node: &Node<'_>) -> Option<Millis> {
-    let time = duration(node)?;
-    if time == Millis(0) {
-        node.error("no time at all", Some("leave the key out to have no limit".to_owned()));
-        return None;
-    }
-    Some(time)
 }
 
 /// A share of one core: `50`, `"50%"`, `"250%"`.

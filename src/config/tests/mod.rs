@@ -2,6 +2,7 @@
 
 mod right;
 mod wrong;
+mod wrong_policy;
 
 pub(super) use right::EVERY_KEY;
 

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::config::{LogLevel, OnUnreadableLog, empty};
+use crate::core::circuit::Breaker;
+use crate::core::group::{GroupSpec, Strategy};
+use crate::core::hook::{Hook, Hooks};
 use crate::core::ids::JobName;
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
@@ -29,12 +32,18 @@ on_unreadable_log = "fresh"
 nice = 1
 env = { LEVEL = "low", SHARED = "yes" }
 
+[group.site]
+jobs = ["db", "web:*"]
+strategy = "rest-for-one"
+start_limit = { count = 5, within = "1m" }
+
 [job.db]
 command = "db --port ${PORT}"
 
 [job.web]
 command = "web --name 'the {n}th' --port ${PORT}"
 shell = false
+resume_command = "web --resume {token} --name 'the {n}th'"
 env = { LEVEL = "high", N = "{n}", COUNT = 3, ON = true }
 env_file = []
 inherit_env = ["PATH", "HOME"]
@@ -58,6 +67,8 @@ on_supervisor_death = { kill_after = "30s" }
 recovery = "manual"
 recovery_timeout = "2h"
 on_fatal = "stop-all"
+retry_fatal = "10m"
+hooks = { before_start = "migrate {n}", after_start = ["true"], before_stop = { command = "drain", timeout = "1m" }, after_exit = "true", on_frozen = "true", on_fatal = { command = ["mail", "{n}"] } }
 heartbeat = { notify = "15s", output = "10m", cpu = "5m", file = { path = "beat-{n}", timeout = "1m" } }
 probe.liveness = { http = "http://127.0.0.1:80{n}/live", interval = "5s", timeout = "1s", failures = 2, successes = 3, delay = "4s" }
 probe.readiness = { tcp = "localhost:80{n}" }
@@ -70,6 +81,7 @@ on_frozen = ["continue", { continue = "3s" }, { dump = "QUIT", wait = "5s" }, "d
 rlimits = { nofile = 1024, core = "unlimited", stack = { soft = 8388608, hard = "unlimited" } }
 backoff = { initial = "0s", factor = 1.5, max = "10s", jitter = 0, reset_after = "5m" }
 start_limit = { count = 3, within = "30s" }
+breaker = { failures = 3, open_for = "2m" }
 stop = [{ command = ["web", "quit", "{n}"], timeout = "5s" }, { signal = "INT" }, { signal = 15, timeout = "1s" }]
 
 [job.web.output]
@@ -95,6 +107,7 @@ fn every_key_arrives() {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     };
     let argv = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let hook = |words: &[&str], secs| Some(Hook { command: argv(words), timeout: Millis::from_secs(secs) });
     let wanted = JobSpec {
         name: JobName::new("web:2").unwrap(),
         kind: Kind::Service,
@@ -124,6 +137,7 @@ fn every_key_arrives() {
             reset_after: Millis::from_secs(300),
         },
         start_limit: StartLimit { count: 3, within: Millis::from_secs(30) },
+        breaker: Some(Box::new(Breaker { failures: 3, open_for: Millis::from_secs(120) })),
         start_grace: Millis::from_secs(2),
         stop: vec![
             step(StopAct::Command(argv(&["web", "quit", "2"])), 5),
@@ -146,6 +160,22 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
+        hooks: Some(Box::new(Hooks {
+            before_start: hook(&["migrate", "2"], 30),
+            after_start: hook(&["true"], 30),
+            before_stop: hook(&["drain"], 60),
+            after_exit: hook(&["true"], 30),
+            on_frozen: hook(&["true"], 30),
+            on_fatal: hook(&["mail", "2"], 30),
+        })),
+        resume_command: Some(argv(&["web", "--resume", "{token}", "--name", "the 2th"]).into()),
+        in_group: Some(Box::new(GroupSpec {
+            name: "site".into(),
+            strategy: Strategy::RestForOne,
+            members: ["db", "web:1", "web:2"].map(|name| JobName::new(name).unwrap()).into(),
+            start_limit: Some(StartLimit { count: 5, within: Millis::from_secs(60) }),
+        })),
+        retry_fatal: Some(Millis::from_secs(600)),
         watch: Some(Box::new(every_watch(&here))),
     };
     assert_eq!(config.jobs[2], wanted);

@@ -238,6 +238,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         command: vec!["true".to_owned()],
         progress: None,
         health: None,
+        breaker: None,
     }
 }
 
@@ -270,9 +271,9 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
     while let Some(ask) = asks.recv().await {
         // A client that has gone does not hear the answer.
         match ask {
-            Ask::Start { jobs, peer, reply } => {
+            Ask::Start { jobs, force, peer, reply } => {
                 assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
-                drop(reply.send(act("start", jobs)));
+                drop(reply.send(act(if force { "start --force" } else { "start" }, jobs)));
             }
             Ask::Stop { jobs, reply, .. } => drop(reply.send(act("stop", jobs))),
             Ask::Restart { jobs, reply, .. } => drop(reply.send(act("restart", jobs))),

@@ -24,6 +24,7 @@ use super::instance::{Life, Link};
 use super::job::{Job, Phase};
 use super::life::{self, News, tell};
 use super::outcome::{Asked, Outcome};
+use super::restart;
 use super::spec::{JobSpec, Kind, Recovery};
 use super::stop;
 
@@ -151,6 +152,8 @@ fn revive(d: &mut Draft<'_>, life: Life) {
         };
         if wanted {
             tell(d, &name, &News::Start);
+        } else {
+            restart::renew(d, &name);
         }
     }
 }

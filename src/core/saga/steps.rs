@@ -53,7 +53,7 @@ fn rise(job: Option<&Job>, spec: Option<&JobSpec>, step: &Step) -> Rise {
         Phase::Running { ready_at: None, .. } if step.same_process => Rise::Up,
         Phase::Exited if ours && spec.is_some_and(|spec| well(job, spec)) => Rise::Up,
         Phase::Exited if ours => Rise::Broken(how_it_ended(job)),
-        Phase::Fatal { why } | Phase::Held { why } => Rise::Broken(why.clone()),
+        Phase::Fatal { why, .. } | Phase::Held { why } => Rise::Broken(why.clone()),
         Phase::Stopped
         | Phase::Waiting
         | Phase::Starting { .. }
@@ -142,12 +142,12 @@ pub(in super::super) fn start(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked, w
     }
     let mut all = true;
     for job in jobs {
-        all &= ask::may_start(d, job);
+        all &= ask::may_start(d, job, false);
     }
     if !all {
         return;
     }
-    ask::start(d, jobs, by);
+    ask::start(d, jobs, false, by);
     let steps: BTreeMap<JobName, Step> = d
         .changed()
         .map(|name| (name.clone(), Step { must: true, ..step_of(d.base.job(name), Act::Start) }))
@@ -210,7 +210,7 @@ fn breaks(d: &Draft<'_>, saga: &Saga, event: &Event) -> Option<Broken> {
         {
             (job, how_it_ended(d.job(job)?))
         }
-        Event::GaveUp { job, why } => (job, why.clone()),
+        Event::GaveUp { job, why, .. } => (job, why.clone()),
         _ => return None,
     };
     let step = saga.plan.steps.get(job).filter(|step| step.must)?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::super::Decision;
 use super::super::event::{Event, Want};
 use super::super::fault::Fault;
+use super::super::hook::When;
 use super::super::ids::{JobName, RunId};
 use super::super::input::Input;
 use super::super::instance::{Life, Link};
@@ -16,12 +17,12 @@ use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
 use super::super::progress::Said;
 use super::super::rest::{Place, Shelf};
-use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
+use super::super::spec::{JobSpec, KillScope, Leftovers};
 use super::super::state::State;
 use super::super::time::{Millis, Stamp};
-use super::super::watch::{FrozenStep, Ready, ReadyBy, Watch};
 use super::model::{Keeper, Rng};
-use super::{World, epoch, exited, identity, name, operator, record, run, signal_step, spec};
+use super::random::{JOBS, random_spec};
+use super::{World, epoch, exited, identity, name, operator, record, run, spec};
 
 pub(super) struct History {
     pub(super) world: World,
@@ -35,48 +36,6 @@ pub(super) struct History {
     pub(super) submitted: u32,
     /// Set when the instance has ended.
     pub(super) over: bool,
-}
-
-pub(super) const JOBS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-
-pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
-    let mut s = spec(job);
-    s.restart = [Restart::Always, Restart::OnFailure, Restart::Never][rng.below(3) as usize];
-    s.kind = if rng.one_in(3) { Kind::Task } else { Kind::Service };
-    s.autostart = !rng.one_in(4);
-    s.backoff.initial = Millis([0, 0, 100, 2000][rng.below(4) as usize]);
-    s.backoff.jitter = 0.5;
-    s.start_limit.count = [0, 0, 3, 30][rng.below(4) as usize];
-    s.start_grace = Millis([0, 0, 500][rng.below(3) as usize]);
-    s.leftovers = [Leftovers::Stop, Leftovers::Wait, Leftovers::Ignore][rng.below(3) as usize];
-    s.kill_scope = [KillScope::Mixed, KillScope::Tree, KillScope::Group][rng.below(3) as usize];
-    s.stop = match rng.below(4) {
-        0 => vec![],
-        1 => vec![signal_step(15, 1000), signal_step(2, 1000)],
-        2 => vec![
-            StopStep { act: StopAct::Command(vec!["quit".to_owned()]), timeout: Millis(700) },
-            signal_step(15, 1000),
-        ],
-        _ => vec![signal_step(15, 1000)],
-    };
-    for other in JOBS.iter().take_while(|other| **other != job) {
-        if rng.one_in(4) {
-            s.depends_on.push(name(other));
-        }
-    }
-    if rng.one_in(3) {
-        s.nice = Some(rng.below(3) as i32);
-    }
-    if rng.one_in(3) {
-        let ready = Ready { by: ReadyBy::Notify, timeout: Millis(900) };
-        let steps = [FrozenStep::Continue { wait: Millis(300) }, FrozenStep::Stop, FrozenStep::Restart];
-        s.watch = Some(Box::new(Watch {
-            ready: rng.one_in(2).then_some(ready),
-            on_frozen: rng.one_in(2).then(|| steps[..rng.below(4) as usize].to_vec()),
-            ..Watch::default()
-        }));
-    }
-    s
 }
 
 impl History {
@@ -185,7 +144,7 @@ impl History {
             return;
         }
         let input = match self.rng.below(12) {
-            0..=1 => Input::Start { jobs, by: operator("start") },
+            0..=1 => Input::Start { jobs, force: self.rng.one_in(2), by: operator("start") },
             2 => Input::StartOrRollBack { jobs, by: operator("start"), within: Millis(self.rng.below(4000)) },
             3..=5 => Input::Stop { jobs, by: operator("stop") },
             6..=7 => Input::Restart { jobs, by: operator("restart") },
@@ -319,6 +278,7 @@ impl History {
             Input::Ended { record, leftovers: self.rng.one_in(2) },
             Input::TreeGone { run: old },
             Input::StopCommandEnded { run: old, ok: false },
+            Input::HookEnded { run: old },
         ] {
             let before = self.world.state.clone();
             let decision = self.world.feed(input);
@@ -357,7 +317,10 @@ impl History {
                 use super::super::effect::Effect;
                 matches!(
                     effect,
-                    Effect::Launch { .. } | Effect::Signal { .. } | Effect::RunStopCommand { .. }
+                    Effect::Launch { .. }
+                        | Effect::Signal { .. }
+                        | Effect::RunStopCommand { .. }
+                        | Effect::RunHook { when: When::BeforeStop, .. }
                 )
             });
             assert!(!acts, "{decision:?} without a keeper");

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::super::event::Event;
 use super::super::ids::JobName;
 use super::super::saga::Force;
-use super::laws::{History, JOBS, random_spec};
+use super::laws::History;
+use super::random::{JOBS, random_spec};
 
 impl History {
     /// What a supervisor does that holds two configurations.

@@ -1,15 +1,20 @@
 //! Traces of one or a few jobs, and laws over random inputs.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
+mod circuits;
+mod groups;
 mod heals;
+mod hooks;
 mod laws;
 mod laws_of_sagas;
 mod missing;
 mod model;
 mod order;
+mod random;
 mod recoveries;
 mod reloads;
 mod restarts;
+mod retries;
 mod sagas;
 mod stops;
 mod survivors;
@@ -228,7 +233,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, job: &str) -> Decision {
-        self.feed(Input::Start { jobs: vec![name(job)], by: operator("start") })
+        self.feed(Input::Start { jobs: vec![name(job)], force: false, by: operator("start") })
     }
 
     pub(super) fn stop(&mut self, job: &str) -> Decision {
@@ -297,6 +302,7 @@ fn event_in_short(event: &Event) -> String {
         Event::WantSet { job, want, .. } => format!("{kind} {job} {want:?}"),
         Event::JobAdded { job, want } => format!("{kind} {job} {want:?}"),
         Event::StopBegun { job, then_start: true, .. } => format!("{kind} {job} then start"),
+        Event::StopStepBegun { job, hook: true, .. } => format!("{kind} {job} hook"),
         Event::StopStepBegun { job, step, kill: true, .. } => format!("{kind} {job} {step} kill"),
         Event::StopStepBegun { job, step, .. } => format!("{kind} {job} {step}"),
         Event::RunRequested { job, attempt, .. } => format!("{kind} {job} {attempt}"),
@@ -305,7 +311,7 @@ fn event_in_short(event: &Event) -> String {
         }
         Event::RunEnded { job, record, .. } => format!("{kind} {job} {}", record.outcome.describe()),
         Event::BackedOff { job, failures, .. } => format!("{kind} {job} {failures}"),
-        Event::GaveUp { job, why } => format!("{kind} {job} {why}"),
+        Event::GaveUp { job, why, .. } => format!("{kind} {job} {why}"),
         Event::SagaStepDone { step, .. } => format!("{kind} {step}"),
         Event::SagaUndoing { broken: Broken { job, why }, .. } => {
             format!("{kind} {}: {why}", job.as_ref().map_or("-", JobName::as_str))
@@ -338,6 +344,13 @@ fn effect_in_short(effect: &Effect) -> String {
         }
         Effect::RunStopCommand { run, pid, argv, .. } => {
             format!("command {} {pid} {}", number(*run), argv.join(" "))
+        }
+        Effect::RunHook { when, run, pid, outcome, .. } => {
+            let mut words = format!("hook {}", when.as_str());
+            run.iter().for_each(|run| words += &format!(" {}", number(*run)));
+            pid.iter().for_each(|pid| words += &format!(" pid {pid}"));
+            outcome.iter().for_each(|outcome| words += &format!(" {}", outcome.describe()));
+            words
         }
         Effect::Diagnose { run, why, .. } => format!("diagnose {} {why}", number(*run)),
         Effect::Forget { run } => format!("forget {}", number(*run)),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::super::effect::Effect;
+use super::super::hook::When;
 use super::super::ids::{JobName, RunId};
 use super::super::input::{Fact, Input, Survey, Surveyed};
 use super::super::outcome::{ExitRecord, Outcome};
@@ -104,7 +105,10 @@ impl Keeper {
             Effect::RunStopCommand { run, .. } => {
                 self.inbox.push(Input::StopCommandEnded { run: *run, ok: rng.one_in(2) });
             }
-            Effect::Diagnose { .. } => {}
+            Effect::RunHook { when: When::BeforeStop, run: Some(run), .. } if rng.one_in(2) => {
+                self.inbox.push(Input::HookEnded { run: *run });
+            }
+            Effect::RunHook { .. } | Effect::Diagnose { .. } => {}
             Effect::Forget { run } => {
                 let gone = self.runs.get(run).is_none_or(|known| !known.exists());
                 assert!(gone, "{run} is to be forgotten while it exists");

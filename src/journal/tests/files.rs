@@ -340,7 +340,7 @@ fn a_job_at_rest_is_read_when_asked_for_and_what_rots_meanwhile_is_put_right_or_
     assert!(flipped == right);
     put(b"............");
     let known = rotten.job(&job).unwrap();
-    assert!(matches!(&known.phase, Phase::Fatal { why } if why.contains("cannot be read")), "{known:?}");
+    assert!(matches!(&known.phase, Phase::Fatal { why, .. } if why.contains("cannot be read")), "{known:?}");
     assert_eq!(rotten.spec(&job), None);
     // Nothing is lost of it: a start reads it out of the segments, and says so.
     let again = recover(dir.path(), State::new(), &mut |_, _| {}).unwrap();

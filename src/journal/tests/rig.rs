@@ -126,7 +126,7 @@ pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
             recovery: false,
             ending: false,
         },
-        12 => Event::GaveUp { job, why: "because\n\"so\" \u{1f600}".to_owned() },
+        12 => Event::GaveUp { job, why: "because\n\"so\" \u{1f600}".to_owned(), until: None },
         _ => {
             let record = ended(job.clone(), run, at, 3);
             let leftovers = rng.one_in(3);

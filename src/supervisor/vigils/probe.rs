@@ -56,7 +56,8 @@ impl Asker {
     }
 
     fn execute(self, argv: Vec<String>, time: Duration) -> Result<(), String> {
-        let mut command = stop_command::command(&self.spec, argv, (self.run, self.pid), &self.socket);
+        let command = stop_command::command(&self.spec, &argv, (self.run, self.pid), &self.socket);
+        let mut command = command.map_err(|error| format!("its user is not known: {error}"))?;
         command.env("OUTLIVE_HELPER", "probe");
         let status = run_for(command, time)?;
         match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {

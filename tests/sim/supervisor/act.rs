@@ -17,7 +17,7 @@ impl Supervisor {
                 }
                 self.request(Request::Signal { run, signal, scope, cont, asked }, None, ground);
             }
-            Effect::Diagnose { .. } => {}
+            Effect::Diagnose { .. } | Effect::RunHook { .. } => {}
             Effect::RunStopCommand { run, .. } => {
                 let ok = ground.rng.one_in(2);
                 if ok && ground.rng.one_in(2) {
@@ -96,7 +96,7 @@ impl Supervisor {
     pub(super) fn ask(&mut self, ask: Ask, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
         let by = |verb: &str| Asked::Operator { uid: 1000, verb: verb.to_owned() };
         let input = match &ask {
-            Ask::Start(jobs) => Input::Start { jobs: jobs.clone(), by: by("start") },
+            Ask::Start(jobs) => Input::Start { jobs: jobs.clone(), force: false, by: by("start") },
             Ask::Stop(jobs) => Input::Stop { jobs: jobs.clone(), by: by("stop") },
             Ask::Restart(jobs) => Input::Restart { jobs: jobs.clone(), by: by("restart") },
             Ask::Submit(spec) => Input::Submitted { spec: spec.clone(), by: by("run") },

@@ -1,0 +1,156 @@
+//! Hooks: commands around the runs of a job.
+
+use crate::common::{Daemon, job, procs, until};
+
+const QUICK: &str = "backoff = { initial = \"1ms\", max = \"1ms\" }\nstart_limit = { count = 0 }\n";
+
+/// A hook that says what it is told, as one line of the file `hooks`.
+fn tells(name: &str) -> String {
+    format!(
+        "hooks.{name} = [\"/bin/sh\", \"-c\", \"echo $OUTLIVE_HOOK $OUTLIVE_JOB $OUTLIVE_RUN_ID \
+         pid=$OUTLIVE_PID code=$OUTLIVE_EXIT_CODE outcome=$OUTLIVE_OUTCOME >> @dir@/hooks\"]\n"
+    )
+}
+
+/// A hook that says that it is there and waits for the test.
+fn waits(name: &str, timeout: &str) -> String {
+    format!(
+        "hooks.{name} = {{ command = [\"@misbehave@\", \"mark\", \"@dir@/hooks\", \"{name} {{pid}}\", \"gate\", \
+         \"@dir@/door\"], timeout = \"{timeout}\" }}\n"
+    )
+}
+
+fn lines(daemon: &Daemon) -> Vec<String> {
+    daemon.read("hooks").lines().map(str::to_owned).collect()
+}
+
+fn wait_lines(daemon: &Daemon, n: usize) -> Vec<String> {
+    until(&format!("{n} lines of hooks"), || Some(lines(daemon)).filter(|lines| lines.len() >= n))
+}
+
+/// The process that a line of a waiting hook names.
+fn pid_in(line: &str) -> i32 {
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn each_hook_runs_at_its_time_and_is_told_what_it_is_about() {
+    let names = ["before_start", "after_start", "before_stop", "after_exit", "on_fatal"];
+    let hooks = names.map(tells).concat();
+    let daemon = Daemon::start(&job("j", "hang", &hooks));
+    let (pid, run) = daemon.wait_running("j");
+    wait_lines(&daemon, 2);
+    daemon.cli(["stop", "j"]).expect(0);
+    let all = wait_lines(&daemon, 4);
+    assert_eq!(
+        all,
+        [
+            format!("before_start j {run} pid= code= outcome="),
+            format!("after_start j {run} pid={pid} code= outcome="),
+            format!("before_stop j {run} pid={pid} code= outcome="),
+            format!("after_exit j {run} pid= code=143 outcome=signal 15 (TERM)"),
+        ]
+    );
+}
+
+#[test]
+fn what_is_given_up_or_hangs_is_told() {
+    let limit = "start_limit = { count = 1 }\n";
+    let daemon = Daemon::start(&job("j", "exit 7", &(limit.to_owned() + &tells("on_fatal"))));
+    let run = daemon.wait_state("j", "fatal")["run"].as_str().unwrap().to_owned();
+    assert_eq!(wait_lines(&daemon, 1), [format!("on_fatal j {run} pid= code=7 outcome=exit 7")]);
+}
+
+#[test]
+fn a_run_whose_before_start_fails_or_takes_too_long_never_started_and_is_tried_again() {
+    let fails = "hooks.before_start = [\"@misbehave@\", \"mark\", \"@dir@/hooks\", \"exit\", \"3\"]\n";
+    let slow = waits("before_start", "100ms");
+    let config = [
+        job("fails", "mark @dir@/started", &format!("restart = \"on-failure\"\n{QUICK}{fails}")),
+        job("slow", "mark @dir@/started", &format!("restart = \"never\"\n{slow}")),
+    ];
+    let mut daemon = Daemon::prepare(&config.concat());
+    let _door = daemon.gate("door");
+    daemon.up();
+    until("three tries", || (daemon.events_of("run.ended", "fails").len() >= 3).then_some(()));
+    let slow = daemon.wait_state("slow", "exited");
+    assert_eq!(slow["outcome"]["text"], "never started: before_start hook: not done within 100ms, killed");
+    assert_eq!(slow["outcome"]["kind"], "not_started");
+    let text = &daemon.events_of("run.ended", "fails")[0]["record"]["outcome"]["step"];
+    assert_eq!(text, "before_start hook: exit 3");
+    assert_eq!(daemon.read("started"), "");
+    let waited = lines(&daemon).into_iter().find(|line| line.starts_with("before_start ")).unwrap();
+    until("the end of the hook", || (!procs::is_alive(pid_in(&waited))).then_some(()));
+}
+
+#[test]
+fn a_before_start_under_way_when_the_supervisor_dies_runs_again_and_there_is_one_run() {
+    let mut daemon = Daemon::prepare(&job(
+        "j",
+        "mark @dir@/started hang",
+        &(waits("before_start", "1m") + "start_grace = \"0s\""),
+    ));
+    let mut door = daemon.gate("door");
+    daemon.up();
+    wait_lines(&daemon, 1);
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    wait_lines(&daemon, 2);
+    assert_eq!(daemon.read("started"), "", "the hook of the second try is still under way");
+    // One of them is nobody's any more.
+    door.release();
+    door.release();
+    let (_, run) = daemon.wait_running("j");
+    let ended = daemon.events_of("run.ended", "j");
+    assert_eq!((ended.len(), &ended[0]["record"]["outcome"]["kind"]), (1, &"cancelled".into()), "{ended:#?}");
+    until("the mark", || daemon.read("started").contains(&run).then_some(()));
+    assert_eq!(daemon.read("started").lines().count(), 1);
+}
+
+#[test]
+fn a_run_that_is_stopped_during_its_before_start_is_not_launched_and_its_hook_is_killed() {
+    let mut daemon = Daemon::prepare(&job("j", "mark @dir@/started hang", &waits("before_start", "1h")));
+    let _door = daemon.gate("door");
+    daemon.up();
+    let hook = pid_in(&wait_lines(&daemon, 1)[0]);
+    daemon.cli(["stop", "j"]).expect(0);
+    assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["kind"], "cancelled");
+    until("the end of the hook", || (!procs::is_alive(hook)).then_some(()));
+    assert_eq!(daemon.read("started"), "");
+    daemon.cli(["start", "j"]).expect(0);
+    wait_lines(&daemon, 2);
+}
+
+#[test]
+fn a_before_stop_under_way_when_the_supervisor_dies_runs_again_and_then_the_stop_goes_on() {
+    let mut daemon = Daemon::prepare(&job("j", "hang", &waits("before_stop", "1m")));
+    let mut door = daemon.gate("door");
+    daemon.up();
+    let (pid, _) = daemon.wait_running("j");
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    wait_lines(&daemon, 1);
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    wait_lines(&daemon, 2);
+    assert!(procs::is_alive(pid));
+    assert_eq!(daemon.job("j")["state"], "stopping");
+    door.release();
+    door.release();
+    assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 15);
+}
+
+#[test]
+fn a_stop_begins_when_before_stop_has_failed_or_its_time_is_over() {
+    let fails = "hooks.before_stop = \"@misbehave@ exit 1\"\n";
+    let config = job("fails", "hang", fails) + &job("slow", "hang", &waits("before_stop", "100ms"));
+    let mut daemon = Daemon::prepare(&config);
+    let _door = daemon.gate("door");
+    daemon.up();
+    for name in ["fails", "slow"] {
+        daemon.wait_running(name);
+        daemon.cli(["stop", name]).expect(0);
+        assert_eq!(daemon.job(name)["outcome"]["signal"], 15, "{name}");
+    }
+    let hook = pid_in(&lines(&daemon)[0]);
+    until("the end of the hook", || (!procs::is_alive(hook)).then_some(()));
+}
