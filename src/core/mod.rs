@@ -26,6 +26,7 @@ pub mod phases;
 pub mod progress;
 pub mod quick;
 pub mod reconcile;
+pub mod recoveries;
 pub mod reload;
 pub mod report;
 pub mod rest;

@@ -16,6 +16,7 @@ use super::ids::{JobName, RunId};
 use super::instance::Instance;
 use super::job::{Job, PastRun};
 use super::progress::Published;
+use super::recoveries::{Incident, Totals};
 use super::rest::{Place, Shelf, is_at_rest};
 use super::saga::Sagas;
 use super::spec::JobSpec;
@@ -42,6 +43,8 @@ struct JobOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<&'a Published>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<&'a Incident>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
 
@@ -52,6 +55,8 @@ struct InstanceOut<'a> {
     overs: u64,
     #[serde(skip_serializing_if = "Sagas::is_empty")]
     sagas: &'a Sagas,
+    #[serde(skip_serializing_if = "Totals::is_empty")]
+    recoveries: &'a Totals,
 }
 
 #[derive(Serialize)]
@@ -74,6 +79,7 @@ struct In {
     past: VecDeque<PastRun>,
     stats: Option<Stats>,
     published: Option<Box<Published>>,
+    incident: Option<Incident>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     #[serde(default)]
@@ -83,6 +89,7 @@ struct In {
     finished: Vec<JobName>,
     #[serde(default)]
     sagas: Sagas,
+    recoveries: Option<Box<Totals>>,
     orphan: Option<RunId>,
     /// The job that an orphan says it belongs to.
     says: Option<JobName>,
@@ -114,7 +121,12 @@ impl State {
             bytes.clear();
             done
         };
-        let instance = InstanceOut { instance: &self.instance, overs: self.overs, sagas: &self.sagas };
+        let instance = InstanceOut {
+            instance: &self.instance,
+            overs: self.overs,
+            sagas: &self.sagas,
+            recoveries: &self.recoveries.totals,
+        };
         serde_json::to_writer(&mut bytes, &instance)?;
         put(&mut bytes)?;
         for name in self.names() {
@@ -149,6 +161,7 @@ impl State {
                 past,
                 stats: stats.as_deref(),
                 published: published.as_deref(),
+                incident: self.recoveries.of(name),
                 spec,
             },
         )
@@ -177,11 +190,13 @@ impl State {
             past,
             stats,
             published,
+            incident,
             spec,
             instance,
             overs,
             finished,
             sagas,
+            recoveries,
             orphan,
             says,
         } = serde_json::from_slice(line)?;
@@ -204,6 +219,9 @@ impl State {
                 if let Some(at) = job.deadline() {
                     self.deadlines.insert((at, name.clone()));
                 }
+                if let Some(incident) = incident {
+                    Arc::make_mut(&mut self.recoveries).open.insert(name.clone(), incident);
+                }
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
@@ -214,6 +232,8 @@ impl State {
                 self.overs = overs.max(finished.len() as u64);
                 self.finished = (1..).zip(finished).collect();
                 self.sagas = sagas;
+                Arc::make_mut(&mut self.recoveries).totals =
+                    recoveries.map(|totals| *totals).unwrap_or_default();
             }
             (None, None, None, Some(orphan)) => {
                 self.orphans.insert(orphan, says);

@@ -19,6 +19,7 @@ use super::ids::{Generation, JobName, RunId};
 use super::instance::{Instance, Life, Link};
 use super::job::{Job, PastRun, Phase, note_past};
 use super::progress::{self, Published};
+use super::recoveries::{self, Recoveries};
 use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
@@ -73,6 +74,8 @@ pub struct State {
     pub(super) overs: u64,
     /// Runs that were reported as orphans, and live; and the jobs they say they belong to.
     pub(super) orphans: BTreeMap<RunId, Option<JobName>>,
+    /// Incidents; shared with readers.
+    pub(super) recoveries: Arc<Recoveries>,
 }
 
 impl Default for State {
@@ -93,6 +96,7 @@ impl Default for State {
             finished: BTreeMap::new(),
             overs: 0,
             orphans: BTreeMap::new(),
+            recoveries: Arc::default(),
         }
     }
 }
@@ -107,6 +111,11 @@ impl State {
     /// Remembers one event. `at` is the stamp of its line in the log. Never fails: what does not fit is
     /// ignored, because a supervisor that cannot read its past must still look after its jobs.
     pub fn apply(&mut self, event: &Event, at: Stamp) {
+        let (live, jobs) = (&self.live, &self.jobs);
+        let lives = |job: &JobName| {
+            jobs.get(job).and_then(|entry| entry.job.run()).is_some_and(|run| live.contains_key(&run))
+        };
+        recoveries::note_instance(&mut self.recoveries, event, lives);
         match event {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
                 self.began(*generation, version, epoch, (*recovery, *ending));
@@ -310,6 +319,7 @@ impl State {
         };
         if !same_epoch {
             self.rest.meet_epoch();
+            recoveries::meet_epoch(&mut self.recoveries);
         }
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
@@ -343,12 +353,14 @@ impl State {
             self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
-        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
+        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event, at);
         progress::note(&mut entry.published, &entry.job, entry.past.back(), event, at);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();
+        let before = recoveries::Before::of(job);
         job.apply(event, at);
+        recoveries::note(&mut self.recoveries, name, (before, job), event, at);
         note_past(&mut entry.past, event, self.keep_runs);
         if run != job.run() {
             if let Some(run) = run {
@@ -434,6 +446,7 @@ impl PartialEq for State {
             && (&self.live, &self.earlier) == (&other.live, &other.earlier)
             && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
             && self.sagas == other.sagas
+            && self.recoveries == other.recoveries
             && self.finished.values().eq(other.finished.values())
             && self.names().eq(other.names())
             && self.names().all(|name| job(self, name) == job(other, name))

@@ -12,6 +12,7 @@ use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
 use super::outcome::Asked;
 use super::progress::Published;
+use super::recoveries::Recoveries;
 use super::rest::Rest;
 use super::spec::JobSpec;
 use super::state::{Entry, State};
@@ -256,6 +257,12 @@ impl State {
     #[must_use]
     pub fn stats(&self, name: &JobName) -> Option<&Arc<Stats>> {
         self.entry(name)?.stats.as_ref()
+    }
+
+    /// Incidents, and what became of them.
+    #[must_use]
+    pub const fn recoveries(&self) -> &Arc<Recoveries> {
+        &self.recoveries
     }
 
     /// Every run that lives or may live, with its job: what a survey has to answer for.

@@ -2,6 +2,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of a test")]
 
 mod heals;
+mod incidents;
 mod laws;
 mod laws_of_sagas;
 mod missing;
