@@ -49,6 +49,7 @@ pub(crate) fn job(name: &str, state: StateWord) -> JobStatus {
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
         progress: None,
+        patterns: Vec::new(),
     }
 }
 

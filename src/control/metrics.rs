@@ -14,6 +14,7 @@ use chrono::DateTime;
 
 use super::Shared;
 use super::error::Failure;
+use super::metrics_of_recovery;
 use super::params::Params;
 use crate::supervisor::handle::{Usage, View};
 use crate::wire::control::{InstanceState, JobStatus, StateWord, StatsView, WantWord};
@@ -28,21 +29,23 @@ pub(crate) async fn metrics(State(shared): State<Shared>, params: Params) -> Res
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Gauge,
     Counter,
+    Histogram,
 }
 
 /// A page in the making.
 #[derive(Default)]
-struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
     /// Begins a metric; its samples follow.
-    fn metric(&mut self, name: &'static str, kind: Kind, help: &str) -> Metric<'_> {
+    pub(crate) fn metric(&mut self, name: &'static str, kind: Kind, help: &str) -> Metric<'_> {
         let kind = match kind {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
+            Kind::Histogram => "histogram",
         };
         // Nothing refuses to be put into memory.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -50,19 +53,25 @@ impl Page {
     }
 
     /// A metric of one sample.
-    fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+    pub(crate) fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.metric(name, kind, help).is(&[], value);
     }
 }
 
-struct Metric<'a> {
+pub(crate) struct Metric<'a> {
     page: &'a mut String,
     name: &'static str,
 }
 
 impl Metric<'_> {
-    fn is(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn is(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.part("", labels, value);
+    }
+
+    /// A sample whose name has an end of its own, as those of a histogram.
+    pub(crate) fn part(&mut self, end: &str, labels: &[(&str, &str)], value: impl Display) {
         self.page.push_str(self.name);
+        self.page.push_str(end);
         for (i, (name, text)) in labels.iter().enumerate() {
             let _ = write!(self.page, "{}{name}=\"{}\"", if i == 0 { '{' } else { ',' }, escaped(text));
         }
@@ -79,6 +88,7 @@ fn page(view: &View) -> String {
     let mut page = Page::default();
     instance(&mut page, view);
     own_processes(&mut page, view);
+    metrics_of_recovery::instance(&mut page, view);
     if !view.known {
         // Nobody knows yet which jobs there are.
         return page.0;
@@ -88,6 +98,7 @@ fn page(view: &View) -> String {
         view.jobs.values().map(|job| (&**job, super::stats::of(view, job))).collect();
     jobs(&mut page, &stats);
     runs(&mut page, &stats);
+    metrics_of_recovery::jobs(&mut page, view, &stats);
     page.0
 }
 
@@ -228,7 +239,7 @@ fn runs(page: &mut Page, stats: &[(&JobStatus, StatsView)]) {
 }
 
 /// Milliseconds as seconds, without a rounding error.
-fn thousandths(ms: u64) -> String {
+pub(crate) fn thousandths(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 

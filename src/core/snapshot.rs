@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Alerts;
 use super::ids::{JobName, RunId};
 use super::instance::Instance;
 use super::job::{Job, PastRun};
@@ -57,6 +58,8 @@ struct InstanceOut<'a> {
     sagas: &'a Sagas,
     #[serde(skip_serializing_if = "Totals::is_empty")]
     recoveries: &'a Totals,
+    #[serde(skip_serializing_if = "Alerts::is_empty")]
+    alerts: &'a Alerts,
 }
 
 #[derive(Serialize)]
@@ -90,6 +93,7 @@ struct In {
     #[serde(default)]
     sagas: Sagas,
     recoveries: Option<Box<Totals>>,
+    alerts: Option<Box<Alerts>>,
     orphan: Option<RunId>,
     /// The job that an orphan says it belongs to.
     says: Option<JobName>,
@@ -126,6 +130,7 @@ impl State {
             overs: self.overs,
             sagas: &self.sagas,
             recoveries: &self.recoveries.totals,
+            alerts: &self.alerts,
         };
         serde_json::to_writer(&mut bytes, &instance)?;
         put(&mut bytes)?;
@@ -197,6 +202,7 @@ impl State {
             finished,
             sagas,
             recoveries,
+            alerts,
             orphan,
             says,
         } = serde_json::from_slice(line)?;
@@ -232,6 +238,7 @@ impl State {
                 self.overs = overs.max(finished.len() as u64);
                 self.finished = (1..).zip(finished).collect();
                 self.sagas = sagas;
+                self.alerts = Arc::new(alerts.map(|alerts| *alerts).unwrap_or_default());
                 Arc::make_mut(&mut self.recoveries).totals =
                     recoveries.map(|totals| *totals).unwrap_or_default();
             }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Decision;
+use super::alerts::{self, Alerts};
 use super::event::{Event, Want};
 use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
@@ -76,6 +77,8 @@ pub struct State {
     pub(super) orphans: BTreeMap<RunId, Option<JobName>>,
     /// Incidents; shared with readers.
     pub(super) recoveries: Arc<Recoveries>,
+    /// Alerts; shared with readers.
+    pub(super) alerts: Arc<Alerts>,
 }
 
 impl Default for State {
@@ -97,6 +100,7 @@ impl Default for State {
             overs: 0,
             orphans: BTreeMap::new(),
             recoveries: Arc::default(),
+            alerts: Arc::default(),
         }
     }
 }
@@ -111,11 +115,7 @@ impl State {
     /// Remembers one event. `at` is the stamp of its line in the log. Never fails: what does not fit is
     /// ignored, because a supervisor that cannot read its past must still look after its jobs.
     pub fn apply(&mut self, event: &Event, at: Stamp) {
-        let (live, jobs) = (&self.live, &self.jobs);
-        let lives = |job: &JobName| {
-            jobs.get(job).and_then(|entry| entry.job.run()).is_some_and(|run| live.contains_key(&run))
-        };
-        recoveries::note_instance(&mut self.recoveries, event, lives);
+        self.note_incidents(event);
         match event {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
                 self.began(*generation, version, epoch, (*recovery, *ending));
@@ -136,6 +136,9 @@ impl State {
             | Event::RecoveryLeft { .. }
             | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
+            Event::AlertRaised { .. } | Event::AlertCleared { .. } => {
+                alerts::note(&mut self.alerts, event, at);
+            }
             Event::SagaBegun { .. }
             | Event::SagaStepDone { .. }
             | Event::SagaUndoing { .. }
@@ -179,6 +182,12 @@ impl State {
             | Event::Held { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
+    }
+
+    fn note_incidents(&mut self, event: &Event) {
+        let jobs = &self.jobs;
+        let lives = |job: &JobName| jobs.get(job).is_some_and(|entry| entry.job.run().is_some());
+        recoveries::note_instance(&mut self.recoveries, event, lives);
     }
 
     /// Remembers that entries are missing here. Called by the reader of the event log, in the place of what
@@ -446,7 +455,7 @@ impl PartialEq for State {
             && (&self.live, &self.earlier) == (&other.live, &other.earlier)
             && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
             && self.sagas == other.sagas
-            && self.recoveries == other.recoveries
+            && (&self.recoveries, &self.alerts) == (&other.recoveries, &other.alerts)
             && self.finished.values().eq(other.finished.values())
             && self.names().eq(other.names())
             && self.names().all(|name| job(self, name) == job(other, name))

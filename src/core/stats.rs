@@ -207,10 +207,10 @@ pub(super) fn note(
                 own(stats).asked_us = job.since.boot_us;
             }
         }
-        Event::WantSet { want: Want::Up, .. } if job.want == Want::Down && job.run().is_none() => {
-            if job.last_end().is_some() {
-                own(stats).wanted = Some(at);
-            }
+        Event::WantSet { want: Want::Up, .. }
+            if job.want == Want::Down && job.run().is_none() && job.last_end().is_some() =>
+        {
+            own(stats).wanted = Some(at);
         }
         Event::RunStarted { run, at, .. } if is_starting(job) && job.run() == Some(*run) => {
             started(stats, job, *at);

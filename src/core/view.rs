@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alerts::Alerts;
 use super::event::Want;
 use super::fault::Meaning;
 use super::identity::Identity;
@@ -257,6 +258,12 @@ impl State {
     #[must_use]
     pub fn stats(&self, name: &JobName) -> Option<&Arc<Stats>> {
         self.entry(name)?.stats.as_ref()
+    }
+
+    /// What is raised, and what was.
+    #[must_use]
+    pub const fn alerts(&self) -> &Arc<Alerts> {
+        &self.alerts
     }
 
     /// Incidents, and what became of them.

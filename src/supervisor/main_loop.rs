@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::accepted::Before;
+use super::alerting::{Alerting, FromAlerting};
 use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
@@ -59,6 +60,7 @@ pub(super) enum Happening {
     Skip(Skip),
     Strays(Result<Strays, String>),
     Scrub(FromScrub),
+    Alerting(FromAlerting),
     Deadline,
 }
 
@@ -71,6 +73,7 @@ pub(super) struct Sources {
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
     pub(super) scrub: mpsc::Receiver<FromScrub>,
+    pub(super) alerting: mpsc::Receiver<FromAlerting>,
 }
 
 /// The supervisor.
@@ -118,6 +121,8 @@ pub(super) struct Supervisor {
     pub(super) recoveries: Vec<super::recover::Asked>,
     /// Watching over the files of the event log.
     pub(super) scrubbing: Scrubbing,
+    /// Looking at figures.
+    pub(super) alerting: Alerting,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// The runs each job had at the last look, to see which it has no longer.
@@ -187,6 +192,7 @@ impl Sources {
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
+            Some(told) = self.alerting.recv() => Some(Happening::Alerting(told)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -234,6 +240,7 @@ impl Supervisor {
             };
             self.retry_log(&mut turn).await;
             self.tick_if_due(&mut turn);
+            self.look_at_figures(&mut turn);
             self.complete(turn).await;
             self.give_back_after_a_crowd();
             if let Some(code) = self.exit {
@@ -277,7 +284,10 @@ impl Supervisor {
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| may);
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        [self.state.next_deadline(), turn, scrub].into_iter().flatten().min_by_key(|at| at.boot_us)
+        [self.state.next_deadline(), turn, scrub, self.next_look()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -333,6 +343,9 @@ impl Supervisor {
         if !entries.is_empty() {
             let (appended, stalled) = self.append(entries).await;
             changed |= stalled;
+            if stalled || appended.is_err() {
+                self.alerting.write_failed();
+            }
             match appended {
                 Ok(seq) => self.seq = seq,
                 Err(error) => failed = Some(error.to_string()),
@@ -387,6 +400,7 @@ impl Supervisor {
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),
             Happening::Strays(found) => self.strays_found(found),
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),
+            Happening::Alerting(told) => self.alerting_told(told),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }
@@ -444,6 +458,12 @@ fn say(event: &Event) {
         Event::OrphanFound { run, job } => {
             let job = job.as_ref().map_or("?", JobName::as_str);
             tracing::warn!(%run, job, "a run that no job accounts for is left alone");
+        }
+        Event::AlertRaised { alert } => {
+            tracing::warn!(id = alert.id, subject = alert.subject, "alert: {}", alert.message);
+        }
+        Event::AlertCleared { alert } => {
+            tracing::info!(id = alert.id, subject = alert.subject, "alert is over: {}", alert.message);
         }
         Event::ShutdownBegun { by: Asked::Policy { rule }, .. } => {
             tracing::warn!(rule, "the instance is to end");

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_log::AppendError;
-use super::main_loop::Supervisor;
+use super::main_loop::{Supervisor, now};
+use crate::core::alerts::{Alert, INSTANCE, Id, Raised, Severity};
+use crate::core::time::Millis;
 use crate::journal::Entry;
 use crate::wire::control::Mark;
 
@@ -52,10 +54,27 @@ impl Supervisor {
         let why = format!("{why}: what was asked for waits, jobs run on");
         self.view.send_modify(|view| {
             let view = Arc::make_mut(view);
+            if waited >= STALLED {
+                view.insight.unrecorded = vec![silent_disk(waited)];
+            }
             let instance = Arc::make_mut(&mut view.instance);
             instance.degraded_resources.retain(|mark| mark.resource != "journal");
             instance.degraded_resources.push(Mark { resource: "journal".to_owned(), why });
             instance.degraded = instance.degraded_resources.iter().map(|mark| mark.why.clone()).collect();
         });
     }
+}
+
+/// The alert that cannot be recorded now.
+fn silent_disk(waited: Duration) -> Raised {
+    let ms = Millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+    let alert = Alert {
+        id: Id::SyncFailures.as_str().to_owned(),
+        subject: INSTANCE.to_owned(),
+        severity: Severity::Critical,
+        message: format!("the disk has not answered a write of the event log for {} s", waited.as_secs()),
+        value: 1.0,
+        threshold: 1.0,
+    };
+    Raised { alert, since: now().minus(ms) }
 }

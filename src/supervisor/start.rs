@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::level_filters::LevelFilter;
 
 use super::accepted::Before;
+use super::alerting::Alerting;
 use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
@@ -204,6 +205,7 @@ fn assemble(
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
     let (scrubbing, scrub) = Scrubbing::new();
+    let (alerting, told) = Alerting::new();
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
@@ -242,6 +244,7 @@ fn assemble(
         newest: BTreeMap::new(),
         recoveries: Vec::new(),
         scrubbing,
+        alerting,
         pace: Pace::new(0),
         known_runs,
         tell_stop_command,
@@ -257,7 +260,8 @@ fn assemble(
     supervisor.show_rest();
     supervisor.publish();
     let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub }))
+    let (init, alerting) = (from_init, told);
+    Ok((supervisor, Sources { keeper, init, asks, stop_commands, skips, strays, scrub, alerting }))
 }
 
 /// Of the two configurations around a reload that was under way, the event log says which is in force.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handle::{Usage, View};
+use super::handle::{Insight, Usage, View};
 use super::main_loop::{Supervisor, now};
 use super::publish::progress_view;
 use crate::core::event::Want;
@@ -37,6 +37,7 @@ impl Supervisor {
                     let stats = self.state.stats(&name).cloned();
                     let status = JobStatus {
                         progress: self.progress_of(&name).map(progress_view),
+                        patterns: self.patterns_of(&name),
                         ..job_status(&name, job, spec, reason)
                     };
                     (Arc::new(status), Arc::new(runs), stats)
@@ -46,7 +47,7 @@ impl Supervisor {
             .collect();
         let instance = Arc::new(self.instance());
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
-        let (seq, sagas) = (self.seq, self.saga_views());
+        let (seq, sagas, insight) = (self.seq, self.saga_views(), self.insight());
         self.view.send_modify(|view| {
             // A reader that still looks at the last view keeps it, and we change a copy.
             let view = Arc::make_mut(view);
@@ -70,6 +71,7 @@ impl Supervisor {
             }
             view.instance = instance;
             view.sagas = sagas;
+            view.insight = insight;
             view.seq = seq;
             view.ready = ready;
             view.known = true;
@@ -80,6 +82,16 @@ impl Supervisor {
     pub(super) fn show_rest(&self) {
         let rest = self.state.rest().clone();
         self.view.send_modify(|view| Arc::make_mut(view).rest = rest);
+    }
+
+    fn insight(&self) -> Insight {
+        Insight {
+            recoveries: Arc::clone(self.state.recoveries()),
+            alerts: Arc::clone(self.state.alerts()),
+            unrecorded: self.alerting.unrecorded.clone(),
+            entries: self.startup.log_figures(),
+            failed_writes: self.alerting.failed_writes,
+        }
     }
 
     pub(super) fn instance(&self) -> Instance {
@@ -150,6 +162,7 @@ impl Supervisor {
             rest: Rest::default(),
             stats: std::collections::BTreeMap::new(),
             sagas: Vec::new(),
+            insight: Insight::default(),
             seq: 0,
             ready: false,
             known: false,
@@ -241,6 +254,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         depends_on: spec.map(|spec| spec.depends_on.clone()).unwrap_or_default(),
         command: spec.map(|spec| spec.command.clone()).unwrap_or_default(),
         progress: None,
+        patterns: Vec::new(),
     }
 }
 

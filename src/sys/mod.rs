@@ -7,6 +7,7 @@ pub mod disk;
 pub mod exec;
 pub mod fifo;
 pub mod flock;
+pub mod host;
 pub mod identity;
 pub mod memory;
 pub mod pidfd;

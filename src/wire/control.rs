@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::insight::AlertView;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
@@ -19,6 +20,9 @@ pub struct Status {
     pub instance: Instance,
     /// Its jobs, by name.
     pub jobs: Vec<JobStatus>,
+    /// What is raised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertView>,
 }
 
 /// The instance itself.
@@ -211,6 +215,9 @@ pub struct JobStatus {
     /// What it has published about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Box<ProgressView>>,
+    /// What its failures have in common, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<String>,
 }
 
 /// What a job has published about itself.
@@ -333,6 +340,9 @@ pub struct StatsView {
     pub uptime_ms: u64,
     /// The longest of them.
     pub longest_uptime_ms: u64,
+    /// How long it was wanted without a run, from an end to the next start.
+    #[serde(default)]
+    pub down_ms: u64,
     /// The largest resident set of an ended run.
     pub max_rss_kib: u64,
     /// How long restarts took; `None` without any.

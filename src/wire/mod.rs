@@ -4,4 +4,5 @@ pub mod bytes;
 pub mod control;
 pub mod frame;
 pub mod init;
+pub mod insight;
 pub mod keeper;

@@ -18,7 +18,7 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
 use crate::core::rest::Rest;
 use crate::core::spec::Kind;
-use crate::supervisor::handle::{Ask, AskError, Handle, View};
+use crate::supervisor::handle::{Ask, AskError, Handle, Insight, View};
 use crate::wire::control::{
     ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, PublishReply,
     ReloadReply, Role, Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
@@ -193,6 +193,7 @@ fn first_view() -> View {
         rest: Rest::default(),
         stats: BTreeMap::new(),
         sagas: Vec::new(),
+        insight: Insight::default(),
         seq: 0,
         ready: true,
         known: true,
@@ -236,6 +237,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         depends_on: Vec::new(),
         command: vec!["true".to_owned()],
         progress: None,
+        patterns: Vec::new(),
     }
 }
 
