@@ -1,9 +1,8 @@
 //! Metrics of recoveries, alerts and the event log.
 
-use std::time::SystemTime;
-
 use super::metrics::{Kind, Page, thousandths};
 use crate::core::recoveries::BOUNDS_MS;
+use crate::journal::inspect;
 use crate::supervisor::handle::View;
 use crate::wire::control::{JobStatus, StatsView};
 
@@ -32,36 +31,21 @@ pub(crate) fn instance(page: &mut Page, view: &View) {
     recoveries(page, view);
 }
 
-/// The files of the event log: what lies in its directories.
+/// The files of the event log.
 fn files(page: &mut Page, view: &View) {
-    let dir = std::path::Path::new(&view.instance.state_dir).join("journal");
-    let (mut segments, mut bytes, mut newest) = (0_u64, 0_u64, None::<SystemTime>);
-    let files = |dir: &std::path::Path| {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?))).collect::<Vec<_>>()
-    };
-    for (name, meta) in files(&dir) {
-        if meta.is_file() && name.to_string_lossy().ends_with(".jsonl") {
-            segments += 1;
-            bytes += meta.len();
-        }
-    }
-    for (name, meta) in files(&dir.with_file_name("checkpoints")) {
-        if meta.is_file() && name.to_string_lossy().ends_with(".jsonl") {
-            newest = newest.max(meta.modified().ok());
-        }
-    }
-    page.one("outlive_journal_segments", Kind::Gauge, "Files of the event log.", segments);
-    page.one("outlive_journal_bytes", Kind::Gauge, "Bytes in the files of the event log.", bytes);
-    let mut age = page.metric(
-        "outlive_journal_checkpoint_age_seconds",
+    let sizes = inspect::sizes(std::path::Path::new(&view.instance.state_dir)).unwrap_or_default();
+    page.one("outlive_journal_segments", Kind::Gauge, "Files of the event log.", sizes.segments);
+    page.one(
+        "outlive_journal_bytes",
         Kind::Gauge,
-        "How old the newest checkpoint is.",
+        "Bytes in the files of the event log.",
+        sizes.segment_bytes,
     );
-    let now = u64::try_from(super::when::now_us() / 1000).unwrap_or(0);
-    let made = newest.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-    if let Some(made) = made.and_then(|made| u64::try_from(made.as_millis()).ok()) {
-        age.is(&[], thousandths(now.saturating_sub(made)));
+    let help = "How old the newest checkpoint is.";
+    let mut age = page.metric("outlive_journal_checkpoint_age_seconds", Kind::Gauge, help);
+    if let Some(made) = sizes.checkpoint_made_us {
+        let ms = super::when::now_us().saturating_sub(made) / 1000;
+        age.is(&[], thousandths(u64::try_from(ms).unwrap_or(0)));
     }
 }
 

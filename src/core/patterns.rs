@@ -106,8 +106,10 @@ fn period(failed: &[&PastRun]) -> Option<String> {
 
 fn same_line(failed: &[&PastRun], lines: &[LastLine]) -> Option<String> {
     let line = |run: &PastRun| lines.iter().find(|known| known.run == run.run).map(|known| known.line.trim());
-    let like = line(failed.first()?).filter(|line| !line.is_empty())?;
-    let n = failed.iter().take_while(|run| line(run) == Some(like)).count();
+    // Those of the latest runs may not have been read yet.
+    let known: Vec<&str> = failed.iter().filter_map(|run| line(run)).collect();
+    let like = *known.first().filter(|line| !line.is_empty())?;
+    let n = known.iter().take_while(|line| **line == like).count();
     let short: String = like.chars().take(LINE_MAX).collect();
     (n >= SAME_MIN).then(|| format!("died {n} times after the same last line: {short}"))
 }

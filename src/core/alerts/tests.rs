@@ -1,3 +1,5 @@
+//! Rules at their limits, and what is remembered of what they raise.
+
 use super::super::input::Input;
 use super::super::state::State;
 use super::super::tests::{World, name};
