@@ -24,8 +24,7 @@ pub(crate) fn instance(page: &mut Page, view: &View) {
     #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     let ratio = if lost == 0 { 0.0 } else { lost as f64 / (read + lost) as f64 };
     page.one("outlive_data_loss_ratio", Gauge, "Missing entries of all entries of the event log.", ratio);
-    let help =
-        "Writes of the event log that failed, or took longer than a second, since this supervisor began.";
+    let help = "Writes of the event log that failed, or took longer than 10 s, since this supervisor began.";
     page.one("outlive_journal_sync_failures_total", Counter, help, view.insight.failed_writes);
     files(page, view);
     recoveries(page, view);

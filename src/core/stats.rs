@@ -327,6 +327,28 @@ mod tests {
     }
 
     #[test]
+    fn time_down_is_time_wanted_without_a_run() {
+        let mut world = World::with(&[spec("a")]);
+        world.launched(1);
+        world.pass(1000);
+        world.ended("a", 1, exited(3), false);
+        world.pass(20);
+        world.launched(2);
+        assert_eq!(stats(&world).down_ms, 20);
+        // Nobody wants it for an hour; a start takes 30 ms.
+        world.stop("a");
+        world.ended("a", 2, Outcome::Signaled { signal: 15, core: false }, false);
+        world.pass(3_600_000);
+        world.start("a");
+        world.pass(30);
+        world.replayed();
+        let wanted = stats(&world).wanted;
+        assert!(wanted.is_some());
+        world.launched(3);
+        assert_eq!((stats(&world).down_ms, stats(&world).wanted), (50, None));
+    }
+
+    #[test]
     fn what_cannot_be_known_is_not_made_up() {
         let mut world = World::with(&[spec("a")]);
         world.launched(1);

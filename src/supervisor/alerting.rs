@@ -61,6 +61,10 @@ pub(super) struct Alerting {
     was_read_only: bool,
     suspects: BTreeSet<JobName>,
     uptime: Uptime,
+    /// Services that were wanted at the last look.
+    wanted: u64,
+    /// Services that are wanted and not up.
+    down: BTreeSet<JobName>,
     /// When writes of the event log failed, boot clock in microseconds.
     failed_us: VecDeque<u64>,
     /// How many have.
@@ -85,6 +89,8 @@ impl Alerting {
             was_read_only: false,
             suspects: BTreeSet::new(),
             uptime: Uptime::default(),
+            wanted: 0,
+            down: BTreeSet::new(),
             failed_us: VecDeque::new(),
             failed_writes: 0,
             unrecorded: Vec::new(),
@@ -105,6 +111,11 @@ impl Alerting {
             self.failed_us.pop_front();
         }
         self.changed = true;
+    }
+
+    fn note_uptime(&mut self, now: Stamp) {
+        let down = u64::try_from(self.down.len()).unwrap_or(u64::MAX);
+        self.uptime.note(now.boot_us, self.wanted, self.wanted.saturating_sub(down));
     }
 
     /// When the figures are looked at next, boot clock in microseconds.
@@ -143,6 +154,7 @@ impl Supervisor {
             }
         }
         let now = now();
+        self.note_who_is_down(now);
         if !self.may_look() || self.alerting.due_us().is_none_or(|due| due > now.boot_us) {
             return;
         }
@@ -151,8 +163,7 @@ impl Supervisor {
         self.alerting.looked_us = now.boot_us;
         let figures = self.figures(now);
         let verdict = judge(self.state.alerts(), &figures, now);
-        let down = figures.up_percent.is_some() && self.is_somebody_down();
-        let again = verdict.again.or_else(|| down.then_some(AGAIN));
+        let again = verdict.again.or_else(|| (!self.alerting.down.is_empty()).then_some(AGAIN));
         self.alerting.again_us = again.map(|wait| now.plus(wait).boot_us);
         self.alerting.suspects = figures.jobs.into_keys().collect();
         if read_only {
@@ -186,16 +197,19 @@ impl Supervisor {
     }
 
     fn figures(&mut self, now: Stamp) -> Figures {
-        let (mut wanted, mut up, mut all) = (0, 0, 0);
+        let (mut wanted, mut down, mut all) = (0, BTreeSet::new(), 0);
         for (name, job) in self.state.awake() {
             all += 1;
             if self.is_wanted_service(name, job) {
                 wanted += 1;
-                up += u64::from(is_up(job));
+                if !is_up(job) {
+                    down.insert(name.clone());
+                }
             }
         }
         self.alerting.every_us = EVERY_US.saturating_add(EVERY_JOB_US * all);
-        self.alerting.uptime.note(now.boot_us, wanted, up);
+        (self.alerting.wanted, self.alerting.down) = (wanted, down);
+        self.alerting.note_uptime(now);
         let recent = self.state.recoveries().totals.after(seconds(now.minus(WINDOW)));
         let over = recent.recovered + recent.failed;
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of an hour")]
@@ -227,8 +241,21 @@ impl Supervisor {
         wanted && self.state.spec(name).is_some_and(|spec| spec.kind == Kind::Service)
     }
 
-    fn is_somebody_down(&self) -> bool {
-        self.state.awake().any(|(name, job)| !is_up(job) && self.is_wanted_service(name, job))
+    /// Between two looks, of those that this turn was about: how long somebody is down is known to the millisecond.
+    fn note_who_is_down(&mut self, now: Stamp) {
+        if self.dirty.is_empty() || !self.state.is_settled() {
+            return;
+        }
+        for name in self.dirty.iter().filter(|name| !self.state.rest().contains(name)) {
+            let down =
+                self.state.job(name).is_some_and(|job| !is_up(job) && self.is_wanted_service(name, job));
+            if down {
+                self.alerting.down.insert(name.clone());
+            } else {
+                self.alerting.down.remove(name);
+            }
+        }
+        self.alerting.note_uptime(now);
     }
 
     /// Those of which something was raised, and those that failed lately.

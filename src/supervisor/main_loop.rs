@@ -25,6 +25,7 @@ use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
 use super::scrub::{FromScrub, Scrubbing};
+use super::stalled::STALLED;
 use super::startup::Startup;
 use super::strays::Strays;
 use crate::config::Config;
@@ -341,9 +342,9 @@ impl Supervisor {
         let Turn { entries, effects, replies, mut changed } = turn;
         let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
-            let (appended, stalled) = self.append(entries).await;
-            changed |= stalled;
-            if stalled || appended.is_err() {
+            let (appended, waited) = self.append(entries).await;
+            changed |= !waited.is_zero();
+            if waited >= STALLED || appended.is_err() {
                 self.alerting.write_failed();
             }
             match appended {

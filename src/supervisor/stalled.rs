@@ -18,11 +18,11 @@ use crate::wire::control::Mark;
 /// A sync that takes longer is said; the figure is etcd's.
 const SLOW: Duration = Duration::from_secs(1);
 /// One that takes longer than this, and every multiple of it, is said again, and more loudly.
-const STALLED: Duration = Duration::from_secs(10);
+pub(super) const STALLED: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// Makes a batch durable. Also whether that took so long that it was said.
-    pub(super) async fn append(&self, entries: Vec<Entry>) -> (Result<u64, AppendError>, bool) {
+    /// Makes a batch durable. Also how long that took as far as it was said; nothing if it was not.
+    pub(super) async fn append(&self, entries: Vec<Entry>) -> (Result<u64, AppendError>, Duration) {
         let append = self.log.append(entries);
         tokio::pin!(append);
         let (mut waited, mut next) = (Duration::ZERO, SLOW);
@@ -33,7 +33,7 @@ impl Supervisor {
                     if !waited.is_zero() {
                         tracing::warn!("the disk has answered again");
                     }
-                    return (result, !waited.is_zero());
+                    return (result, waited);
                 }
                 () = tokio::time::sleep(next - waited) => {}
             }
