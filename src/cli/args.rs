@@ -339,6 +339,12 @@ pub(crate) enum RecoverWhat {
         #[arg(long)]
         json: bool,
     },
+    /// Show what became of incidents: how many were recovered, and how long that took
+    Metrics {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// End recovery mode: what is wanted is started again
     Exit,
     /// Leave out a phase of the start that waits or is tried again

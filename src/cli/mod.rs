@@ -17,6 +17,7 @@ mod out;
 pub mod paths;
 mod publish;
 mod recover;
+mod recovery_metrics;
 mod reload;
 mod run;
 mod saga;

@@ -11,6 +11,7 @@ use crate::core::severity::{Assessment, Finding};
 pub(crate) async fn recover(args: &RecoverArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     match &args.what {
         Some(RecoverWhat::Report { json }) => report(*json, ctx).await,
+        Some(RecoverWhat::Metrics { json }) => super::recovery_metrics::metrics(*json, ctx).await,
         Some(RecoverWhat::Exit) => {
             let reply = ctx.client.leave_recovery().await?;
             for job in &reply.jobs {

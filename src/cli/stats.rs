@@ -82,6 +82,7 @@ mod tests {
             exits: Exits { ok: 1, lost: 2, ..Exits::default() },
             uptime_ms: 61_000,
             longest_uptime_ms: 5_000,
+            down_ms: 0,
             max_rss_kib: 1536,
             restart_time: Some(RestartTime { samples: 3, p50_ms: 20, p95_ms: 110, p99_ms: 110 }),
         };
@@ -90,6 +91,7 @@ mod tests {
             exits: Exits::default(),
             uptime_ms: 0,
             longest_uptime_ms: 0,
+            down_ms: 0,
             max_rss_kib: 0,
             restart_time: None,
         };

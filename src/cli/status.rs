@@ -10,6 +10,7 @@ use super::when::{ago, now_ms, until};
 use super::{Ctx, code};
 use crate::client::Error;
 use crate::wire::control::{Instance, InstanceState, JobStatus, Role, StateWord, Status, WantWord};
+use crate::wire::insight::AlertView;
 
 /// How long a status waits for a start before it shows how far that is.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,7 +27,8 @@ pub(crate) async fn status(args: &StatusArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
     if args.json {
         ctx.out.json(&status)?;
     } else {
-        let view = Rendering { now_ms: now_ms(), width: ctx.out.width, colour: ctx.out.colour };
+        let details = !args.jobs.is_empty();
+        let view = Rendering { now_ms: now_ms(), width: ctx.out.width, colour: ctx.out.colour, details };
         for line in view.lines(&status) {
             ctx.out.line(&line)?;
         }
@@ -86,6 +88,8 @@ struct Rendering {
     now_ms: i64,
     width: Option<usize>,
     colour: bool,
+    /// Whether jobs were named: then more is said about them.
+    details: bool,
 }
 
 impl Rendering {
@@ -99,6 +103,7 @@ impl Rendering {
         if instance.config_changed {
             lines.push(self.fit("the configuration file has changed; `outlive reload` applies it"));
         }
+        lines.extend(status.alerts.iter().map(|alert| self.fit(&alert_line(alert, self.now_ms))));
         if status.jobs.is_empty() {
             lines.push("no jobs".to_owned());
             return lines;
@@ -111,6 +116,9 @@ impl Rendering {
                 row[1] = self.paint(job, &row[1]);
             }
             lines.push(row.concat().trim_end().to_owned());
+        }
+        for job in status.jobs.iter().filter(|_| self.details) {
+            lines.extend(job.patterns.iter().map(|words| self.fit(&format!("{}: {words}", job.name))));
         }
         lines
     }
@@ -175,6 +183,11 @@ impl Rendering {
     }
 }
 
+fn alert_line(alert: &AlertView, now_ms: i64) -> String {
+    let AlertView { id, severity, message, since, .. } = alert;
+    format!("alert ({}): {message} ({id}, for {})", severity.as_str(), ago(since, now_ms))
+}
+
 fn head(instance: &Instance, now_ms: i64) -> String {
     let state = match instance.state {
         InstanceState::Recovering => "recovering",
@@ -200,6 +213,7 @@ fn head(instance: &Instance, now_ms: i64) -> String {
 mod tests {
     use super::*;
     use crate::cli::tests::{instance, job, outcome_view};
+    use crate::core::alerts::Severity;
 
     fn sample() -> Status {
         let mut web = job("web", StateWord::Running);
@@ -209,11 +223,11 @@ mod tests {
         db.outcome = Some(outcome_view("exited", Some(3)));
         db.next_try = Some("1970-01-01T00:01:05.000Z".to_owned());
         db.restarts = 12;
-        Status { instance: instance(), jobs: vec![web, db] }
+        Status { instance: instance(), jobs: vec![web, db], alerts: Vec::new() }
     }
 
     fn lines(width: Option<usize>, colour: bool) -> Vec<String> {
-        Rendering { now_ms: 62_000, width, colour }.lines(&sample())
+        Rendering { now_ms: 62_000, width, colour, details: false }.lines(&sample())
     }
 
     #[test]
@@ -227,6 +241,27 @@ mod tests {
                 "database  backoff  -     -       12        exit 3, 1m02s ago; next try in 3s",
             ]
         );
+    }
+
+    #[test]
+    fn alerts_are_above_the_jobs_and_patterns_below_those_that_were_named() {
+        let mut status = sample();
+        status.jobs[1].patterns = vec!["failed 12 times in a row in the same way: exit 3".to_owned()];
+        status.alerts.push(AlertView {
+            id: "CRASH_LOOP".to_owned(),
+            subject: "database".to_owned(),
+            severity: Severity::Critical,
+            message: "database has failed 12 times in a row".to_owned(),
+            value: 12.0,
+            threshold: 5.0,
+            since: "1970-01-01T00:01:00.000Z".to_owned(),
+            until: None,
+        });
+        let lines =
+            |details| Rendering { now_ms: 62_000, width: None, colour: false, details }.lines(&status);
+        let alert = "alert (critical): database has failed 12 times in a row (CRASH_LOOP, for 2s)";
+        assert_eq!((lines(false)[1].as_str(), lines(false).len()), (alert, 5));
+        assert_eq!(lines(true)[5], "database: failed 12 times in a row in the same way: exit 3");
     }
 
     #[test]

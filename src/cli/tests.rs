@@ -51,6 +51,7 @@ pub(crate) fn job(name: &str, state: StateWord) -> JobStatus {
         progress: None,
         health: None,
         breaker: None,
+        patterns: Vec::new(),
     }
 }
 

@@ -28,6 +28,7 @@ use crate::wire::control::{
     ActReply, ErrorReply, JobStats, JobStatus, PublishReply, PublishRequest, ReloadReply, RunReply,
     RunRequest, RunView, SagaView, ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
+use crate::wire::insight::RecoveryMetrics;
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
 /// delay; a supervisor that says nothing for this long is broken.
@@ -299,6 +300,11 @@ impl Client {
     /// The start of the supervisor, as it goes on or as it went.
     pub async fn recovery(&self) -> Result<StartReport, Error> {
         self.get("/v1/recovery", &[]).await
+    }
+
+    /// What became of incidents.
+    pub async fn recovery_metrics(&self) -> Result<RecoveryMetrics, Error> {
+        self.get("/api/admin/recovery/metrics", &[]).await
     }
 
     /// What [`Self::recover`] would do now.

@@ -14,6 +14,7 @@ use chrono::DateTime;
 
 use super::Shared;
 use super::error::Failure;
+use super::metrics_of_recovery;
 use super::params::Params;
 use crate::core::circuit::Circuit;
 use crate::supervisor::handle::{JobUsage, Usage, View};
@@ -29,21 +30,23 @@ pub(crate) async fn metrics(State(shared): State<Shared>, params: Params) -> Res
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Gauge,
     Counter,
+    Histogram,
 }
 
 /// A page in the making.
 #[derive(Default)]
-struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
     /// Begins a metric; its samples follow.
-    fn metric(&mut self, name: &'static str, kind: Kind, help: &str) -> Metric<'_> {
+    pub(crate) fn metric(&mut self, name: &'static str, kind: Kind, help: &str) -> Metric<'_> {
         let kind = match kind {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
+            Kind::Histogram => "histogram",
         };
         // Nothing refuses to be put into memory.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -51,19 +54,25 @@ impl Page {
     }
 
     /// A metric of one sample.
-    fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+    pub(crate) fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.metric(name, kind, help).is(&[], value);
     }
 }
 
-struct Metric<'a> {
+pub(crate) struct Metric<'a> {
     page: &'a mut String,
     name: &'static str,
 }
 
 impl Metric<'_> {
-    fn is(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn is(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.part("", labels, value);
+    }
+
+    /// A sample whose name has an end of its own, as those of a histogram.
+    pub(crate) fn part(&mut self, end: &str, labels: &[(&str, &str)], value: impl Display) {
         self.page.push_str(self.name);
+        self.page.push_str(end);
         for (i, (name, text)) in labels.iter().enumerate() {
             let _ = write!(self.page, "{}{name}=\"{}\"", if i == 0 { '{' } else { ',' }, escaped(text));
         }
@@ -80,6 +89,7 @@ fn page(view: &View) -> String {
     let mut page = Page::default();
     instance(&mut page, view);
     own_processes(&mut page, view);
+    metrics_of_recovery::instance(&mut page, view);
     if !view.known {
         // Nobody knows yet which jobs there are.
         return page.0;
@@ -91,6 +101,7 @@ fn page(view: &View) -> String {
     runs(&mut page, &stats);
     usage(&mut page, view);
     health(&mut page, view);
+    metrics_of_recovery::jobs(&mut page, view, &stats);
     page.0
 }
 
@@ -306,7 +317,7 @@ fn runs(page: &mut Page, stats: &[(&JobStatus, StatsView)]) {
 }
 
 /// Milliseconds as seconds, without a rounding error.
-fn thousandths(ms: u64) -> String {
+pub(crate) fn thousandths(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 

@@ -16,6 +16,8 @@
 //! | route | what it does |
 //! |---|---|
 //! | `GET /metrics` | everything that can be counted, in the text format of Prometheus |
+//! | `GET /api/alerts` | what somebody should look at: alerts that are raised, and the last that are over |
+//! | `GET /api/admin/recovery/metrics` | what became of incidents: how many were recovered, how long it took, by what they began with |
 //! | `GET /v1/version` | versions of the build and of this interface |
 //! | `GET /v1/health` | 200 while the supervisor answers, with the resources that do not do all they should |
 //! | `GET /v1/ready` | 200 when the first survey is done and every wanted job was asked for, else 503 |
@@ -83,8 +85,10 @@ mod bind;
 mod error;
 mod events;
 mod follow;
+mod insight;
 mod instance;
 mod metrics;
+mod metrics_of_recovery;
 mod openapi;
 mod output;
 mod output_route;

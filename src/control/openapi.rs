@@ -128,6 +128,8 @@ fn describe_recovery(path: &str) -> Option<Entry> {
             query: &[("limit", "integer", "at most so many, the latest (1000)")],
             ..entry("Who did what to which job, and what it changed", "DeedList")
         },
+        "/api/alerts" => entry("Alerts that are raised, and the last that are over", "Alerts"),
+        "/api/admin/recovery/metrics" => entry("What became of incidents", "RecoveryMetrics"),
         "/v1/openapi.json" => entry("This document", "application/json"),
         "/v1/recovery" => entry("The start of this supervisor, and what it found", "StartReport"),
         "/v1/recovery/starts" => entry("The last starts, oldest first, in short", "StartList"),
@@ -279,7 +281,6 @@ fn schemas() -> Value {
         "Health": object(&[("healthy", flag.clone()), ("degraded", flag.clone()), ("resources", list(of("Mark")))]),
         "Mark": object(&[("resource", text.clone()), ("why", text.clone())]),
         "Ready": object(&[("ready", flag.clone())]),
-        "Status": object(&[("instance", of("Instance")), ("jobs", list(of("JobStatus")))]),
         "Instance": object(&[
             ("version", text.clone()),
             ("state", words(&["recovering", "running", "recovery", "read_only", "shutting_down"])),
@@ -297,6 +298,7 @@ fn schemas() -> Value {
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
             ("health", of("JobHealth")),
             ("breaker", words(&["closed", "open", "half_open"])),
+            ("patterns", list(text.clone())),
         ]),
         "JobHealth": job_health(),
         "Outcome": outcome(),
@@ -327,7 +329,7 @@ fn schemas() -> Value {
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    for more in [requests, recovery_schemas(), saga_schemas(), stats_schemas()] {
+    for more in [requests, recovery_schemas(), saga_schemas(), stats_schemas(), insight_schemas()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -395,6 +397,37 @@ fn recovery_schemas() -> Value {
     })
 }
 
+fn insight_schemas() -> Value {
+    let (text, number, some) =
+        (json!({ "type": "string" }), json!({ "type": "number" }), json!({ "type": ["number", "null"] }));
+    let count = json!({ "type": "integer" });
+    let cause =
+        object(&[("recovered", count.clone()), ("failed", count.clone()), ("mean_seconds", some.clone())]);
+    json!({
+        "Alert": object(&[
+            ("id", text.clone()), ("subject", text.clone()),
+            ("severity", json!({ "type": "string", "enum": ["critical", "warning"] })),
+            ("message", text.clone()), ("value", number.clone()), ("threshold", number.clone()),
+            ("since", text.clone()), ("until", text.clone()),
+        ]),
+        "Status": object(&[
+            ("instance", of("Instance")), ("jobs", list(of("JobStatus"))), ("alerts", list(of("Alert"))),
+        ]),
+        "Alerts": object(&[("raised", list(of("Alert"))), ("recent", list(of("Alert")))]),
+        "RecoveryMetrics": object(&[
+            ("recovery_success_rate", some.clone()),
+            ("by_cause", json!({ "type": "object", "additionalProperties": cause })),
+            ("mean_seconds", some.clone()), ("p95_seconds", some.clone()), ("p99_seconds", some),
+            ("recovered", count.clone()), ("failed", count.clone()), ("open", count),
+            ("data_loss_percent", number.clone()), ("integrity_percent", number.clone()),
+            ("availability_percent", number), ("alerts", list(of("Alert"))),
+            ("common_failure_patterns", list(object(&[
+                ("pattern", text.clone()), ("jobs", list(text)),
+            ]))),
+        ]),
+    })
+}
+
 fn saga_schemas() -> Value {
     let text = json!({ "type": "string" });
     let some_text = json!({ "type": ["string", "null"] });
@@ -433,7 +466,7 @@ fn stats_schemas() -> Value {
             ("starts", number.clone()),
             ("exits", numbers(&["ok", "failed", "signal", "oom", "asked", "lost", "refused"])),
             ("uptime_ms", number.clone()), ("longest_uptime_ms", number.clone()),
-            ("max_rss_kib", number.clone()),
+            ("down_ms", number.clone()), ("max_rss_kib", number.clone()),
             ("restart_time", json!({ "oneOf": [numbers(&["samples", "p50_ms", "p95_ms", "p99_ms"]),
                 { "type": "null" }] })),
         ]),

@@ -6,8 +6,8 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
 use super::{
-    Shared, act, audit, events, instance, metrics, openapi, output_route, publish, recovery, sagas, stats,
-    status,
+    Shared, act, audit, events, insight, instance, metrics, openapi, output_route, publish, recovery, sagas,
+    stats, status,
 };
 
 /// One route: its method, its path, and who answers.
@@ -29,6 +29,8 @@ fn changes(path: &'static str, handler: MethodRouter<Shared>) -> Route {
 pub(crate) fn table() -> Vec<Route> {
     vec![
         reads("/metrics", get(metrics::metrics)),
+        reads("/api/alerts", get(insight::alerts)),
+        reads("/api/admin/recovery/metrics", get(insight::recovery)),
         reads("/v1/version", get(status::version)),
         reads("/v1/health", get(status::health)),
         reads("/v1/ready", get(status::ready)),

@@ -53,6 +53,7 @@ pub(crate) fn of(view: &View, job: &JobStatus) -> StatsView {
         exits: stats.exits,
         uptime_ms: stats.uptime_ms,
         longest_uptime_ms: stats.longest_ms,
+        down_ms: stats.down_ms,
         max_rss_kib: stats.max_rss_kib,
         restart_time,
     }

@@ -45,7 +45,8 @@ pub(crate) async fn status(State(shared): State<Shared>, params: Params) -> Resu
     let names =
         if selectors.is_empty() { view.names().cloned().collect() } else { pick(&shared, &selectors)? };
     let jobs = names.iter().filter_map(|name| view.job(name)).map(Arc::unwrap_or_clone).collect();
-    Ok(Json(Status { instance: (*view.instance).clone(), jobs }))
+    let alerts = super::insight::raised(&view);
+    Ok(Json(Status { instance: (*view.instance).clone(), jobs, alerts }))
 }
 
 pub(crate) async fn job(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Alert;
 use super::fault::Fault;
 use super::identity::{Epoch, Identity};
 use super::ids::{Generation, JobName, RunId};
@@ -401,6 +402,20 @@ pub enum Event {
         /// How.
         end: End,
     },
+    /// A figure is beyond its threshold: somebody should look.
+    #[serde(rename = "alert.raised")]
+    AlertRaised {
+        /// What.
+        #[serde(flatten)]
+        alert: Box<Alert>,
+    },
+    /// It is not any more.
+    #[serde(rename = "alert.cleared")]
+    AlertCleared {
+        /// What, with the figure as it is now.
+        #[serde(flatten)]
+        alert: Box<Alert>,
+    },
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -461,6 +476,8 @@ impl Event {
             | Self::SagaStepDone { .. }
             | Self::SagaUndoing { .. }
             | Self::SagaEnded { .. }
+            | Self::AlertRaised { .. }
+            | Self::AlertCleared { .. }
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

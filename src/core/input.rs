@@ -1,5 +1,6 @@
 //! What the core may be told. Every observation names its run.
 
+use super::alerts::Change;
 use super::fault::Fault;
 use super::identity::Epoch;
 use super::identity::Identity;
@@ -194,6 +195,11 @@ pub enum Input {
     Well {
         /// The run.
         run: RunId,
+    },
+    /// Rules on figures have been applied.
+    Alerts {
+        /// What follows from them.
+        changes: Vec<Change>,
     },
     /// The keeper's connection is lost; a survey follows when it is back.
     KeeperLost,

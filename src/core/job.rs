@@ -352,6 +352,8 @@ impl Job {
             | Event::SagaStepDone { .. }
             | Event::SagaUndoing { .. }
             | Event::SagaEnded { .. }
+            | Event::AlertRaised { .. }
+            | Event::AlertCleared { .. }
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }

@@ -9,6 +9,7 @@
 //! The log stores events, so a replay is a fold of [`apply`]: what was decided happens again as it was
 //! decided, also under a newer build that would decide otherwise.
 
+pub mod alerts;
 pub mod audit;
 pub mod circuit;
 pub mod effect;
@@ -25,10 +26,12 @@ pub mod instance;
 pub mod job;
 pub mod outcome;
 pub mod pace;
+pub mod patterns;
 pub mod phases;
 pub mod progress;
 pub mod quick;
 pub mod reconcile;
+pub mod recoveries;
 pub mod reload;
 pub mod report;
 pub mod rest;
@@ -161,6 +164,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::Diagnosed { run } => life::news_of_run(&mut d, *run, &life::News::Diagnosed),
         Input::Well { run } => life::news_of_run(&mut d, *run, &life::News::Well),
         Input::Published { run, said } => progress::publish(&mut d, *run, said),
+        Input::Alerts { changes } => alerts::record(&mut d, changes),
         Input::KeeperLost => d.keeper_lost(),
         Input::Tick => tick(&mut d),
     }

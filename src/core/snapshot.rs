@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Alerts;
 use super::ids::{JobName, RunId};
 use super::instance::Instance;
 use super::job::{Job, PastRun};
 use super::progress::Published;
+use super::recoveries::{Incident, Totals};
 use super::rest::{Place, Shelf, is_at_rest};
 use super::saga::Sagas;
 use super::spec::JobSpec;
@@ -42,6 +44,8 @@ struct JobOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<&'a Published>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<&'a Incident>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<&'a JobSpec>,
 }
 
@@ -52,6 +56,10 @@ struct InstanceOut<'a> {
     overs: u64,
     #[serde(skip_serializing_if = "Sagas::is_empty")]
     sagas: &'a Sagas,
+    #[serde(skip_serializing_if = "Totals::is_empty")]
+    recoveries: &'a Totals,
+    #[serde(skip_serializing_if = "Alerts::is_empty")]
+    alerts: &'a Alerts,
 }
 
 #[derive(Serialize)]
@@ -74,6 +82,7 @@ struct In {
     past: VecDeque<PastRun>,
     stats: Option<Stats>,
     published: Option<Box<Published>>,
+    incident: Option<Incident>,
     spec: Option<Box<JobSpec>>,
     instance: Option<Instance>,
     #[serde(default)]
@@ -83,6 +92,8 @@ struct In {
     finished: Vec<JobName>,
     #[serde(default)]
     sagas: Sagas,
+    recoveries: Option<Box<Totals>>,
+    alerts: Option<Box<Alerts>>,
     orphan: Option<RunId>,
     /// The job that an orphan says it belongs to.
     says: Option<JobName>,
@@ -114,7 +125,13 @@ impl State {
             bytes.clear();
             done
         };
-        let instance = InstanceOut { instance: &self.instance, overs: self.overs, sagas: &self.sagas };
+        let instance = InstanceOut {
+            instance: &self.instance,
+            overs: self.overs,
+            sagas: &self.sagas,
+            recoveries: &self.recoveries.totals,
+            alerts: &self.alerts,
+        };
         serde_json::to_writer(&mut bytes, &instance)?;
         put(&mut bytes)?;
         for name in self.names() {
@@ -149,6 +166,7 @@ impl State {
                 past,
                 stats: stats.as_deref(),
                 published: published.as_deref(),
+                incident: self.recoveries.of(name),
                 spec,
             },
         )
@@ -177,11 +195,14 @@ impl State {
             past,
             stats,
             published,
+            incident,
             spec,
             instance,
             overs,
             finished,
             sagas,
+            recoveries,
+            alerts,
             orphan,
             says,
         } = serde_json::from_slice(line)?;
@@ -204,6 +225,9 @@ impl State {
                 if let Some(at) = job.deadline() {
                     self.deadlines.insert((at, name.clone()));
                 }
+                if let Some(incident) = incident {
+                    Arc::make_mut(&mut self.recoveries).open.insert(name.clone(), incident);
+                }
                 if let Some(spec) = spec {
                     self.insert_spec(Arc::new(*spec));
                 }
@@ -214,6 +238,9 @@ impl State {
                 self.overs = overs.max(finished.len() as u64);
                 self.finished = (1..).zip(finished).collect();
                 self.sagas = sagas;
+                self.alerts = Arc::new(alerts.map(|alerts| *alerts).unwrap_or_default());
+                Arc::make_mut(&mut self.recoveries).totals =
+                    recoveries.map(|totals| *totals).unwrap_or_default();
             }
             (None, None, None, Some(orphan)) => {
                 self.orphans.insert(orphan, says);

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Decision;
+use super::alerts::{self, Alerts};
 use super::event::{Event, Want};
 use super::identity::Epoch;
 use super::ids::{Generation, JobName, RunId};
@@ -20,6 +21,7 @@ use super::instance::{Instance, Life, Link};
 use super::job::{Job, PastRun, Phase};
 use super::past::note_past;
 use super::progress::{self, Published};
+use super::recoveries::{self, Recoveries};
 use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
 use super::spec::JobSpec;
@@ -74,6 +76,10 @@ pub struct State {
     pub(super) overs: u64,
     /// Runs that were reported as orphans, and live; and the jobs they say they belong to.
     pub(super) orphans: BTreeMap<RunId, Option<JobName>>,
+    /// Incidents; shared with readers.
+    pub(super) recoveries: Arc<Recoveries>,
+    /// Alerts; shared with readers.
+    pub(super) alerts: Arc<Alerts>,
 }
 
 impl Default for State {
@@ -94,6 +100,8 @@ impl Default for State {
             finished: BTreeMap::new(),
             overs: 0,
             orphans: BTreeMap::new(),
+            recoveries: Arc::default(),
+            alerts: Arc::default(),
         }
     }
 }
@@ -108,6 +116,7 @@ impl State {
     /// Remembers one event. `at` is the stamp of its line in the log. Never fails: what does not fit is
     /// ignored, because a supervisor that cannot read its past must still look after its jobs.
     pub fn apply(&mut self, event: &Event, at: Stamp) {
+        self.note_incidents(event);
         match event {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
                 self.began(*generation, version, epoch, (*recovery, *ending));
@@ -129,6 +138,9 @@ impl State {
             | Event::RecoveryLeft { .. }
             | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
+            Event::AlertRaised { .. } | Event::AlertCleared { .. } => {
+                alerts::note(&mut self.alerts, event, at);
+            }
             Event::SagaBegun { .. }
             | Event::SagaStepDone { .. }
             | Event::SagaUndoing { .. }
@@ -176,6 +188,12 @@ impl State {
             | Event::GroupRestart { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
         }
+    }
+
+    fn note_incidents(&mut self, event: &Event) {
+        let jobs = &self.jobs;
+        let lives = |job: &JobName| jobs.get(job).is_some_and(|entry| entry.job.run().is_some());
+        recoveries::note_instance(&mut self.recoveries, event, lives);
     }
 
     /// Remembers that entries are missing here. Called by the reader of the event log, in the place of what
@@ -316,6 +334,7 @@ impl State {
         };
         if !same_epoch {
             self.rest.meet_epoch();
+            recoveries::meet_epoch(&mut self.recoveries);
         }
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
@@ -358,12 +377,14 @@ impl State {
             self.jobs.entry(name.clone()).or_insert_with(entry);
         }
         let Some(entry) = self.jobs.get_mut(name) else { return };
-        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event);
+        stats::note(&mut entry.stats, &entry.job, entry.past.back(), event, at);
         progress::note(&mut entry.published, &entry.job, entry.past.back(), event, at);
         let job = &mut entry.job;
         let (run, deadline) = (job.run(), job.deadline());
         let finished = job.submitted && job.is_finished();
+        let before = recoveries::Before::of(job);
         job.apply(event, at);
+        recoveries::note(&mut self.recoveries, name, (before, job), event, at);
         note_past(&mut entry.past, event, self.keep_runs);
         if run != job.run() {
             if let Some(run) = run {
@@ -449,6 +470,7 @@ impl PartialEq for State {
             && (&self.live, &self.earlier) == (&other.live, &other.earlier)
             && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
             && self.sagas == other.sagas
+            && (&self.recoveries, &self.alerts) == (&other.recoveries, &other.alerts)
             && self.finished.values().eq(other.finished.values())
             && self.names().eq(other.names())
             && self.names().all(|name| job(self, name) == job(other, name))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Event;
+use super::event::{Event, Want};
 use super::job::{Job, PastRun, Phase};
 use super::outcome::{Asked, Outcome};
 use super::time::{Millis, Stamp};
@@ -20,7 +20,7 @@ pub const SAMPLES_MAX: usize = 32;
 const DRIFT_US: u64 = 60_000_000;
 
 /// Why a run ended, as far as statistics go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// It exited with a success code, not before its start grace was over.
@@ -42,6 +42,30 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The word as it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Signal => "signal",
+            Self::Oom => "oom",
+            Self::Asked => "asked",
+            Self::Unwell => "unwell",
+            Self::Lost => "lost",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Whether nobody had asked for such an end, and it is none of work that is done.
+    #[must_use]
+    pub const fn is_bad(self) -> bool {
+        match self {
+            Self::Ok | Self::Asked => false,
+            Self::Failed | Self::Signal | Self::Oom | Self::Unwell | Self::Lost | Self::Refused => true,
+        }
+    }
+
     /// Which one it was; `failed`: whether it counted as a failure. `None` if it does not count at all.
     #[must_use]
     pub fn of(outcome: &Outcome, asked: &Asked, failed: bool) -> Option<Self> {
@@ -124,6 +148,12 @@ pub struct Stats {
     /// Milliseconds from an end, or from the request for a restart, to the next start; the latest are last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub restarts_ms: Vec<u32>,
+    /// How long it was wanted without a run, from an end to the next start.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub down_ms: u64,
+    /// Since when it is wanted again, if it was not when its latest run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Stamp>,
     /// When a restart under way was asked for, boot clock; 0: none was.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) asked_us: u64,
@@ -156,7 +186,13 @@ impl Stats {
 }
 
 /// Remembers what an event means, before the job itself does. `latest`: its latest run.
-pub(super) fn note(stats: &mut Option<Arc<Stats>>, job: &Job, latest: Option<&PastRun>, event: &Event) {
+pub(super) fn note(
+    stats: &mut Option<Arc<Stats>>,
+    job: &Job,
+    latest: Option<&PastRun>,
+    event: &Event,
+    at: Stamp,
+) {
     match event {
         // From here on another run is the latest.
         Event::RunRequested { .. } => {
@@ -170,6 +206,11 @@ pub(super) fn note(stats: &mut Option<Arc<Stats>>, job: &Job, latest: Option<&Pa
             {
                 own(stats).asked_us = job.since.boot_us;
             }
+        }
+        Event::WantSet { want: Want::Up, .. }
+            if job.want == Want::Down && job.run().is_none() && job.last_end().is_some() =>
+        {
+            own(stats).wanted = Some(at);
         }
         Event::RunStarted { run, at, .. } if is_starting(job) && job.run() == Some(*run) => {
             started(stats, job, *at);
@@ -187,8 +228,11 @@ const fn is_starting(job: &Job) -> bool {
 
 fn started(stats: &mut Option<Arc<Stats>>, job: &Job, at: Stamp) {
     let Some(last) = job.last_end() else { return };
+    let wanted = stats.as_mut().and_then(|stats| Arc::make_mut(stats).wanted.take());
     let Some(mut took) = between(last.ended, at) else { return };
     let stats = own(stats);
+    let down = wanted.map_or(Some(took), |wanted| between(wanted, at));
+    stats.down_ms = stats.down_ms.saturating_add(down.unwrap_or(took).min(took).0);
     let asked = std::mem::take(&mut stats.asked_us);
     if asked > 0 && asked <= last.ended.boot_us {
         took.0 += (last.ended.boot_us - asked) / 1000;
@@ -211,7 +255,7 @@ fn ended(run: &PastRun) -> Option<Ended> {
 }
 
 /// How long it was from one moment to a later one, if that can be known.
-fn between(from: Stamp, to: Stamp) -> Option<Millis> {
+pub(super) fn between(from: Stamp, to: Stamp) -> Option<Millis> {
     let boot = to.boot_us.checked_sub(from.boot_us)?;
     let wall = u64::try_from(to.wall_us.checked_sub(from.wall_us)?).ok()?;
     (boot.abs_diff(wall) <= DRIFT_US).then_some(Millis(boot / 1000))
@@ -280,6 +324,28 @@ mod tests {
         let before = now;
         world.replayed();
         assert_eq!(stats(&world), before, "from events alone");
+    }
+
+    #[test]
+    fn time_down_is_time_wanted_without_a_run() {
+        let mut world = World::with(&[spec("a")]);
+        world.launched(1);
+        world.pass(1000);
+        world.ended("a", 1, exited(3), false);
+        world.pass(20);
+        world.launched(2);
+        assert_eq!(stats(&world).down_ms, 20);
+        // Nobody wants it for an hour; a start takes 30 ms.
+        world.stop("a");
+        world.ended("a", 2, Outcome::Signaled { signal: 15, core: false }, false);
+        world.pass(3_600_000);
+        world.start("a");
+        world.pass(30);
+        world.replayed();
+        let wanted = stats(&world).wanted;
+        assert!(wanted.is_some());
+        world.launched(3);
+        assert_eq!((stats(&world).down_ms, stats(&world).wanted), (50, None));
     }
 
     #[test]

@@ -46,6 +46,16 @@ impl Stamp {
         }
     }
 
+    /// This moment less `d`, on both clocks; the boot clock not below 0.
+    #[must_use]
+    pub fn minus(self, d: Millis) -> Self {
+        let us = d.0.saturating_mul(1000);
+        Self {
+            boot_us: self.boot_us.saturating_sub(us),
+            wall_us: self.wall_us.saturating_sub(i64::try_from(us).unwrap_or(i64::MAX)),
+        }
+    }
+
     /// Milliseconds from `earlier` to this moment, by the boot clock; 0 if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Millis {

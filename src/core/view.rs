@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alerts::Alerts;
 use super::circuit;
 use super::event::Want;
 use super::fault::Meaning;
@@ -13,6 +14,7 @@ use super::job::{Job, Last, PastRun, Phase};
 use super::life::counts_as_up;
 use super::outcome::{self, Asked};
 use super::progress::Published;
+use super::recoveries::Recoveries;
 use super::rest::Rest;
 use super::spec::JobSpec;
 use super::state::{Entry, State};
@@ -256,6 +258,18 @@ impl State {
     #[must_use]
     pub fn stats(&self, name: &JobName) -> Option<&Arc<Stats>> {
         self.entry(name)?.stats.as_ref()
+    }
+
+    /// What is raised, and what was.
+    #[must_use]
+    pub const fn alerts(&self) -> &Arc<Alerts> {
+        &self.alerts
+    }
+
+    /// Incidents, and what became of them.
+    #[must_use]
+    pub const fn recoveries(&self) -> &Arc<Recoveries> {
+        &self.recoveries
     }
 
     /// Every run that lives or may live, with its job: what a survey has to answer for.

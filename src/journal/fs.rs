@@ -117,6 +117,14 @@ pub trait Appending: Debug + Send {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFs;
 
+impl RealFs {
+    /// When a file was last written, in microseconds since 1970.
+    pub(super) fn modified_us(path: &Path) -> Option<i64> {
+        let at = std::fs::metadata(path).ok()?.modified().ok()?;
+        i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_micros()).ok()
+    }
+}
+
 impl Fs for RealFs {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();

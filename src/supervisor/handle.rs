@@ -8,8 +8,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::live::{JobUsage, Live};
+use crate::core::alerts::{Alerts, Raised};
 use crate::core::ids::{JobName, RunId};
 use crate::core::progress::Said;
+use crate::core::recoveries::Recoveries;
 use crate::core::report::{RunsReport, StartReport};
 use crate::core::rest::Rest;
 use crate::core::spec::KillScope;
@@ -45,12 +47,29 @@ pub struct View {
     pub live: BTreeMap<JobName, Live>,
     /// Operations of several steps: the latest that are over, then the one under way.
     pub sagas: Vec<Arc<SagaView>>,
+    /// What is counted of the instance as a whole.
+    pub insight: Insight,
     /// Sequence number of the last durable event.
     pub seq: u64,
     /// Whether the first survey is done and every wanted job has been asked for.
     pub ready: bool,
     /// Whether the event log has been read: before that, nobody knows which jobs there are.
     pub known: bool,
+}
+
+/// What is counted of the instance as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Insight {
+    /// Incidents, and what became of them.
+    pub recoveries: Arc<Recoveries>,
+    /// What is raised, and what was.
+    pub alerts: Arc<Alerts>,
+    /// What is raised and cannot be recorded.
+    pub unrecorded: Vec<Raised>,
+    /// Entries of the event log that this supervisor has read, that were missing, and that were damaged.
+    pub entries: [u64; 3],
+    /// Writes of the event log that failed, or took far too long, since this supervisor began.
+    pub failed_writes: u64,
 }
 
 /// Who asks: the peer of the connection.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::accepted::Before;
+use super::alerting::{Alerting, FromAlerting};
 use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
 use super::init_link::{FromInit, InitLink};
@@ -24,6 +25,7 @@ use super::pace::Waiting;
 use super::perform::Pending;
 use super::read_only::ReadOnly;
 use super::scrub::{FromScrub, Scrubbing};
+use super::stalled::STALLED;
 use super::startup::Startup;
 use super::strays::Strays;
 use super::vigils::{Seen, Vigils};
@@ -62,6 +64,7 @@ pub(super) enum Happening {
     Strays(Result<Strays, String>),
     Scrub(FromScrub),
     Seen(Seen),
+    Alerting(FromAlerting),
     Deadline,
 }
 
@@ -76,6 +79,7 @@ pub(super) struct Sources {
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
     pub(super) scrub: mpsc::Receiver<FromScrub>,
     pub(super) seen: mpsc::Receiver<Seen>,
+    pub(super) alerting: mpsc::Receiver<FromAlerting>,
 }
 
 /// The supervisor.
@@ -125,6 +129,8 @@ pub(super) struct Supervisor {
     pub(super) recoveries: Vec<super::recover::Asked>,
     /// Watching over the files of the event log.
     pub(super) scrubbing: Scrubbing,
+    /// Looking at figures.
+    pub(super) alerting: Alerting,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// Watching over the runs.
@@ -200,6 +206,7 @@ impl Sources {
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
             Some(seen) = self.seen.recv() => Some(Happening::Seen(seen)),
+            Some(told) = self.alerting.recv() => Some(Happening::Alerting(told)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -251,6 +258,7 @@ impl Supervisor {
             self.retry_log(&mut turn).await;
             self.tick_if_due(&mut turn);
             self.judge(&mut turn);
+            self.look_at_figures(&mut turn);
             self.complete(turn).await;
             self.give_back_after_a_crowd();
             if let Some(code) = self.exit {
@@ -296,7 +304,10 @@ impl Supervisor {
         let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let vigil = self.vigils.next_us().filter(|_| self.may_judge());
         let vigil = vigil.map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        [self.state.next_deadline(), turn, scrub, vigil].into_iter().flatten().min_by_key(|at| at.boot_us)
+        [self.state.next_deadline(), turn, scrub, vigil, self.next_look()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -352,8 +363,11 @@ impl Supervisor {
         let Turn { entries, effects, replies, mut changed } = turn;
         let (mut failed, recorded) = (None, !entries.is_empty());
         if !entries.is_empty() {
-            let (appended, stalled) = self.append(entries).await;
-            changed |= stalled;
+            let (appended, waited) = self.append(entries).await;
+            changed |= !waited.is_zero();
+            if waited >= STALLED || appended.is_err() {
+                self.alerting.write_failed();
+            }
             match appended {
                 Ok(seq) => self.seq = seq,
                 Err(error) => failed = Some(error.to_string()),
@@ -410,6 +424,7 @@ impl Supervisor {
             Happening::Strays(found) => self.strays_found(found),
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),
             Happening::Seen(seen) => self.seen(seen, turn),
+            Happening::Alerting(told) => self.alerting_told(told),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }
@@ -470,6 +485,12 @@ fn say(event: &Event) {
         Event::OrphanFound { run, job } => {
             let job = job.as_ref().map_or("?", JobName::as_str);
             tracing::warn!(%run, job, "a run that no job accounts for is left alone");
+        }
+        Event::AlertRaised { alert } => {
+            tracing::warn!(id = alert.id, subject = alert.subject, "alert: {}", alert.message);
+        }
+        Event::AlertCleared { alert } => {
+            tracing::info!(id = alert.id, subject = alert.subject, "alert is over: {}", alert.message);
         }
         Event::ShutdownBegun { by: Asked::Policy { rule }, .. } => {
             tracing::warn!(rule, "the instance is to end");

@@ -6,6 +6,7 @@
 //! without ceremony.
 
 mod accepted;
+mod alerting;
 mod asks;
 mod early;
 mod event_log;

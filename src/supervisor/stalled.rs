@@ -9,18 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_log::AppendError;
-use super::main_loop::Supervisor;
+use super::main_loop::{Supervisor, now};
+use crate::core::alerts::{Alert, INSTANCE, Id, Raised, Severity};
+use crate::core::time::Millis;
 use crate::journal::Entry;
 use crate::wire::control::Mark;
 
 /// A sync that takes longer is said; the figure is etcd's.
 const SLOW: Duration = Duration::from_secs(1);
 /// One that takes longer than this, and every multiple of it, is said again, and more loudly.
-const STALLED: Duration = Duration::from_secs(10);
+pub(super) const STALLED: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// Makes a batch durable. Also whether that took so long that it was said.
-    pub(super) async fn append(&self, entries: Vec<Entry>) -> (Result<u64, AppendError>, bool) {
+    /// Makes a batch durable. Also how long that took as far as it was said; nothing if it was not.
+    pub(super) async fn append(&self, entries: Vec<Entry>) -> (Result<u64, AppendError>, Duration) {
         let append = self.log.append(entries);
         tokio::pin!(append);
         let (mut waited, mut next) = (Duration::ZERO, SLOW);
@@ -31,7 +33,7 @@ impl Supervisor {
                     if !waited.is_zero() {
                         tracing::warn!("the disk has answered again");
                     }
-                    return (result, !waited.is_zero());
+                    return (result, waited);
                 }
                 () = tokio::time::sleep(next - waited) => {}
             }
@@ -52,10 +54,27 @@ impl Supervisor {
         let why = format!("{why}: what was asked for waits, jobs run on");
         self.view.send_modify(|view| {
             let view = Arc::make_mut(view);
+            if waited >= STALLED {
+                view.insight.unrecorded = vec![silent_disk(waited)];
+            }
             let instance = Arc::make_mut(&mut view.instance);
             instance.degraded_resources.retain(|mark| mark.resource != "journal");
             instance.degraded_resources.push(Mark { resource: "journal".to_owned(), why });
             instance.degraded = instance.degraded_resources.iter().map(|mark| mark.why.clone()).collect();
         });
     }
+}
+
+/// The alert that cannot be recorded now.
+fn silent_disk(waited: Duration) -> Raised {
+    let ms = Millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+    let alert = Alert {
+        id: Id::SyncFailures.as_str().to_owned(),
+        subject: INSTANCE.to_owned(),
+        severity: Severity::Critical,
+        message: format!("the disk has not answered a write of the event log for {} s", waited.as_secs()),
+        value: 1.0,
+        threshold: 1.0,
+    };
+    Raised { alert, since: now().minus(ms) }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::level_filters::LevelFilter;
 
 use super::accepted::Before;
+use super::alerting::Alerting;
 use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
@@ -207,6 +208,7 @@ fn assemble(
     let (hooks, hooks_ended) = super::hooks::Hooks::new();
     let (tell_strays, strays) = mpsc::channel(1);
     let (scrubbing, scrub) = Scrubbing::new();
+    let (alerting, told) = Alerting::new();
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
@@ -247,6 +249,7 @@ fn assemble(
         recoveries: Vec::new(),
         scrubbing,
         vigils,
+        alerting,
         pace: Pace::new(0),
         hooks,
         known_runs,
@@ -275,6 +278,7 @@ fn assemble(
             strays,
             scrub,
             seen,
+            alerting: told,
         },
     ))
 }

@@ -324,6 +324,13 @@ impl Startup {
         self.read = Some(read);
     }
 
+    /// Entries of the event log that were read, that are missing, and that were not what was written.
+    pub(super) fn log_figures(&self) -> [u64; 3] {
+        let Entries { read, lost } = self.report.entries;
+        let mended = self.read.as_ref().map_or(0, |read| read.mended);
+        [read, lost, lost.saturating_add(mended)]
+    }
+
     /// Whether what was read is not what was written.
     pub(super) fn is_damaged(&self) -> bool {
         self.read.as_ref().is_some_and(|read| read.damaged)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handle::{Usage, View};
+use super::handle::{Insight, Usage, View};
 use super::main_loop::{Supervisor, now};
 use super::publish::progress_view;
 use crate::core::circuit::Circuit;
@@ -39,6 +39,7 @@ impl Supervisor {
                     let status = JobStatus {
                         progress: self.progress_of(&name).map(progress_view),
                         health: self.health_of(job),
+                        patterns: self.patterns_of(&name),
                         ..job_status(&name, job, spec, reason)
                     };
                     (Arc::new(status), Arc::new(runs), stats, self.live(job))
@@ -48,7 +49,7 @@ impl Supervisor {
             .collect();
         let instance = Arc::new(self.instance());
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
-        let (seq, sagas) = (self.seq, self.saga_views());
+        let (seq, sagas, insight) = (self.seq, self.saga_views(), self.insight());
         self.view.send_modify(|view| {
             // A reader that still looks at the last view keeps it, and we change a copy.
             let view = Arc::make_mut(view);
@@ -77,6 +78,7 @@ impl Supervisor {
             }
             view.instance = instance;
             view.sagas = sagas;
+            view.insight = insight;
             view.seq = seq;
             view.ready = ready;
             view.known = true;
@@ -87,6 +89,16 @@ impl Supervisor {
     pub(super) fn show_rest(&self) {
         let rest = self.state.rest().clone();
         self.view.send_modify(|view| Arc::make_mut(view).rest = rest);
+    }
+
+    fn insight(&self) -> Insight {
+        Insight {
+            recoveries: Arc::clone(self.state.recoveries()),
+            alerts: Arc::clone(self.state.alerts()),
+            unrecorded: self.alerting.unrecorded.clone(),
+            entries: self.startup.log_figures(),
+            failed_writes: self.alerting.failed_writes,
+        }
     }
 
     pub(super) fn instance(&self) -> Instance {
@@ -158,6 +170,7 @@ impl Supervisor {
             stats: std::collections::BTreeMap::new(),
             live: std::collections::BTreeMap::new(),
             sagas: Vec::new(),
+            insight: Insight::default(),
             seq: 0,
             ready: false,
             known: false,
@@ -251,6 +264,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         progress: None,
         health: None,
         breaker: spec.and_then(|spec| Circuit::of(spec, job)),
+        patterns: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthView;
+use super::insight::AlertView;
 use crate::core::circuit::Circuit;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, Rusage};
@@ -21,6 +22,9 @@ pub struct Status {
     pub instance: Instance,
     /// Its jobs, by name.
     pub jobs: Vec<JobStatus>,
+    /// What is raised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertView>,
 }
 
 /// The instance itself.
@@ -219,6 +223,9 @@ pub struct JobStatus {
     /// Where its circuit breaker is, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Circuit>,
+    /// What its failures have in common, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<String>,
 }
 
 /// What a job has published about itself.
@@ -341,6 +348,9 @@ pub struct StatsView {
     pub uptime_ms: u64,
     /// The longest of them.
     pub longest_uptime_ms: u64,
+    /// How long it was wanted without a run, from an end to the next start.
+    #[serde(default)]
+    pub down_ms: u64,
     /// The largest resident set of an ended run.
     pub max_rss_kib: u64,
     /// How long restarts took; `None` without any.

@@ -5,4 +5,5 @@ pub mod control;
 pub mod frame;
 pub mod health;
 pub mod init;
+pub mod insight;
 pub mod keeper;

@@ -7,6 +7,7 @@
 mod common;
 
 mod adopt;
+mod alerts;
 mod cgroup;
 mod child;
 mod cli;

@@ -6,7 +6,7 @@ use crate::common::{Daemon, job, until};
 use crate::stats::four_fates;
 
 /// The samples of a page: name and labels as they are written, and the value.
-type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
 /// Reads a page as strictly as the format is written: what is not allowed is a panic.
 fn parse(page: &str) -> Samples {
@@ -16,6 +16,7 @@ fn parse(page: &str) -> Samples {
     };
     assert!(page.ends_with('\n'), "the last line has no end");
     let (mut samples, mut seen, mut now) = (Samples::new(), BTreeSet::new(), (String::new(), String::new()));
+    let mut buckets: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         if let Some(help) = line.strip_prefix("# HELP ") {
@@ -23,7 +24,7 @@ fn parse(page: &str) -> Samples {
             assert!(name(metric) && text.ends_with('.'), "{line}");
             assert!(seen.insert(metric.to_owned()), "{metric} twice");
             let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {metric} ")).unwrap();
-            assert!(["gauge", "counter"].contains(&kind), "{kind}");
+            assert!(["gauge", "counter", "histogram"].contains(&kind), "{kind}");
             assert_eq!(kind == "counter", metric.ends_with("_total"), "{metric} is a {kind}");
             now = (metric.to_owned(), kind.to_owned());
             continue;
@@ -32,7 +33,19 @@ fn parse(page: &str) -> Samples {
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
         assert!(now.1 != "counter" || value >= 0.0, "{line}");
         let (metric, labels) = series.split_once('{').unwrap_or((series, "}"));
-        assert_eq!(metric, now.0, "a sample in the wrong place");
+        let parts = ["_bucket", "_sum", "_count"];
+        let of = if now.1 == "histogram" {
+            parts
+                .iter()
+                .find_map(|part| metric.strip_suffix(part))
+                .unwrap_or_else(|| panic!("no part: {line}"))
+        } else {
+            metric
+        };
+        assert_eq!(of, now.0, "a sample in the wrong place");
+        if metric != of && metric.ends_with("_bucket") {
+            buckets.entry(now.0.clone()).or_default().push((le(labels), value));
+        }
         let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("no end: {line}"));
         for label in labels.split("\",").filter(|label| !label.is_empty()) {
             let (label, text) = label.split_once("=\"").unwrap();
@@ -40,10 +53,33 @@ fn parse(page: &str) -> Samples {
         }
         assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {series}");
     }
+    for (metric, buckets) in buckets {
+        check_histogram(&metric, &buckets, &samples);
+    }
     samples
 }
 
-fn metrics(daemon: &Daemon) -> Samples {
+/// The bound of a bucket.
+fn le(labels: &str) -> f64 {
+    let bound = labels.strip_prefix("le=\"").and_then(|rest| rest.split('"').next());
+    match bound.unwrap_or_else(|| panic!("a bucket without a bound: {labels}")) {
+        "+Inf" => f64::INFINITY,
+        bound => bound.parse().unwrap(),
+    }
+}
+
+/// Bounds grow, each bucket holds those before it, the last one has no bound and holds all.
+fn check_histogram(metric: &str, buckets: &[(f64, f64)], samples: &Samples) {
+    for pair in buckets.windows(2) {
+        assert!(pair[0].0 < pair[1].0, "{metric}: the bounds are not in order: {buckets:?}");
+        assert!(pair[0].1 <= pair[1].1, "{metric}: the buckets are not cumulative: {buckets:?}");
+    }
+    let (bound, all) = *buckets.last().unwrap();
+    assert!(bound.is_infinite() && all == samples[&format!("{metric}_count")], "{metric}: {buckets:?}");
+    assert!(samples[&format!("{metric}_sum")] >= 0.0);
+}
+
+pub fn metrics(daemon: &Daemon) -> Samples {
     let reply = daemon.get("/metrics").unwrap();
     assert_eq!(reply.code, 200);
     let kind = reply.headers.iter().find(|(name, _)| name == "content-type").unwrap();
@@ -117,9 +153,11 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
     let (_, run) = daemon.wait_running("steady");
     daemon.post(&format!("/v1/runs/{run}/progress"), &serde_json::json!({ "progress": 40 }));
     let root = std::env::var("CARGO_MANIFEST_DIR").unwrap();
-    let page = until("the progress", || {
+    let page = until("the progress and the alert", || {
         let page = daemon.get("/metrics").unwrap().text();
-        page.contains("outlive_job_progress_ratio{").then_some(page)
+        let there =
+            ["outlive_job_progress_ratio{", "outlive_alert{"].iter().all(|metric| page.contains(metric));
+        there.then_some(page)
     });
     let samples = parse(&page);
     for file in ["prometheus/outlive.rules.yml", "grafana/outlive.json"] {
@@ -128,7 +166,10 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
         let asked = asked_for(&text);
         assert!(asked.len() > 5, "{asked:?}");
         for (name, labels) in asked {
-            assert!(page.contains(&format!("# TYPE {name} ")), "{file}: there is no {name}");
+            let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|part| name.strip_suffix(part));
+            let is = |kind: &str, name: &str| page.contains(&format!("# TYPE {name} {kind}"));
+            let known = is("", &name) || parts.into_iter().any(|name| is("histogram", name));
+            assert!(known, "{file}: there is no {name}");
             // Prometheus itself adds where a sample came from.
             for label in labels.iter().filter(|label| *label != "instance") {
                 let has = |series: &String| {

@@ -18,7 +18,7 @@ use crate::core::ids::{JobName, RunId};
 use crate::core::report::{Entries, RunsReport, StartReport, StartResult};
 use crate::core::rest::Rest;
 use crate::core::spec::Kind;
-use crate::supervisor::handle::{Ask, AskError, Handle, View};
+use crate::supervisor::handle::{Ask, AskError, Handle, Insight, View};
 use crate::wire::control::{
     ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, PublishReply,
     ReloadReply, Role, Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
@@ -194,6 +194,7 @@ fn first_view() -> View {
         stats: BTreeMap::new(),
         live: BTreeMap::new(),
         sagas: Vec::new(),
+        insight: Insight::default(),
         seq: 0,
         ready: true,
         known: true,
@@ -239,6 +240,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         progress: None,
         health: None,
         breaker: None,
+        patterns: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ mod circuits;
 mod groups;
 mod heals;
 mod hooks;
+mod incidents;
 mod laws;
 mod laws_of_sagas;
 mod missing;

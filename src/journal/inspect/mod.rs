@@ -12,7 +12,7 @@ use std::path::Path;
 pub use lines::{Item, Text, lines};
 pub use repair::{Mode, Repaired, repair};
 pub use scrub::{Scrubbed, fingerprint, scrub};
-pub use stats::{CheckpointStats, Stats, stats};
+pub use stats::{CheckpointStats, Sizes, Stats, sizes, stats};
 pub use verify::{FileReport, Flaw, Verdict, Verified, What, verify};
 
 pub use super::JournalError;

@@ -58,6 +58,34 @@ pub struct Stats {
     pub ballast_bytes: u64,
 }
 
+/// What a look at the directories tells, without reading a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// Segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// When the newest checkpoint was made, in microseconds since 1970, if there is one.
+    pub checkpoint_made_us: Option<i64>,
+}
+
+/// Looks at names and sizes. A file that goes away meanwhile is not counted.
+///
+/// # Errors
+/// If a directory cannot be read.
+pub fn sizes(state_dir: &Path) -> Result<Sizes, JournalError> {
+    let (fs, dirs) = (RealFs, Dirs::of(state_dir));
+    let mut sizes = Sizes::default();
+    for segment in list(&fs, &dirs.journal)?.0 {
+        let Ok(bytes) = fs.size(&segment.path) else { continue };
+        sizes.segments += 1;
+        sizes.segment_bytes += bytes;
+    }
+    let newest = list(&fs, &dirs.checkpoints)?.0.pop();
+    sizes.checkpoint_made_us = newest.and_then(|file| RealFs::modified_us(&file.path));
+    Ok(sizes)
+}
+
 /// Counts. Writes nothing.
 ///
 /// # Errors
