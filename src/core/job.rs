@@ -282,19 +282,8 @@ impl Job {
     pub(super) fn apply(&mut self, event: &Event, at: Stamp) {
         let before = (self.shown(), self.run());
         match event {
-            Event::JobAdded { want, .. } => {
-                self.removed = false;
-                self.set_want(*want);
-            }
-            Event::JobSubmitted { .. } => {
-                self.submitted = true;
-                self.removed = false;
-                self.want = Want::Up;
-                self.calm();
-            }
-            Event::JobRemoved { .. } => {
-                self.removed = true;
-                self.set_want(Want::Down);
+            Event::JobAdded { .. } | Event::JobSubmitted { .. } | Event::JobRemoved { .. } => {
+                self.came_or_went(event)
             }
             Event::WantSet { want, by, .. } => self.wished(*want, by),
             Event::RunRequested { run, attempt, at, .. } => self.requested(*run, *attempt, *at),
@@ -322,23 +311,13 @@ impl Job {
                 self.ended(record, *leftovers, *failures, *interrupted);
             }
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
-            Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
-            Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
-            Event::Rested { .. } => self.wanted_in(Phase::Stopped),
-            Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
-            Event::GaveUp { why, until, .. } => {
-                self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
-            }
-            Event::GroupRestart { .. } => {
-                if self.group_restarts.len() >= STARTS_MAX {
-                    self.group_restarts.remove(0);
-                }
-                self.group_restarts.push(at.boot_us);
-            }
-            Event::Retried { .. } => {
-                self.calm();
-                self.wanted_in(Phase::Stopped);
-            }
+            Event::WaitBegun { .. }
+            | Event::BackedOff { .. }
+            | Event::Rested { .. }
+            | Event::Held { .. }
+            | Event::GaveUp { .. }
+            | Event::GroupRestart { .. }
+            | Event::Retried { .. } => self.has_no_run(event, at),
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
@@ -359,6 +338,50 @@ impl Job {
         }
         if before != (self.shown(), self.run()) {
             self.since = at;
+        }
+    }
+
+    fn came_or_went(&mut self, event: &Event) {
+        match event {
+            Event::JobAdded { want, .. } => {
+                self.removed = false;
+                self.set_want(*want);
+            }
+            Event::JobSubmitted { .. } => {
+                self.submitted = true;
+                self.removed = false;
+                self.want = Want::Up;
+                self.calm();
+            }
+            Event::JobRemoved { .. } => {
+                self.removed = true;
+                self.set_want(Want::Down);
+            }
+            other => debug_assert!(false, "{other:?} neither brings nor takes a job"),
+        }
+    }
+
+    /// What becomes of it between two runs.
+    fn has_no_run(&mut self, event: &Event, at: Stamp) {
+        match event {
+            Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
+            Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
+            Event::Rested { .. } => self.wanted_in(Phase::Stopped),
+            Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
+            Event::GaveUp { why, until, .. } => {
+                self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
+            }
+            Event::GroupRestart { .. } => {
+                if self.group_restarts.len() >= STARTS_MAX {
+                    self.group_restarts.remove(0);
+                }
+                self.group_restarts.push(at.boot_us);
+            }
+            Event::Retried { .. } => {
+                self.calm();
+                self.wanted_in(Phase::Stopped);
+            }
+            other => debug_assert!(false, "{other:?} is not about a job without a run"),
         }
     }
 

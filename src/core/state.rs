@@ -151,12 +151,7 @@ impl State {
                 self.job_event(&spec.name, event, at);
             }
             Event::WantSet { job, want, .. } => {
-                if self.instance.link == Link::Recovering {
-                    match want {
-                        Want::Down => self.instance.stopped.insert(job.clone()),
-                        Want::Up => self.instance.stopped.remove(job),
-                    };
-                }
+                self.wished(job, *want);
                 self.job_event(job, event, at);
             }
             Event::RunRequested { job, run, .. } => {
@@ -187,6 +182,16 @@ impl State {
             | Event::Retried { job }
             | Event::GroupRestart { job, .. }
             | Event::GaveUp { job, .. } => self.job_event(job, event, at),
+        }
+    }
+
+    /// Before the survey, a wish is remembered beside the job: what is found may belong to one that is not known.
+    fn wished(&mut self, job: &JobName, want: Want) {
+        if self.instance.link == Link::Recovering {
+            match want {
+                Want::Down => self.instance.stopped.insert(job.clone()),
+                Want::Up => self.instance.stopped.remove(job),
+            };
         }
     }
 

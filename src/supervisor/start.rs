@@ -13,15 +13,19 @@ use super::alerting::Alerting;
 use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
-use super::init_link::InitLink;
+use super::hooks::Hooks;
+use super::init_link::{FromInit, InitLink};
+use super::keeper_link::News;
 use super::main_loop::{Sources, Supervisor, now};
 use super::memory::Memory;
 use super::scrub::Scrubbing;
 use super::startup::Startup;
+use super::strays::Strays;
 use super::vigils::Vigils;
 use crate::config::{self, Config, LogLevel};
 use crate::control;
 use crate::core::identity::Epoch;
+use crate::core::ids::RunId;
 use crate::core::pace::Pace;
 use crate::core::saga::Force;
 use crate::core::state::State;
@@ -203,24 +207,21 @@ fn assemble(
         state.set_before(before.config.jobs.clone());
     }
     let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
-    let (vigils, seen) = Vigils::new();
-    let (tell_stop_command, stop_commands) = mpsc::channel(64);
-    let (hooks, hooks_ended) = super::hooks::Hooks::new();
-    let (tell_strays, strays) = mpsc::channel(1);
-    let (scrubbing, scrub) = Scrubbing::new();
-    let (alerting, told) = Alerting::new();
-    let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
-    let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
-    let keeper = super::keeper_link::connect(keeper_socket, generation);
+    let Channels { view, asks, skips } = channels;
+    let from = (
+        super::keeper_link::connect(RuntimeDir(options.runtime_dir.clone()).keeper_socket(), generation),
+        init.listen().map_err(|e| format!("init's socket: {e}"))?,
+    );
+    let (sidelines, sources) = sidelines(from, (asks, skips));
+    let Sidelines { vigils, hooks, scrubbing, alerting, tell_stop_command, tell_strays } = sidelines;
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
-    let recovery = startup.recovery_mode().is_some();
     let known_runs = super::prune::runs_of_the_awake(&state);
     let mut supervisor = Supervisor {
         state,
         log,
         read_only: None,
         generation,
-        recovery,
+        recovery: startup.recovery_mode().is_some(),
         startup,
         settling: false,
         born_us: options.born_us,
@@ -238,7 +239,7 @@ fn assemble(
         state_dir: StateDir(options.state_dir.clone()),
         socket: options.socket.clone(),
         since: now(),
-        view: channels.view,
+        view,
         dirty,
         degraded,
         lost,
@@ -265,22 +266,44 @@ fn assemble(
     }
     supervisor.show_rest();
     supervisor.publish();
-    let Channels { asks, skips, .. } = channels;
-    Ok((
-        supervisor,
-        Sources {
-            keeper,
-            init: from_init,
-            asks,
-            stop_commands,
-            hooks: hooks_ended,
-            skips,
-            strays,
-            scrub,
-            seen,
-            alerting: told,
-        },
-    ))
+    Ok((supervisor, sources))
+}
+
+/// What is done beside the loop.
+struct Sidelines {
+    vigils: Vigils,
+    hooks: Hooks,
+    scrubbing: Scrubbing,
+    alerting: Alerting,
+    tell_stop_command: mpsc::Sender<(RunId, bool)>,
+    tell_strays: mpsc::Sender<Result<Strays, String>>,
+}
+
+/// All that is done beside the loop, and where the loop hears of it.
+fn sidelines(
+    (keeper, init): (mpsc::Receiver<News>, mpsc::Receiver<FromInit>),
+    (asks, skips): (mpsc::Receiver<Ask>, mpsc::Receiver<Skip>),
+) -> (Sidelines, Sources) {
+    let (vigils, seen) = Vigils::new();
+    let (hooks, hooks_ended) = Hooks::new();
+    let (scrubbing, scrub) = Scrubbing::new();
+    let (alerting, told) = Alerting::new();
+    let (tell_stop_command, stop_commands) = mpsc::channel(64);
+    let (tell_strays, strays) = mpsc::channel(1);
+    let sidelines = Sidelines { vigils, hooks, scrubbing, alerting, tell_stop_command, tell_strays };
+    let sources = Sources {
+        keeper,
+        init,
+        asks,
+        stop_commands,
+        hooks: hooks_ended,
+        skips,
+        strays,
+        scrub,
+        seen,
+        alerting: told,
+    };
+    (sidelines, sources)
 }
 
 /// Of the two configurations around a reload that was under way, the event log says which is in force.
