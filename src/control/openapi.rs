@@ -253,9 +253,8 @@ fn schemas() -> Value {
                 "exited", "fatal"])),
             ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
-            ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
+            ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()), ("breaker", text.clone()),
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
-            ("breaker", words(&["closed", "open", "half_open"])),
         ]),
         "Outcome": object(&[
             ("kind", words(&["exited", "signaled", "oom_killed", "not_started", "cancelled", "lost"])),

@@ -322,23 +322,13 @@ impl Job {
                 self.ended(record, *leftovers, *failures, *interrupted);
             }
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
-            Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
-            Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
-            Event::Rested { .. } => self.wanted_in(Phase::Stopped),
-            Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
-            Event::GaveUp { why, until, .. } => {
-                self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
-            }
-            Event::GroupRestart { .. } => {
-                if self.group_restarts.len() >= STARTS_MAX {
-                    self.group_restarts.remove(0);
-                }
-                self.group_restarts.push(at.boot_us);
-            }
-            Event::Retried { .. } => {
-                self.calm();
-                self.wanted_in(Phase::Stopped);
-            }
+            Event::WaitBegun { .. }
+            | Event::BackedOff { .. }
+            | Event::Rested { .. }
+            | Event::Held { .. }
+            | Event::GaveUp { .. }
+            | Event::GroupRestart { .. }
+            | Event::Retried { .. } => self.goes_on(event, at),
             Event::RunProgress { .. }
             | Event::SupervisorStarted { .. }
             | Event::OrphanFound { .. }
@@ -357,6 +347,31 @@ impl Job {
         }
         if before != (self.shown(), self.run()) {
             self.since = at;
+        }
+    }
+
+    /// What follows when nothing of it lives.
+    fn goes_on(&mut self, event: &Event, at: Stamp) {
+        match event {
+            Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
+            Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
+            Event::Rested { .. } => self.wanted_in(Phase::Stopped),
+            Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
+            Event::GaveUp { why, until, .. } => {
+                self.wanted_in(Phase::Fatal { why: why.clone(), retry_at: *until });
+            }
+            Event::GroupRestart { .. } => {
+                if self.group_restarts.len() >= STARTS_MAX {
+                    self.group_restarts.remove(0);
+                }
+                self.group_restarts.push(at.boot_us);
+            }
+            Event::Retried { .. } => {
+                self.calm();
+                self.wanted_in(Phase::Stopped);
+            }
+            // Only these come here.
+            other => debug_assert!(false, "{other:?} is not about what follows"),
         }
     }
 

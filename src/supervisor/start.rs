@@ -202,21 +202,19 @@ fn assemble(
     }
     let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
-    let (hooks, hooks_ended) = super::hooks::Hooks::new();
     let (tell_strays, strays) = mpsc::channel(1);
-    let (scrubbing, scrub) = Scrubbing::new();
+    let ((scrubbing, scrub), (hooks, hooks_ended)) = (Scrubbing::new(), super::hooks::Hooks::new());
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
-    let recovery = startup.recovery_mode().is_some();
     let known_runs = super::prune::runs_of_the_awake(&state);
     let mut supervisor = Supervisor {
         state,
         log,
         read_only: None,
         generation,
-        recovery,
+        recovery: startup.recovery_mode().is_some(),
         startup,
         settling: false,
         born_us: options.born_us,
