@@ -97,6 +97,32 @@ fn step(act: StopAct, timeout: u64) -> StopStep {
     StopStep { act, timeout: Millis::from_secs(timeout) }
 }
 
+/// What follows on what, as the second `web` has it.
+fn policy() -> JobSpec {
+    let argv = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let hook = |words: &[&str], secs| Some(Hook { command: argv(words), timeout: Millis::from_secs(secs) });
+    JobSpec {
+        hooks: Some(Box::new(Hooks {
+            before_start: hook(&["migrate", "2"], 30),
+            after_start: hook(&["true"], 30),
+            before_stop: hook(&["drain"], 60),
+            after_exit: hook(&["true"], 30),
+            on_frozen: hook(&["true"], 30),
+            on_fatal: hook(&["mail", "2"], 30),
+        })),
+        resume_command: Some(argv(&["web", "--resume", "{token}", "--name", "the 2th"]).into()),
+        in_group: Some(Box::new(GroupSpec {
+            name: "site".into(),
+            strategy: Strategy::RestForOne,
+            members: ["db", "web:1", "web:2"].map(|name| JobName::new(name).unwrap()).into(),
+            start_limit: Some(StartLimit { count: 5, within: Millis::from_secs(60) }),
+        })),
+        retry_fatal: Some(Millis::from_secs(600)),
+        breaker: Some(Box::new(Breaker { failures: 3, open_for: Millis::from_secs(120) })),
+        ..JobSpec::new(JobName::new("web:2").unwrap(), Vec::new())
+    }
+}
+
 #[test]
 fn every_key_arrives() {
     let (dir, config) = good(EVERY_KEY);
@@ -107,7 +133,6 @@ fn every_key_arrives() {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     };
     let argv = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let hook = |words: &[&str], secs| Some(Hook { command: argv(words), timeout: Millis::from_secs(secs) });
     let wanted = JobSpec {
         name: JobName::new("web:2").unwrap(),
         kind: Kind::Service,
@@ -137,7 +162,6 @@ fn every_key_arrives() {
             reset_after: Millis::from_secs(300),
         },
         start_limit: StartLimit { count: 3, within: Millis::from_secs(30) },
-        breaker: Some(Box::new(Breaker { failures: 3, open_for: Millis::from_secs(120) })),
         start_grace: Millis::from_secs(2),
         stop: vec![
             step(StopAct::Command(argv(&["web", "quit", "2"])), 5),
@@ -160,23 +184,8 @@ fn every_key_arrives() {
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
         on_fatal: OnFatal::StopAll,
-        hooks: Some(Box::new(Hooks {
-            before_start: hook(&["migrate", "2"], 30),
-            after_start: hook(&["true"], 30),
-            before_stop: hook(&["drain"], 60),
-            after_exit: hook(&["true"], 30),
-            on_frozen: hook(&["true"], 30),
-            on_fatal: hook(&["mail", "2"], 30),
-        })),
-        resume_command: Some(argv(&["web", "--resume", "{token}", "--name", "the 2th"]).into()),
-        in_group: Some(Box::new(GroupSpec {
-            name: "site".into(),
-            strategy: Strategy::RestForOne,
-            members: ["db", "web:1", "web:2"].map(|name| JobName::new(name).unwrap()).into(),
-            start_limit: Some(StartLimit { count: 5, within: Millis::from_secs(60) }),
-        })),
-        retry_fatal: Some(Millis::from_secs(600)),
         watch: Some(Box::new(every_watch(&here))),
+        ..policy()
     };
     assert_eq!(config.jobs[2], wanted);
     let s = &config.supervisor;

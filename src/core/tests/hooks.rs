@@ -75,12 +75,12 @@ fn after_exit_waits_for_what_the_run_left_and_is_not_for_what_never_ran() {
 #[test]
 fn a_run_that_began_while_nobody_was_there_has_its_after_start_and_no_other_has_it_twice() {
     let a = hooked(&[When::AfterStart]);
-    let mut world = World::with(&[a.clone()]);
+    let mut world = World::with(std::slice::from_ref(&a));
     let started = world.now;
     for first in [true, false] {
         world.replayed();
         world.successor();
-        world.configured(&[a.clone()]);
+        world.configured(std::slice::from_ref(&a));
         let found = world.surveyed(vec![(1, "a", Fact::Alive { identity: identity(7), started })]);
         let hook = ["supervisor.surveyed", "run.adopted a", "> hook after_start 1 pid 7"];
         expect(&found, if first { &hook } else { &hook[..2] });

@@ -106,11 +106,11 @@ fn nothing_is_tried_again_in_a_shutdown_or_after_a_stop() {
 #[test]
 fn nobody_but_an_operator_starts_what_somebody_has_to_look_at() {
     let a = JobSpec { recovery: Recovery::Manual, ..retried() };
-    let mut world = World::with(&[a.clone()]);
+    let mut world = World::with(std::slice::from_ref(&a));
     world.launched(1);
     world.replayed();
     world.supervisor(2, false);
-    world.configured(&[a.clone()]);
+    world.configured(std::slice::from_ref(&a));
     world.surveyed(vec![(1, "a", Fact::Lost { why: "gone".to_owned() })]);
     assert_eq!((world.word("a"), world.due_in()), ("fatal", None));
     world.replayed();
