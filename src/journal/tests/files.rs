@@ -126,12 +126,13 @@ fn a_log_in_this_layout_is_read_the_same_by_its_checkpoints_and_without_them() {
     fs::remove_file(dir.path().join("checkpoints/00000000000000000024.jsonl")).unwrap();
     let none = read(dir.path());
     assert_eq!((none.report.checkpoint, none.report.lines, none.report.older_layout), (None, 31, true));
-    // Earlier checkpoints know nothing of statistics, nor how many jobs have been over, nor what orphans say.
+    // Earlier checkpoints know nothing of statistics and incidents, nor how many jobs have been over, nor what
+    // orphans say.
     let said = |state: &State| {
         let mut all = Vec::new();
         let put = |line: &[u8]| {
             let mut entity: serde_json::Value = serde_json::from_slice(line)?;
-            for later in ["stats", "over", "overs", "rest", "says"] {
+            for later in ["stats", "over", "overs", "rest", "says", "recoveries", "incident"] {
                 entity.as_object_mut().unwrap().remove(later);
             }
             for run in entity.get_mut("past").and_then(|past| past.as_array_mut()).into_iter().flatten() {
