@@ -93,6 +93,27 @@ impl Supervisor {
         }
     }
 
+    /// What is seen of a live run, or told by one: true or not, it is decided by.
+    fn look(&mut self, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
+        let live: Vec<RunId> = self.state.live_runs().map(|(run, _)| run).collect();
+        if live.is_empty() {
+            return Ok(());
+        }
+        let run = live[ground.rng.index(live.len())];
+        let now = ground.host.now;
+        let input = match ground.rng.below(8) {
+            0 => Input::Well { run },
+            1 => Input::Extended { run, until: now.plus(Millis(ground.rng.below(3000))) },
+            2 => Input::Diagnosed { run },
+            3..=5 => {
+                let fault = Fault::ALL[ground.rng.index(Fault::ALL.len())];
+                Input::Unwell { run, fault, why: "so".to_owned() }
+            }
+            _ => Input::Ready { run },
+        };
+        self.observe(&input, turn, ground)
+    }
+
     pub(super) fn ask(&mut self, ask: Ask, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<(), Cut> {
         let by = |verb: &str| Asked::Operator { uid: 1000, verb: verb.to_owned() };
         let input = match &ask {
@@ -109,6 +130,15 @@ impl Supervisor {
                 scope: outlive::core::spec::KillScope::Process,
                 by: by("signal"),
             },
+            Ask::Look => return self.look(turn, ground),
+            Ask::AllWell => {
+                let live: Vec<RunId> = self.state.live_runs().map(|(run, _)| run).collect();
+                for run in live {
+                    self.observe(&Input::Ready { run }, turn, ground)?;
+                    self.observe(&Input::Well { run }, turn, ground)?;
+                }
+                return Ok(());
+            }
             Ask::Recover => {
                 if self.read_only.is_none() && self.keeper && self.state.is_settled() {
                     self.recoveries += 1;

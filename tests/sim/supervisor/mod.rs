@@ -11,15 +11,18 @@ use std::sync::Arc;
 
 use outlive::core::effect::Effect;
 use outlive::core::event::Event;
+use outlive::core::fault::Fault;
 use outlive::core::ids::{Generation, JobName, RunId};
 use outlive::core::input::{Fact, Input, Survey, Surveyed};
 use outlive::core::instance::Link;
+use outlive::core::job::{Job, Phase};
 use outlive::core::outcome::{Asked, Outcome};
 use outlive::core::pace::Pace;
 use outlive::core::reconcile::check::check;
 use outlive::core::reconcile::plan::{self, Before};
 use outlive::core::spec::JobSpec;
 use outlive::core::state::State;
+use outlive::core::time::Millis;
 use outlive::core::{Decision, Fresh, decide};
 use outlive::journal::{Entry, Folding, Journal};
 use outlive::wire::keeper::{Answer, FromKeeper, Launch, Notice, Refusal, Request, RunStatus};
@@ -75,7 +78,13 @@ pub(crate) enum Ask {
     Reload,
     Recover,
     LeaveRecovery,
-    Shutdown { keep_jobs: bool },
+    Shutdown {
+        keep_jobs: bool,
+    },
+    /// Something is observed of a run that lives, or told by it.
+    Look,
+    /// Nothing is wrong with any run, and all are ready.
+    AllWell,
 }
 
 /// An answer that waits until what it says is durable.
@@ -312,6 +321,13 @@ impl Supervisor {
         self.retry_log(&mut turn, ground)?;
         self.tick_if_due(&mut turn, ground)?;
         self.complete(turn, ground)
+    }
+
+    /// Whether a run is to say that it is ready, or that it is well.
+    pub(crate) fn waits_for_word(&self) -> bool {
+        let link = self.state.instance.link == Link::Working;
+        let waits = |job: &Job| matches!(&job.phase, Phase::Running { ready_at, ill, .. } if ready_at.is_some() || ill.is_some());
+        link && self.state.awake().any(|(_, job)| waits(job))
     }
 
     /// One piece of news. False if there is none.

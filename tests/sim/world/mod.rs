@@ -12,6 +12,7 @@ use outlive::core::job::Phase;
 use outlive::core::outcome::Outcome;
 use outlive::core::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StopAct, StopStep};
 use outlive::core::time::Millis;
+use outlive::core::watch::{FrozenStep, Limits, OnExceed, Ready, ReadyBy, Watch};
 use outlive::journal::simulated::SimFs;
 
 use crate::host::{Host, Stage};

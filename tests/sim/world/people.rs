@@ -4,6 +4,9 @@ use super::*;
 
 impl World {
     pub(super) fn any_ask(&mut self) -> Ask {
+        if self.rng.one_in(3) {
+            return Ask::Look;
+        }
         let mut known: Vec<JobName> = self.config_file.iter().map(|spec| spec.name.clone()).collect();
         for n in 0..self.submitted.min(3) {
             known.extend(JobName::new(format!("z{n}")));
@@ -83,5 +86,25 @@ pub(super) fn any_spec(rng: &mut Rng, job: &str) -> JobSpec {
     if rng.one_in(3) {
         spec.nice = Some(rng.below(3) as i32);
     }
+    if rng.one_in(3) {
+        spec.watch = Some(Box::new(any_watch(rng)));
+    }
     spec
+}
+
+fn any_watch(rng: &mut Rng) -> Watch {
+    let ready = Ready { by: ReadyBy::Notify, timeout: Millis([0, 300, 5000][rng.index(3)]) };
+    let ladder = [
+        FrozenStep::Continue { wait: Millis(300) },
+        FrozenStep::Dump { signal: None, wait: Millis(0) },
+        FrozenStep::Stop,
+        FrozenStep::Restart,
+    ];
+    let on_exceed = [OnExceed::Restart, OnExceed::Stop, OnExceed::Signal(10), OnExceed::Notify][rng.index(4)];
+    Watch {
+        ready: rng.one_in(2).then_some(ready),
+        on_frozen: rng.one_in(2).then(|| ladder[..rng.index(5)].to_vec()),
+        limits: Limits { pids: Some(1), on_exceed, ..Limits::default() },
+        ..Watch::default()
+    }
 }

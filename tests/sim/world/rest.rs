@@ -43,6 +43,8 @@ impl World {
             self.supervisor_turn(None)?;
         } else if self.sup.as_ref().is_some_and(|sup| sup.state.instance.recovery && !sup.is_read_only()) {
             self.supervisor_turn(Some(Ask::LeaveRecovery))?;
+        } else if self.sup.as_ref().is_some_and(|sup| sup.waits_for_word() && !sup.is_read_only()) {
+            self.supervisor_turn(Some(Ask::AllWell))?;
         } else if self.sup.as_ref().is_some_and(|sup| sup.next_deadline(self.host.now.boot_us).is_some()) {
             self.time_passes()?;
         } else {
