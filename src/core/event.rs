@@ -362,6 +362,15 @@ pub enum Event {
         /// How.
         end: End,
     },
+    /// No run is started from here on.
+    #[serde(rename = "starts.held")]
+    StartsHeld {
+        /// Why, in words.
+        why: String,
+    },
+    /// Runs may be started again.
+    #[serde(rename = "starts.released")]
+    StartsReleased,
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -418,6 +427,8 @@ impl Event {
             | Self::SagaStepDone { .. }
             | Self::SagaUndoing { .. }
             | Self::SagaEnded { .. }
+            | Self::StartsHeld { .. }
+            | Self::StartsReleased
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

@@ -331,6 +331,8 @@ impl Job {
             | Event::SagaStepDone { .. }
             | Event::SagaUndoing { .. }
             | Event::SagaEnded { .. }
+            | Event::StartsHeld { .. }
+            | Event::StartsReleased
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }

@@ -125,6 +125,8 @@ impl State {
             | Event::LossSettled { .. }
             | Event::KeeperLost
             | Event::RecoveryLeft { .. }
+            | Event::StartsHeld { .. }
+            | Event::StartsReleased
             | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
             Event::SagaBegun { .. }
@@ -307,6 +309,8 @@ impl State {
             settled: old.settled,
             newest: old.newest,
             stopped: old.stopped.clone(),
+            // What it was for is looked for anew after a reboot.
+            held: old.held.clone().filter(|_| same_epoch),
         };
         if !same_epoch {
             self.rest.meet_epoch();

@@ -12,6 +12,7 @@ mod event_log;
 mod ground;
 pub mod handle;
 mod health_view;
+mod host;
 mod init_link;
 mod keeper_link;
 mod launching;

@@ -12,6 +12,7 @@ use super::accepted::Before;
 use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
+use super::host::Host;
 use super::init_link::InitLink;
 use super::main_loop::{Sources, Supervisor, now};
 use super::memory::Memory;
@@ -206,6 +207,7 @@ fn assemble(
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
     let (scrubbing, scrub) = Scrubbing::new();
+    let (host, host_news) = Host::new(RuntimeDir(options.runtime_dir.clone()));
     let keeper_socket = RuntimeDir(options.runtime_dir.clone()).keeper_socket();
     let from_init = init.listen().map_err(|e| format!("init's socket: {e}"))?;
     let keeper = super::keeper_link::connect(keeper_socket, generation);
@@ -246,6 +248,7 @@ fn assemble(
         recoveries: Vec::new(),
         scrubbing,
         vigils,
+        host,
         pace: Pace::new(0),
         known_runs,
         tell_stop_command,
@@ -255,13 +258,20 @@ fn assemble(
         seq,
         exit: None,
     };
+    show_first(&mut supervisor, inherited);
+    let Channels { asks, skips, .. } = channels;
+    let init = from_init;
+    let sources = Sources { keeper, init, asks, stop_commands, skips, strays, scrub, seen, host: host_news };
+    Ok((supervisor, sources))
+}
+
+/// What is known so far, for readers.
+fn show_first(supervisor: &mut Supervisor, inherited: bool) {
     if inherited {
         supervisor.look_at_config();
     }
     supervisor.show_rest();
     supervisor.publish();
-    let Channels { asks, skips, .. } = channels;
-    Ok((supervisor, Sources { keeper, init: from_init, asks, stop_commands, skips, strays, scrub, seen }))
 }
 
 /// Of the two configurations around a reload that was under way, the event log says which is in force.

@@ -4,5 +4,6 @@ pub mod bytes;
 pub mod control;
 pub mod frame;
 pub mod health;
+pub mod host;
 pub mod init;
 pub mod keeper;

@@ -15,6 +15,7 @@ mod diskfull;
 mod fixture;
 mod forged;
 mod graph;
+mod health;
 mod init;
 mod instance;
 mod journal;

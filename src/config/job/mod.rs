@@ -2,6 +2,7 @@
 //! what has to be looked up on the machine, comes after that, in [`expand`].
 
 mod expand;
+mod health;
 mod output;
 mod policy;
 mod process;
@@ -21,10 +22,12 @@ use super::substitute;
 use super::users::Accounts;
 
 pub(super) use expand::EnvFiles;
+pub(super) use health::{Health, read as read_health};
 pub(super) use policy::duration;
 pub(super) use process::mode;
 #[cfg(test)]
 pub(super) use {
+    health::{ACT_KEYS, CHECK_KEYS, HEALTH_KEYS},
     output::OUTPUT_KEYS,
     policy::{BACKOFF_KEYS, START_LIMIT_KEYS, STOP_KEYS},
     process::RLIMITS,
@@ -63,6 +66,7 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "recovery",
     "recovery_timeout",
     "on_fatal",
+    "priority",
     "heartbeat",
     "probe",
     "ready",
@@ -99,6 +103,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "recovery",
     "recovery_timeout",
     "on_fatal",
+    "priority",
     "heartbeat",
     "probe",
     "ready",
