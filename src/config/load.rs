@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::core::host::Settings as HealthSettings;
 use crate::core::spec::JobSpec;
 
 use super::error::{Errors, Report};
 use super::files::{self, Allowed};
-use super::job::{self, Context, DEFAULTS_KEYS, EnvFiles, JOB_KEYS, Template};
+use super::job::{self, Context, DEFAULTS_KEYS, EnvFiles, Health, JOB_KEYS, Template};
 use super::node::{Node, Table};
 use super::settings;
 use super::source::Source;
@@ -16,7 +17,7 @@ use super::users::Accounts;
 use super::{Config, dependencies, digest, glob, groups};
 
 /// Keys at the top of the main file.
-pub(super) const MAIN_KEYS: &[&str] = &["include", "supervisor", "defaults", "group", "job"];
+pub(super) const MAIN_KEYS: &[&str] = &["include", "supervisor", "health", "defaults", "group", "job"];
 /// Keys at the top of an included file.
 const INCLUDED_KEYS: &[&str] = &["job"];
 
@@ -41,7 +42,7 @@ pub(super) fn load(
 
     let context = Context { env, accounts, report: &report, home: &main.dir };
     let mut env_files = EnvFiles::default();
-    let (supervisor, jobs) = resolve(&context, &documents, included.complete, &mut env_files);
+    let (supervisor, health, jobs) = resolve(&context, &documents, included.complete, &mut env_files);
 
     let sources = || std::iter::once(&main).chain(&included.sources);
     let called: Vec<PathBuf> =
@@ -51,7 +52,11 @@ pub(super) fn load(
     let digest = digest::of(&texts);
     let files = texts.into_iter().map(|(path, _)| path).collect();
     let errors = report.finish(&called);
-    if errors.is_empty() { Ok(Config { supervisor, jobs, files, digest }) } else { Err(Errors(errors)) }
+    if errors.is_empty() {
+        Ok(Config { supervisor, health, jobs, files, digest })
+    } else {
+        Err(Errors(errors))
+    }
 }
 
 /// Reads one file; what is wrong with it is reported.
@@ -148,8 +153,9 @@ fn resolve(
     documents: &[Document<'_>],
     complete: bool,
     env_files: &mut EnvFiles,
-) -> (settings::SupervisorSettings, Vec<JobSpec>) {
+) -> (settings::SupervisorSettings, HealthSettings, Vec<JobSpec>) {
     let mut supervisor = settings::SupervisorSettings::default();
+    let mut health = Health::default();
     let mut defaults: Option<Table<'_>> = None;
     let mut group_nodes: Vec<(&str, Node<'_>)> = Vec::new();
     let mut job_nodes: Vec<(&str, Node<'_>)> = Vec::new();
@@ -161,6 +167,7 @@ fn resolve(
         let Some(top) = top(&node, i == 0) else { continue };
         if i == 0 {
             supervisor = top.get("supervisor").map(|n| settings::read(context, &n)).unwrap_or_default();
+            health = top.get("health").map(|n| job::read_health(context, &n)).unwrap_or_default();
             defaults = top.get("defaults").and_then(|n| defaults_table(&n));
             let groups = top.get("group").and_then(|n| n.entries("tables [group.NAME]"));
             group_nodes = groups.unwrap_or_default();
@@ -198,7 +205,10 @@ fn resolve(
             jobs.push(spec);
         }
     }
-    (supervisor, jobs)
+    if complete {
+        health.check_jobs(&jobs);
+    }
+    (supervisor, health.settings, jobs)
 }
 
 /// `[defaults]`. What cannot be one is said to be so.

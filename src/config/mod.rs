@@ -65,6 +65,44 @@
 //! | `on_unreadable_log` | `"recovery-mode"` | when nothing of the event log can be read: `recovery-mode`, `exit` or `fresh` |
 //! | `recovery_start_rate` | `100` | jobs started again by recovery in a second, 0: as fast as possible |
 //!
+//! # `[health]`
+//!
+//! Every `interval` the host and we ourselves are looked at. A check that fails `heal_after` times in a row counts
+//! as failed: it is shown, and what is configured for it is done, again after as many more failures. It is well
+//! again 2 percentage points below its limit. A limit is a percentage (`"85%"`) or `"off"`.
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `enabled` | `true` | whether anything is checked |
+//! | `interval` | `"30s"` | between two rounds |
+//! | `timeout` | `"10s"` | a check that takes longer has failed |
+//! | `heal_after` | `3` | failures in a row before something is done |
+//! | `memory` | `"85%"` | memory in use, of the control group around us if that is limited |
+//! | `disk` | `"90%"` | space in use on the file systems of the state directory, the runtime directory and every `output.dir` |
+//! | `inodes` | `"90%"` | files in use on them |
+//! | `open_files` | `"90%"` | open files of the host |
+//! | `pids` | `"90%"` | processes and threads |
+//! | `pressure` | `"off"` | time of the last ten seconds in which a task waited for memory, disks or a CPU |
+//! | `on_memory` | `["hold-starts"]` | what is done when that check fails; likewise: |
+//! | `on_disk` | `["rotate", "expire"]` | |
+//! | `on_inodes` `on_open_files` `on_pids` `on_pressure` `on_inotify` `on_control` `on_event_log` `on_keeper` | `[]` | |
+//!
+//! Whether files can be watched (inotify), our control socket answers, the disk of the event log answers and the
+//! keeper is there is checked too.
+//!
+//! | act | what it does |
+//! |---|---|
+//! | `"rotate"` | compresses closed output of ended runs |
+//! | `"expire"` | removes directories of ended runs, the oldest first, until there is room; never the latest of a job |
+//! | `"hold-starts"` | starts no run while the check is failed, whoever asks |
+//! | `"stop-lowest"` | stops the live job of the lowest `priority`, among equals the one that started last |
+//! | `"restart-largest"` | restarts the job that uses most memory |
+//! | `{ command = […], timeout = "30s" }` | runs a command |
+//! | `{ restart = "job" }` | restarts a job |
+//!
+//! `[health.check.NAME]` is a check of your own, and `check` is the table of them: `exec`, `http`, `tcp` or `unix` as in a
+//! probe of a job, `interval` (`"30s"`), `timeout` (`"10s"`), `failures` (`3`), and `heal`: a list of acts, or one.
+//!
 //! # `[group.NAME]`
 //!
 //! What the failure of one job means for others, in the words of Erlang's supervisors. Only in the main file.
@@ -118,6 +156,7 @@
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
 //! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
 //! | `retry_fatal` | | a job that was given up is tried again after this time, as if for the first time; not where nobody knows how its run ended, and not in recovery mode |
+//! | `priority` | `0` | who is stopped first by `stop-lowest` in `[health]`: the lowest |
 //!
 //! How its runs are watched; each is off unless set, and tables are merged key by key with those of `[defaults]`:
 //!
@@ -203,6 +242,9 @@ pub use settings::{LogLevel, OnUnreadableLog, SupervisorSettings};
 pub struct Config {
     /// Settings of the instance.
     pub supervisor: SupervisorSettings,
+    /// What is checked of the host and of ourselves.
+    #[serde(default)]
+    pub health: crate::core::host::Settings,
     /// The jobs in the order of the files; instances are jobs of their own.
     pub jobs: Vec<JobSpec>,
     /// Every file that was read, from the root: the main file, what it includes, environment files.
@@ -224,6 +266,7 @@ pub fn load(path: &Path, env: &BTreeMap<String, String>) -> Result<Config, Error
 pub fn empty() -> Config {
     Config {
         supervisor: SupervisorSettings::default(),
+        health: crate::core::host::Settings::default(),
         jobs: Vec::new(),
         files: Vec::new(),
         digest: digest::of(&[]),

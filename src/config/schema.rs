@@ -17,9 +17,9 @@ mod tests {
 
     use super::super::groups::GROUP_KEYS;
     use super::super::job::{
-        BACKOFF_KEYS, BEAT_FILE_KEYS, BREAKER_KEYS, DEFAULTS_KEYS, FROZEN_KEYS, HEARTBEAT_KEYS, HOOK_KEYS,
-        HOOKS, JOB_KEYS, LIMIT_KEYS, OUTPUT_KEYS, PROBE_KEYS, PROBE_ROLES, READY_KEYS, RLIMITS,
-        START_LIMIT_KEYS, STOP_KEYS,
+        ACT_KEYS, BACKOFF_KEYS, BEAT_FILE_KEYS, BREAKER_KEYS, CHECK_KEYS, DEFAULTS_KEYS, FROZEN_KEYS,
+        HEALTH_KEYS, HEARTBEAT_KEYS, HOOK_KEYS, HOOKS, JOB_KEYS, LIMIT_KEYS, OUTPUT_KEYS, PROBE_KEYS,
+        PROBE_ROLES, READY_KEYS, RLIMITS, START_LIMIT_KEYS, STOP_KEYS,
     };
     use super::super::load::MAIN_KEYS;
     use super::super::settings::SUPERVISOR_KEYS;
@@ -108,6 +108,9 @@ mod tests {
         for (path, keys) in [
             ("", MAIN_KEYS),
             ("/$defs/supervisor", SUPERVISOR_KEYS),
+            ("/$defs/health", HEALTH_KEYS),
+            ("/$defs/health_check", CHECK_KEYS),
+            ("/$defs/heal_act", ACT_KEYS),
             ("/$defs/defaults", DEFAULTS_KEYS),
             ("/$defs/group", GROUP_KEYS),
             ("/$defs/job/properties/hooks", HOOKS),
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn the_reference_names_every_key() {
         let page: String = include_str!("mod.rs").lines().take_while(|l| l.starts_with("//!")).collect();
-        for key in [MAIN_KEYS, SUPERVISOR_KEYS, JOB_KEYS].concat() {
+        for key in [MAIN_KEYS, SUPERVISOR_KEYS, HEALTH_KEYS, JOB_KEYS].concat() {
             let named = [format!("`{key}`"), format!("[{key}]"), format!("[{key}."), format!("`{key}.")];
             assert!(named.iter().any(|form| page.contains(form)), "{key}");
         }
@@ -150,6 +153,9 @@ mod tests {
         for path in [
             "",
             "/$defs/supervisor",
+            "/$defs/health",
+            "/$defs/health_check",
+            "/$defs/heal_act",
             "/$defs/job",
             "/$defs/stop_step",
             "/$defs/probe",
@@ -179,16 +185,19 @@ mod tests {
             job.extend(lines(&format!("{table}."), &described["properties"][table]));
         }
         let supervisor = lines("", &root["$defs"]["supervisor"]);
+        let health = lines("", &root["$defs"]["health"]);
         assert!(job.len() > 20 && supervisor.len() >= 6, "{job:?}");
         let (_dir, bare) = good("[job.a]\ncommand = \"x\"\n");
         let (_other, full) = good(&format!(
-            "[supervisor]\n{}\n[job.a]\ncommand = \"x\"\n{}\n",
+            "[supervisor]\n{}\n[health]\n{}\n[job.a]\ncommand = \"x\"\n{}\n",
             supervisor.join("\n"),
+            health.join("\n"),
             job.join("\n")
         ));
         let mut full_job = full.jobs[0].clone();
         full_job.cwd.clone_from(&bare.jobs[0].cwd);
         assert_eq!((full_job, full.supervisor), (bare.jobs[0].clone(), bare.supervisor));
+        assert!(health.len() >= 10 && full.health == bare.health, "{health:?}");
         let timeout = root["$defs"]["stop_step"]["properties"]["timeout"]["default"].clone();
         assert_eq!((timeout, bare.jobs[0].stop[0].timeout.0), (json!("10s"), 10_000));
     }
@@ -214,6 +223,8 @@ mod tests {
             "[job.a]\ncommand = 'x'\nstdin = 'open'",
             "[defaults]\ncommand = 'x'",
             "[supervisor]\nkeep_runs = 0",
+            "[health]\nheal_after = 0",
+            "[health]\non_disk = ['explode']",
         ] {
             assert!(check(wrong).is_err(), "{wrong}");
         }

@@ -19,6 +19,7 @@ use super::params::Params;
 use crate::core::circuit::Circuit;
 use crate::supervisor::handle::{JobUsage, Usage, View};
 use crate::wire::control::{InstanceState, JobStatus, StateWord, StatsView, WantWord};
+use crate::wire::host::HostView;
 
 pub(crate) async fn metrics(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {
     params.only(&[])?;
@@ -90,6 +91,7 @@ fn page(view: &View) -> String {
     instance(&mut page, view);
     own_processes(&mut page, view);
     metrics_of_recovery::instance(&mut page, view);
+    host(&mut page, &view.host);
     if !view.known {
         // Nobody knows yet which jobs there are.
         return page.0;
@@ -138,6 +140,34 @@ fn instance(page: &mut Page, view: &View) {
         page.one("outlive_supervisor_start_time_seconds", Gauge, help, since);
     }
     page.one("outlive_journal_entries_total", Counter, "Entries of the event log so far.", view.seq);
+}
+
+/// The checks of the host and of ourselves.
+fn host(page: &mut Page, host: &HostView) {
+    use Kind::{Counter, Gauge};
+    if host.status.is_empty() {
+        return;
+    }
+    let help = "1 for the state that the check is in.";
+    let mut state = page.metric("outlive_health_check", Gauge, help);
+    for check in &host.checks {
+        state.is(&[("check", &check.name), ("state", &check.state)], 1);
+    }
+    let help = "How much is in use of what the check looks at, from 0 to 1.";
+    let mut value = page.metric("outlive_health_value_ratio", Gauge, help);
+    for check in &host.checks {
+        if let Some(percent) = check.percent {
+            value.is(&[("check", &check.name)], percent / 100.0);
+        }
+    }
+    let help = "The mean of all checks: 100 if all are well, 0 if all have failed.";
+    page.one("outlive_health_score", Gauge, help, host.score);
+    let help = "What this supervisor has done about failed checks.";
+    let mut heals = page.metric("outlive_heals_total", Counter, help);
+    for heal in &host.heals {
+        let labels = [("check", &*heal.check), ("act", &*heal.act), ("result", &*heal.result)];
+        heals.is(&labels, heal.count);
+    }
 }
 
 /// What we cost ourselves.

@@ -278,7 +278,6 @@ fn schemas() -> Value {
     let words = |list: &[&str]| json!({ "type": "string", "enum": list });
     let mut all = json!({
         "Version": object(&[("version", text.clone()), ("api", text.clone()), ("keeper_protocol", number.clone())]),
-        "Health": object(&[("healthy", flag.clone()), ("degraded", flag.clone()), ("resources", list(of("Mark")))]),
         "Mark": object(&[("resource", text.clone()), ("why", text.clone())]),
         "Ready": object(&[("ready", flag.clone())]),
         "Instance": object(&[
@@ -329,7 +328,9 @@ fn schemas() -> Value {
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    for more in [requests, recovery_schemas(), saga_schemas(), stats_schemas(), insight_schemas()] {
+    for more in
+        [requests, host_schemas(), recovery_schemas(), saga_schemas(), stats_schemas(), insight_schemas()]
+    {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -425,6 +426,23 @@ fn insight_schemas() -> Value {
                 ("pattern", text.clone()), ("jobs", list(text)),
             ]))),
         ]),
+    })
+}
+
+fn host_schemas() -> Value {
+    let (text, number, flag) =
+        (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
+    let words = |list: &[&str]| json!({ "type": "string", "enum": list });
+    json!({
+        "Health": object(&[("healthy", flag.clone()), ("degraded", flag), ("resources", list(of("Mark"))),
+            ("status", words(&["", "healthy", "degraded", "unhealthy"])), ("score", number.clone()),
+            ("starts_held", text.clone()), ("checks", list(of("Check"))), ("heals", list(of("Heals")))]),
+        "Check": object(&[("name", text.clone()), ("state", words(&["unknown", "ok", "failing", "failed"])),
+            ("failures", number.clone()), ("heal_after", number.clone()), ("percent", json!({ "type": "number" })),
+            ("limit", json!({ "type": "number" })), ("text", text.clone()), ("at", text.clone()),
+            ("trend", words(&["improving", "stable", "degrading"]))]),
+        "Heals": object(&[("check", text.clone()), ("act", text.clone()), ("result", text.clone()),
+            ("count", number.clone())]),
     })
 }
 

@@ -25,10 +25,14 @@ pub(crate) async fn version(State(shared): State<Shared>, params: Params) -> Res
     }))
 }
 
-pub(crate) async fn health(State(shared): State<Shared>, params: Params) -> Result<Json<Health>, Failure> {
+pub(crate) async fn health(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {
     params.only(&[])?;
-    let resources = shared.view().instance.degraded_resources.clone();
-    Ok(Json(Health { healthy: true, degraded: !resources.is_empty(), resources }))
+    let view = shared.view();
+    let (resources, host) = (view.instance.degraded_resources.clone(), (*view.host).clone());
+    let healthy = host.status != "unhealthy";
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let health = Health { healthy, degraded: !resources.is_empty(), resources, host };
+    Ok((status, Json(health)).into_response())
 }
 
 pub(crate) async fn ready(State(shared): State<Shared>, params: Params) -> Result<Response, Failure> {

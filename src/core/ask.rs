@@ -201,7 +201,9 @@ fn say_started(d: &mut Draft<'_>, job: &JobName) {
         (true, true) => {
             let deps = d.spec(job).map(|spec| spec.depends_on.clone()).unwrap_or_default();
             let names: Vec<&str> = deps.iter().map(JobName::as_str).collect();
-            if d.has_orphan(job) {
+            if let Some(why) = &d.instance.held {
+                format!("starts are held: {why}")
+            } else if d.has_orphan(job) {
                 "waiting for the end of a run that is not accounted for".to_owned()
             } else {
                 format!("waiting for {}", names.join(", "))

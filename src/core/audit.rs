@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Want};
+use super::host::HEAL;
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::Asked;
 use super::reconcile::plan;
@@ -125,8 +126,19 @@ fn actor(entry: &Entry<'_>) -> Option<(String, Option<String>)> {
     if let Some(found) = entry.events.iter().find_map(by).and_then(words) {
         return Some(found);
     }
+    if let Some(rule) = entry.events.iter().find_map(healed_by) {
+        return Some((rule.to_owned(), Some(HEAL.to_owned())));
+    }
     let surveyed = entry.events.contains(&Event::Surveyed);
     surveyed.then(|| (format!("recovery (supervisor {})", entry.generation.0), None))
+}
+
+/// By which rule the host or we ourselves were healed.
+fn healed_by(event: &Event) -> Option<&str> {
+    match event {
+        Event::Acted { verb, by: Asked::Policy { rule }, .. } if verb == HEAL => Some(rule),
+        _ => None,
+    }
 }
 
 fn by(event: &Event) -> Option<(&Asked, &'static str)> {

@@ -416,6 +416,15 @@ pub enum Event {
         #[serde(flatten)]
         alert: Box<Alert>,
     },
+    /// No run is started from here on.
+    #[serde(rename = "starts.held")]
+    StartsHeld {
+        /// Why, in words.
+        why: String,
+    },
+    /// Runs may be started again.
+    #[serde(rename = "starts.released")]
+    StartsReleased,
     /// The instance began to end.
     #[serde(rename = "shutdown.begun")]
     ShutdownBegun {
@@ -478,6 +487,8 @@ impl Event {
             | Self::SagaEnded { .. }
             | Self::AlertRaised { .. }
             | Self::AlertCleared { .. }
+            | Self::StartsHeld { .. }
+            | Self::StartsReleased
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

@@ -111,6 +111,13 @@ pub enum Input {
         /// Who asked.
         by: Asked,
     },
+    /// No run is to be started, whoever asks for it, until [`Input::ReleaseStarts`].
+    HoldStarts {
+        /// Why, in words.
+        why: String,
+    },
+    /// Runs may be started again: those that waited are.
+    ReleaseStarts,
     /// `recover exit`: recovery mode is over.
     LeaveRecovery {
         /// Who asked.

@@ -80,6 +80,9 @@ pub struct Instance {
     /// Jobs that were stopped since this supervisor began, and before its first survey.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub stopped: BTreeSet<JobName>,
+    /// Why no run is started now, if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 impl Instance {
@@ -94,6 +97,8 @@ impl Instance {
             Event::LossSettled { entries } => self.settled = *entries,
             Event::KeeperLost => self.link = Link::KeeperLost,
             Event::RecoveryLeft { .. } => self.recovery = false,
+            Event::StartsHeld { why } => self.held = Some(why.clone()),
+            Event::StartsReleased => self.held = None,
             Event::ShutdownBegun { keep_jobs, by, code } => {
                 let (keep_jobs, by, code) = (*keep_jobs, by.clone(), *code);
                 self.shutdown = Some(Shutdown { keep_jobs, by, since: at, code, forced: false });

@@ -333,6 +333,8 @@ impl Job {
             | Event::SagaEnded { .. }
             | Event::AlertRaised { .. }
             | Event::AlertCleared { .. }
+            | Event::StartsHeld { .. }
+            | Event::StartsReleased
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }

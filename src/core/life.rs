@@ -360,7 +360,8 @@ pub(super) fn start(d: &mut Draft<'_>, name: &JobName) {
     }
     // Beside an orphan of its own it would run twice.
     let alone = !d.has_orphan(name);
-    if !alone || d.putting_off || !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
+    let held = d.instance.held.is_some();
+    if held || !alone || d.putting_off || !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
         if !waits {
             d.record(Event::WaitBegun { job: name.clone() });
         }
@@ -369,6 +370,26 @@ pub(super) fn start(d: &mut Draft<'_>, name: &JobName) {
     let run = d.fresh.run_id();
     d.record(Event::RunRequested { job: name.clone(), run, attempt, at: d.now });
     d.effect(Effect::Launch { run, attempt, spec: Box::new((*spec).clone()) });
+}
+
+/// From here on starts wait.
+pub(super) fn hold_starts(d: &mut Draft<'_>, why: &str) {
+    if d.instance.held.is_none() {
+        d.record(Event::StartsHeld { why: why.to_owned() });
+    }
+}
+
+/// What waited only for that is started.
+pub(super) fn release_starts(d: &mut Draft<'_>) {
+    if d.instance.held.is_none() {
+        return;
+    }
+    d.record(Event::StartsReleased);
+    for name in d.names() {
+        if d.job(&name).is_some_and(|job| job.phase == Phase::Waiting) {
+            tell(d, &name, &News::Due);
+        }
+    }
 }
 
 /// Does not start a task of which a run may be among what is missing.

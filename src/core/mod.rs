@@ -18,6 +18,7 @@ pub mod fault;
 pub mod graph;
 pub mod group;
 pub mod hook;
+pub mod host;
 pub mod identity;
 pub mod ids;
 pub mod ill;
@@ -137,6 +138,8 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
             let (verb, job, detail, by) = (verb.clone(), job.clone(), detail.clone(), by.clone());
             d.record(Event::Acted { verb, job, detail, by });
         }
+        Input::HoldStarts { why } => life::hold_starts(&mut d, why),
+        Input::ReleaseStarts => life::release_starts(&mut d),
         Input::LeaveRecovery { by } => reconcile::leave_recovery(&mut d, by),
         Input::Surveyed(survey) => reconcile::surveyed(&mut d, survey),
         Input::Launched { run, identity, at } => {

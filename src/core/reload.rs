@@ -101,6 +101,7 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         recovery: _,
         recovery_timeout: _,
         on_fatal: _,
+        priority: _,
         watch,
         hooks: _,
         resume_command: _,

@@ -267,6 +267,9 @@ pub struct JobSpec {
     /// What becomes of everything else when it is given up.
     #[serde(default)]
     pub on_fatal: OnFatal,
+    /// Which jobs are stopped first when the host has too little of something: those of the lowest.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub priority: i32,
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Box<Watch>>,
@@ -362,6 +365,7 @@ impl JobSpec {
             recovery: Recovery::Auto,
             recovery_timeout: RECOVERY_TIMEOUT,
             on_fatal: OnFatal::Nothing,
+            priority: 0,
             watch: None,
             hooks: None,
             resume_command: None,
@@ -370,4 +374,9 @@ impl JobSpec {
             breaker: None,
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_nought(n: &i32) -> bool {
+    *n == 0
 }

@@ -136,6 +136,8 @@ impl State {
             | Event::LossSettled { .. }
             | Event::KeeperLost
             | Event::RecoveryLeft { .. }
+            | Event::StartsHeld { .. }
+            | Event::StartsReleased
             | Event::ShutdownForced => self.instance.apply(event, at),
             Event::Acted { .. } => {}
             Event::AlertRaised { .. } | Event::AlertCleared { .. } => {
@@ -336,6 +338,8 @@ impl State {
             settled: old.settled,
             newest: old.newest,
             stopped: old.stopped.clone(),
+            // What it was for is looked for anew after a reboot.
+            held: old.held.clone().filter(|_| same_epoch),
         };
         if !same_epoch {
             self.rest.meet_epoch();

@@ -350,8 +350,10 @@ impl State {
             );
         }
         let deps = self.spec(name).map(|spec| &spec.depends_on[..]).unwrap_or_default();
+        let held = self.instance.held.as_ref().map(|why| format!("starts are held: {why}"));
         let missing: Vec<String> = deps.iter().filter_map(|dep| self.not_up(dep)).collect();
-        if missing.is_empty() { String::new() } else { format!("waits for {}", missing.join(", ")) }
+        let waits = (!missing.is_empty()).then(|| format!("waits for {}", missing.join(", ")));
+        held.into_iter().chain(waits).collect::<Vec<_>>().join("; ")
     }
 
     /// What stands in the way of those who depend on this job.

@@ -23,6 +23,7 @@ use crate::wire::control::{
     ActReply, Instance, JobStatus, PublishReply, ReloadReply, RunReply, RunRequest, RunView, SagaView,
     ScrubReply, StdinReply,
 };
+use crate::wire::host::HostView;
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
 pub const ASKS_MAX: usize = 1024;
@@ -35,6 +36,8 @@ pub const SKIPS_MAX: usize = 16;
 pub struct View {
     /// The instance.
     pub instance: Arc<Instance>,
+    /// The checks of the host.
+    pub host: Arc<HostView>,
     /// Its jobs, but for those at rest.
     pub jobs: BTreeMap<JobName, Arc<JobStatus>>,
     /// Their runs, oldest first, the latest last.

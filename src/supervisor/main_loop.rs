@@ -19,6 +19,7 @@ use super::accepted::Before;
 use super::alerting::{Alerting, FromAlerting};
 use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
+use super::host::{Host, HostNews};
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::{News, Requests};
 use super::pace::Waiting;
@@ -35,7 +36,6 @@ use crate::core::event::Event;
 use crate::core::identity::Epoch;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::input::Input;
-use crate::core::instance::Link;
 use crate::core::outcome::{Asked, Outcome};
 use crate::core::pace::Pace;
 use crate::core::progress::Published;
@@ -65,6 +65,7 @@ pub(super) enum Happening {
     Scrub(FromScrub),
     Seen(Seen),
     Alerting(FromAlerting),
+    Host(HostNews),
     Deadline,
 }
 
@@ -80,6 +81,7 @@ pub(super) struct Sources {
     pub(super) scrub: mpsc::Receiver<FromScrub>,
     pub(super) seen: mpsc::Receiver<Seen>,
     pub(super) alerting: mpsc::Receiver<FromAlerting>,
+    pub(super) host: mpsc::Receiver<HostNews>,
 }
 
 /// The supervisor.
@@ -137,6 +139,8 @@ pub(super) struct Supervisor {
     pub(super) vigils: Vigils,
     /// Starts that wait for their hook.
     pub(super) hooks: super::hooks::Hooks,
+    /// Watching over the host and ourselves.
+    pub(super) host: Host,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
     pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
@@ -207,6 +211,7 @@ impl Sources {
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
             Some(seen) = self.seen.recv() => Some(Happening::Seen(seen)),
             Some(told) = self.alerting.recv() => Some(Happening::Alerting(told)),
+            Some(news) = self.host.recv() => Some(Happening::Host(news)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
             else => None,
@@ -226,6 +231,9 @@ impl Sources {
         }
         if let Ok(seen) = self.seen.try_recv() {
             return Some(Happening::Seen(seen));
+        }
+        if let Ok(news) = self.host.try_recv() {
+            return Some(Happening::Host(news));
         }
         self.asks.try_recv().ok().map(Happening::Ask)
     }
@@ -259,6 +267,7 @@ impl Supervisor {
             self.tick_if_due(&mut turn);
             self.judge(&mut turn);
             self.look_at_figures(&mut turn);
+            self.tend_host(&mut turn);
             self.complete(turn).await;
             self.give_back_after_a_crowd();
             if let Some(code) = self.exit {
@@ -296,15 +305,16 @@ impl Supervisor {
         }
     }
 
-    /// When something is due: in the core, the turn of a start, a look at the files of the event log, or at a run.
+    /// When something is due: in the core, the turn of a start, a look at the files of the event log, at a run, or at the host.
     fn next_deadline(&self) -> Option<Stamp> {
-        let may = self.state.instance.link == Link::Working && self.read_only.is_none();
+        let may = self.may_judge() && self.state.instance.held.is_none();
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| may);
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let vigil = self.vigils.next_us().filter(|_| self.may_judge());
         let vigil = vigil.map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        [self.state.next_deadline(), turn, scrub, vigil, self.next_look()]
+        let host = self.host.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        [self.state.next_deadline(), turn, scrub, vigil, host, self.next_look()]
             .into_iter()
             .flatten()
             .min_by_key(|at| at.boot_us)
@@ -404,6 +414,7 @@ impl Supervisor {
             }
             self.publish();
         }
+        self.perform_heals();
         self.make_starts();
         self.ask_for_recoveries();
         self.answer_scrub();
@@ -425,6 +436,7 @@ impl Supervisor {
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),
             Happening::Seen(seen) => self.seen(seen, turn),
             Happening::Alerting(told) => self.alerting_told(told),
+            Happening::Host(news) => self.host_news(news, turn),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}
         }

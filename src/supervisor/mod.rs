@@ -14,6 +14,7 @@ mod ground;
 pub mod handle;
 mod health_view;
 mod hooks;
+mod host;
 mod init_link;
 mod keeper_link;
 mod launching;

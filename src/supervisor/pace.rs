@@ -4,7 +4,6 @@ use super::main_loop::Supervisor;
 use crate::core::Decision;
 use crate::core::event::Event;
 use crate::core::ids::RunId;
-use crate::core::instance::Link;
 use crate::core::outcome::Outcome;
 use crate::core::reconcile::plan::Before;
 use crate::core::report::Item;
@@ -34,8 +33,8 @@ impl Supervisor {
     /// Makes the starts whose turn it is. Never while a survey is due, which would not know of them, nor while
     /// nothing can be recorded.
     pub(super) fn make_starts(&mut self) {
-        while self.state.instance.link == Link::Working
-            && self.read_only.is_none()
+        while self.may_judge()
+            && self.state.instance.held.is_none()
             && let Some((run, Waiting { attempt, spec })) = self.pace.next(clock::boot_us())
         {
             self.launch(run, attempt, &spec);

@@ -14,6 +14,7 @@ use super::early::{self, Early, Given};
 use super::event_log::EventLog;
 use super::handle::{ASKS_MAX, Ask, Handle, SKIPS_MAX, Skip, View};
 use super::hooks::Hooks;
+use super::host::Host;
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::News;
 use super::main_loop::{Sources, Supervisor, now};
@@ -212,8 +213,8 @@ fn assemble(
         super::keeper_link::connect(RuntimeDir(options.runtime_dir.clone()).keeper_socket(), generation),
         init.listen().map_err(|e| format!("init's socket: {e}"))?,
     );
-    let (sidelines, sources) = sidelines(from, (asks, skips));
-    let Sidelines { vigils, hooks, scrubbing, alerting, tell_stop_command, tell_strays } = sidelines;
+    let (sidelines, sources) = sidelines(RuntimeDir(options.runtime_dir.clone()), from, (asks, skips));
+    let Sidelines { vigils, hooks, host, scrubbing, alerting, tell_stop_command, tell_strays } = sidelines;
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let known_runs = super::prune::runs_of_the_awake(&state);
     let mut supervisor = Supervisor {
@@ -250,6 +251,7 @@ fn assemble(
         recoveries: Vec::new(),
         scrubbing,
         vigils,
+        host,
         alerting,
         pace: Pace::new(0),
         hooks,
@@ -261,18 +263,24 @@ fn assemble(
         seq,
         exit: None,
     };
+    show_first(&mut supervisor, inherited);
+    Ok((supervisor, sources))
+}
+
+/// What is known so far, for readers.
+fn show_first(supervisor: &mut Supervisor, inherited: bool) {
     if inherited {
         supervisor.look_at_config();
     }
     supervisor.show_rest();
     supervisor.publish();
-    Ok((supervisor, sources))
 }
 
 /// What is done beside the loop.
 struct Sidelines {
     vigils: Vigils,
     hooks: Hooks,
+    host: Host,
     scrubbing: Scrubbing,
     alerting: Alerting,
     tell_stop_command: mpsc::Sender<(RunId, bool)>,
@@ -281,16 +289,18 @@ struct Sidelines {
 
 /// All that is done beside the loop, and where the loop hears of it.
 fn sidelines(
+    runtime: RuntimeDir,
     (keeper, init): (mpsc::Receiver<News>, mpsc::Receiver<FromInit>),
     (asks, skips): (mpsc::Receiver<Ask>, mpsc::Receiver<Skip>),
 ) -> (Sidelines, Sources) {
     let (vigils, seen) = Vigils::new();
     let (hooks, hooks_ended) = Hooks::new();
+    let (host, host_news) = Host::new(runtime);
     let (scrubbing, scrub) = Scrubbing::new();
     let (alerting, told) = Alerting::new();
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
-    let sidelines = Sidelines { vigils, hooks, scrubbing, alerting, tell_stop_command, tell_strays };
+    let sidelines = Sidelines { vigils, hooks, host, scrubbing, alerting, tell_stop_command, tell_strays };
     let sources = Sources {
         keeper,
         init,
@@ -302,6 +312,7 @@ fn sidelines(
         scrub,
         seen,
         alerting: told,
+        host: host_news,
     };
     (sidelines, sources)
 }

@@ -47,7 +47,7 @@ impl Supervisor {
                 (name, shown)
             })
             .collect();
-        let instance = Arc::new(self.instance());
+        let (instance, host) = (Arc::new(self.instance()), Arc::new(self.host_view()));
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
         let (seq, sagas, insight) = (self.seq, self.saga_views(), self.insight());
         self.view.send_modify(|view| {
@@ -76,7 +76,7 @@ impl Supervisor {
                     }
                 }
             }
-            view.instance = instance;
+            (view.instance, view.host) = (instance, host);
             view.sagas = sagas;
             view.insight = insight;
             view.seq = seq;
@@ -141,7 +141,7 @@ impl Supervisor {
         let stalled = self.stalled.iter().map(|(run, why)| mark(format!("run:{run}"), why));
         let start = self.startup.marks().into_iter().map(|(resource, why)| mark(resource, &why));
         let look = self.needs_a_look.iter().map(|(job, why)| mark(format!("job:{job}"), why));
-        own.chain(stalled).chain(start).chain(look).collect()
+        own.chain(stalled).chain(start).chain(look).chain(self.host_marks()).collect()
     }
 
     /// A job that is not started again because nobody knows how its run ended waits for somebody to look.
@@ -164,6 +164,7 @@ impl Supervisor {
     pub(super) fn first_view(instance: Instance) -> View {
         View {
             instance: Arc::new(instance),
+            host: Arc::default(),
             jobs: std::collections::BTreeMap::new(),
             runs: std::collections::BTreeMap::new(),
             rest: Rest::default(),

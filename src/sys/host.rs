@@ -132,6 +132,18 @@ fn inotify_in(root: &Path) -> Option<Inotify> {
     })
 }
 
+/// Whether one more file could be watched: makes an instance of inotify, watches `/` with it, and gives both back.
+///
+/// # Errors
+///
+/// `EMFILE` where this user has no instance left, `ENOSPC` where no watch is left.
+pub fn try_inotify() -> io::Result<()> {
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    let instance = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&instance, "/", WatchFlags::DELETE_SELF)?;
+    Ok(())
+}
+
 /// A file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
@@ -290,6 +302,18 @@ mod tests {
         ]);
         assert_eq!(inotify_in(root.path()), Some(Inotify { watches: 192_536, instances: 128 }));
         assert_eq!(inotify_in(fake(&[]).path()), None);
+    }
+
+    #[test]
+    fn a_file_can_be_watched_as_far_as_the_limits_go() {
+        let inotify = inotify().unwrap();
+        if inotify.watches > 0 && inotify.instances > 0 {
+            // Others of this user may have taken all there are.
+            let taken =
+                [rustix::io::Errno::MFILE, rustix::io::Errno::NOSPC].map(rustix::io::Errno::raw_os_error);
+            let error = try_inotify().err().and_then(|error| error.raw_os_error());
+            assert!(error.is_none_or(|errno| taken.contains(&errno)), "{error:?}");
+        }
     }
 
     #[test]

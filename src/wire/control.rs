@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthView;
+use super::host::HostView;
 use super::insight::AlertView;
 use crate::core::circuit::Circuit;
 use crate::core::ids::{JobName, RunId};
@@ -49,7 +50,8 @@ pub struct Instance {
     pub config_changed: bool,
     /// What does not work, in words; empty when all is well.
     pub degraded: Vec<String>,
-    /// The same by resource: `configuration`, `journal`, `init`, `run:ID`, `job:NAME`, `phase:NAME`. Only
+    /// The same by resource: `configuration`, `journal`, `init`, `run:ID`, `job:NAME`, `phase:NAME`,
+    /// `starts`, and the names of failed checks (`memory`, `disk:/path`, …). Only
     /// what is named is affected; everything else works.
     #[serde(default)]
     pub degraded_resources: Vec<Mark>,
@@ -68,9 +70,9 @@ pub struct Mark {
 }
 
 /// `GET /v1/health`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// Whether the supervisor answers.
+    /// Whether the supervisor answers, and nothing of all that is checked makes it useless.
     pub healthy: bool,
     /// Whether a resource does not do all it should.
     #[serde(default)]
@@ -78,6 +80,9 @@ pub struct Health {
     /// Which ones.
     #[serde(default)]
     pub resources: Vec<Mark>,
+    /// The checks of the host and of the instance.
+    #[serde(flatten)]
+    pub host: HostView,
 }
 
 /// What the instance is doing.

@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod control;
 pub mod frame;
 pub mod health;
+pub mod host;
 pub mod init;
 pub mod insight;
 pub mod keeper;

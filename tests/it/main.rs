@@ -16,6 +16,7 @@ mod diskfull;
 mod fixture;
 mod forged;
 mod graph;
+mod health;
 mod hooks;
 mod init;
 mod instance;

@@ -2,6 +2,7 @@
 //! what has to be looked up on the machine, comes after that, in [`expand`].
 
 mod expand;
+mod health;
 mod hooks;
 mod output;
 mod policy;
@@ -22,10 +23,12 @@ use super::substitute;
 use super::users::Accounts;
 
 pub(super) use expand::EnvFiles;
+pub(super) use health::{Health, read as read_health};
 pub(super) use policy::{START_LIMIT_KEYS, duration, start_limit};
 pub(super) use process::mode;
 #[cfg(test)]
 pub(super) use {
+    health::{ACT_KEYS, CHECK_KEYS, HEALTH_KEYS},
     hooks::{HOOK_KEYS, HOOKS},
     output::OUTPUT_KEYS,
     policy::{BACKOFF_KEYS, BREAKER_KEYS, STOP_KEYS},
@@ -69,6 +72,7 @@ pub(super) const JOB_KEYS: &[&str] = &[
     "recovery_timeout",
     "on_fatal",
     "retry_fatal",
+    "priority",
     "heartbeat",
     "probe",
     "ready",
@@ -108,6 +112,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "recovery_timeout",
     "on_fatal",
     "retry_fatal",
+    "priority",
     "heartbeat",
     "probe",
     "ready",

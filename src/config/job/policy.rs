@@ -59,6 +59,8 @@ impl<'a> Reader<'a, '_> {
         spec.recovery_timeout = timeout.unwrap_or(spec.recovery_timeout);
         let fates = [("nothing", OnFatal::Nothing), ("stop-all", OnFatal::StopAll), ("exit", OnFatal::Exit)];
         spec.on_fatal = get("on_fatal").and_then(|n| n.choice(&fates)).unwrap_or_default();
+        let priority = get("priority").and_then(|n| n.integer(-1_000_000..=1_000_000));
+        spec.priority = priority.unwrap_or(spec.priority);
         spec.on_supervisor_death =
             get("on_supervisor_death").and_then(|n| on_supervisor_death(&n)).unwrap_or_default();
     }

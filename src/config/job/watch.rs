@@ -20,6 +20,8 @@ pub(in super::super) const BEAT_FILE_KEYS: &[&str] = &["path", "timeout"];
 pub(in super::super) const PROBE_ROLES: &[&str] = &["startup", "readiness", "liveness"];
 pub(in super::super) const PROBE_KEYS: &[&str] =
     &["exec", "http", "tcp", "unix", "interval", "timeout", "failures", "successes", "delay"];
+/// What a probe, or a check, can ask by.
+pub(super) const QUESTIONS: [&str; 4] = ["exec", "http", "tcp", "unix"];
 pub(in super::super) const READY_KEYS: &[&str] = &["notify", "fd", "log", "probe", "timeout"];
 pub(in super::super) const LIMIT_KEYS: &[&str] = &["memory", "cpu", "pids", "on_exceed"];
 pub(in super::super) const FROZEN_KEYS: &[&str] = &["continue", "dump", "wait"];
@@ -88,8 +90,7 @@ impl<'a> Reader<'a, '_> {
     fn probe(&self, roles: &Layers<'a>, role: Role) -> Option<Probe> {
         let node = roles.get(role.as_str())?;
         let layers = roles.nested(role.as_str(), PROBE_KEYS);
-        let asks: Vec<Node<'a>> =
-            ["exec", "http", "tcp", "unix"].into_iter().filter_map(|key| layers.get(key)).collect();
+        let asks: Vec<Node<'a>> = QUESTIONS.into_iter().filter_map(|key| layers.get(key)).collect();
         let ask = match &asks[..] {
             [one] => self.question(one)?,
             [] => {
@@ -113,7 +114,7 @@ impl<'a> Reader<'a, '_> {
         Some(probe)
     }
 
-    fn question(&self, node: &Node<'a>) -> Option<ProbeAsk> {
+    pub(super) fn question(&self, node: &Node<'a>) -> Option<ProbeAsk> {
         let key = node.key.rsplit('.').next().unwrap_or_default();
         if key == "exec" {
             return self.argv(node, false).map(ProbeAsk::Exec);

@@ -5,6 +5,7 @@ use crate::config::{LogLevel, OnUnreadableLog, empty};
 use crate::core::circuit::Breaker;
 use crate::core::group::{GroupSpec, Strategy};
 use crate::core::hook::{Hook, Hooks};
+use crate::core::host::{Act, Custom, Kind as HealthKind};
 use crate::core::ids::JobName;
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
@@ -27,6 +28,35 @@ log_level = "debug"
 keep_runs = 5
 recovery_start_rate = 7
 on_unreadable_log = "fresh"
+
+[health]
+enabled = true
+interval = "20s"
+timeout = "5s"
+heal_after = 2
+memory = "80%"
+disk = "99.5%"
+inodes = "off"
+open_files = "70 %"
+pids = "off"
+pressure = "40%"
+on_memory = ["hold-starts", "stop-lowest", "restart-largest"]
+on_disk = { command = "clean up", timeout = "1m" }
+on_inodes = ["expire"]
+on_open_files = []
+on_pids = [{ restart = "db" }]
+on_pressure = ["rotate", { command = ["x"] }]
+on_inotify = []
+on_control = []
+on_event_log = []
+on_keeper = []
+
+[health.check.web]
+http = "http://127.0.0.1:8080/"
+interval = "10s"
+timeout = "1s"
+failures = 4
+heal = [{ restart = "web" }]
 
 [defaults]
 nice = 1
@@ -69,6 +99,7 @@ recovery_timeout = "2h"
 on_fatal = "stop-all"
 retry_fatal = "10m"
 hooks = { before_start = "migrate {n}", after_start = ["true"], before_stop = { command = "drain", timeout = "1m" }, after_exit = "true", on_frozen = "true", on_fatal = { command = ["mail", "{n}"] } }
+priority = -3
 heartbeat = { notify = "15s", output = "10m", cpu = "5m", file = { path = "beat-{n}", timeout = "1m" } }
 probe.liveness = { http = "http://127.0.0.1:80{n}/live", interval = "5s", timeout = "1s", failures = 2, successes = 3, delay = "4s" }
 probe.readiness = { tcp = "localhost:80{n}" }
@@ -183,6 +214,7 @@ fn every_key_arrives() {
         on_supervisor_death: OnSupervisorDeath::KillAfter(Millis::from_secs(30)),
         recovery: Recovery::Manual,
         recovery_timeout: Millis::from_secs(7200),
+        priority: -3,
         on_fatal: OnFatal::StopAll,
         watch: Some(Box::new(every_watch(&here))),
         ..policy()
@@ -482,4 +514,37 @@ fn who_asks_whether_it_can_be_used_waits_for_a_yes() {
     assert_eq!(ready, Some(Ready { by: ReadyBy::Probe, timeout: Millis::from_secs(90) }));
     assert!(config.jobs[0].watch.as_ref().is_some_and(|watch| !watch.listens()));
     assert_eq!(config.jobs[1].watch, None, "who asks for nothing pays for nothing");
+}
+
+#[test]
+fn what_is_checked_and_done_about_it_arrives() {
+    let (_dir, config) = good(EVERY_KEY);
+    let health = &config.health;
+    assert_eq!((health.enabled, health.interval, health.timeout), (true, Millis(20_000), Millis(5000)));
+    assert_eq!(health.heal_after, 2);
+    let limits: Vec<(&str, u32)> =
+        health.limits.iter().map(|(kind, limit)| (kind.as_str(), limit.0)).collect();
+    assert_eq!(limits, [("memory", 8000), ("disk", 9950), ("open_files", 7000), ("pressure", 4000)]);
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let command = |text: &str, ms| Act::Command { argv: words(text), timeout: Millis(ms) };
+    let db = || Act::Restart(JobName::new("db").unwrap());
+    for (kind, acts) in [
+        (HealthKind::Memory, vec![Act::HoldStarts, Act::StopLowest, Act::RestartLargest]),
+        (HealthKind::Disk, vec![command("clean up", 60_000)]),
+        (HealthKind::Inodes, vec![Act::Expire]),
+        (HealthKind::Pids, vec![db()]),
+        (HealthKind::Pressure, vec![Act::Rotate, command("x", 30_000)]),
+        (HealthKind::Keeper, vec![]),
+    ] {
+        assert_eq!(health.on[&kind], acts, "{kind:?}");
+    }
+    let web = Custom {
+        ask: ProbeAsk::Http("http://127.0.0.1:8080/".to_owned()),
+        interval: Millis(10_000),
+        timeout: Millis(1000),
+        failures: 4,
+        // All of its instances.
+        heal: vec![Act::Restart(JobName::new("web").unwrap())],
+    };
+    assert_eq!(health.checks, BTreeMap::from([("web".to_owned(), web)]));
 }

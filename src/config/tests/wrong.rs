@@ -45,6 +45,34 @@ const WRONG: &[(&str, &[&str])] = &[
         "[supervisor]\nshutdown-timeout = \"1s\"\n",
         &["outlive.toml:2:1: supervisor.shutdown-timeout: unknown key; did you mean `shutdown_timeout`?"],
     ),
+    // What is checked.
+    (
+        "[health]\nmemory = 85\ndisk = \"101%\"\ninodes = \"0%\"\npids = \"8.125%\"\nopen_files = \"on\"\n",
+        &[
+            "outlive.toml:2:10: health.memory: expected a percentage, found an integer; write \"85%\" or \"off\"",
+            "outlive.toml:3:8: health.disk: not a percentage of more than 0 and at most 100; write \"85%\" or \"off\"",
+            "outlive.toml:4:10: health.inodes: not a percentage of more than 0 and at most 100; write \"85%\" or \"off\"",
+            "outlive.toml:5:8: health.pids: not a percentage of more than 0 and at most 100; write \"85%\" or \"off\"",
+            "outlive.toml:6:14: health.open_files: not a percentage of more than 0 and at most 100; write \"85%\" or \"off\"",
+        ],
+    ),
+    (
+        "[health]\ninterval = \"0s\"\nheal_after = 0\non_disk = [\"expires\"]\non_pids = [{ restart = \"b\" }]\non_memory = {}\n[job.a]\ncommand = \"x\"\n",
+        &[
+            "outlive.toml:2:12: health.interval: no time at all; leave the key out to have no limit",
+            "outlive.toml:3:14: health.heal_after: 0 is not in the range 1 to 1000",
+            "outlive.toml:4:12: health.on_disk[0]: `expires` is not one of \"rotate\", \"expire\", \"hold-starts\", \"stop-lowest\", \"restart-largest\"; did you mean `expire`?",
+            "outlive.toml:5:24: health.on_pids[0].restart: there is no job `b`",
+            "outlive.toml:6:13: health.on_memory: an act is one thing; write { command = [\"…\"], timeout = \"30s\" } or { restart = \"job\" }",
+        ],
+    ),
+    (
+        "[health.check.a]\ninterval = \"1s\"\n[health.check.b]\ntcp = \"x:1\"\nunix = \"/x\"\n",
+        &[
+            "outlive.toml:1:15: health.check.a: `exec`, `http`, `tcp` or `unix` is missing",
+            "outlive.toml:5:1: health.check.b.unix: a check asks one question",
+        ],
+    ),
     (
         "[defaults]\ndepends_on = [\"a\"]\n",
         &[

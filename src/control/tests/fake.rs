@@ -175,6 +175,7 @@ fn first_view() -> View {
     let role = |pid| Role { pid: Some(pid) };
     let names = ["api", "quiet", "refuses", "web:1", "web:2"];
     View {
+        host: Arc::default(),
         instance: Arc::new(Instance {
             version: "1.2.3".to_owned(),
             state: InstanceState::Running,

@@ -9,7 +9,7 @@
 
 mod hears;
 mod looks;
-mod probe;
+pub(super) mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

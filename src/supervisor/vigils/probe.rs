@@ -43,28 +43,37 @@ impl Asker {
             let answer = tokio::task::spawn_blocking(move || run.execute(argv, time)).await;
             return answer.unwrap_or_else(|_| Err("the probe broke off".to_owned()));
         }
-        let answer = async {
-            match &probe.ask {
-                ProbeAsk::Http(address) => get(address).await,
-                ProbeAsk::Tcp(address) => connect(TcpStream::connect(address).await),
-                ProbeAsk::Unix(path) => connect(UnixStream::connect(path).await),
-                // Above.
-                ProbeAsk::Exec(_) => Ok(()),
-            }
-        };
-        tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(no_answer(time)))
+        ask(&probe.ask, time).await
     }
 
     fn execute(self, argv: Vec<String>, time: Duration) -> Result<(), String> {
         let command = stop_command::command(&self.spec, &argv, (self.run, self.pid), &self.socket);
         let mut command = command.map_err(|error| format!("its user is not known: {error}"))?;
         command.env("OUTLIVE_HELPER", "probe");
-        let status = run_for(command, time)?;
-        match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
-            (Some(0), _) => Ok(()),
-            (Some(code), _) => Err(format!("exit {code}")),
-            (None, signal) => Err(format!("signal {}", signal.unwrap_or_default())),
+        succeeds(command, time)
+    }
+}
+
+/// Asks whoever is at an address; who has so much time to answer. A command is not for this.
+pub(in super::super) async fn ask(ask: &ProbeAsk, time: Duration) -> Result<(), String> {
+    let answer = async {
+        match ask {
+            ProbeAsk::Http(address) => get(address).await,
+            ProbeAsk::Tcp(address) => connect(TcpStream::connect(address).await),
+            ProbeAsk::Unix(path) => connect(UnixStream::connect(path).await),
+            ProbeAsk::Exec(_) => Err("a command is no address".to_owned()),
         }
+    };
+    tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(no_answer(time)))
+}
+
+/// Runs a command in a process group of its own, which is killed when the time is over; whether it ends with 0.
+pub(in super::super) fn succeeds(command: Command, time: Duration) -> Result<(), String> {
+    let status = run_for(command, time)?;
+    match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(format!("exit {code}")),
+        (None, signal) => Err(format!("signal {}", signal.unwrap_or_default())),
     }
 }
 
