@@ -149,6 +149,12 @@ impl Site {
         let marks = status["instance"]["degraded_resources"].as_array().unwrap();
         let mark = marks.iter().find(|mark| mark["resource"] == "journal");
         assert!(mark.is_some_and(|mark| mark.to_string().contains(reason)), "{status:#}");
+        // It cannot be recorded, and is said all the same.
+        until("the alert", || {
+            let status = self.daemon.status();
+            let alerts = status["alerts"].as_array()?.iter();
+            alerts.map(|alert| alert["id"] == "SYNC_FAILURES").find(|is| *is)
+        });
     }
 
     /// Lines of the ticker that were captured.
