@@ -81,16 +81,6 @@ pub(crate) fn jobs(page: &mut Page, view: &View, stats: &[(&JobStatus, StatsView
     for (job, _) in view.insight.recoveries.open() {
         open.is(&[("job", job.as_str())], 1);
     }
-    let help = "How long ago the run gave its last sign of life.";
-    let mut heartbeat = page.metric("outlive_job_heartbeat_age_seconds", Gauge, help);
-    let now_ms = super::when::now_us() / 1000;
-    for (job, _) in stats {
-        let Some(sign) = last_sign(job).and_then(|at| chrono::DateTime::parse_from_rfc3339(at).ok()) else {
-            continue;
-        };
-        let age = u64::try_from(now_ms - sign.timestamp_millis()).unwrap_or(0);
-        heartbeat.is(&[("job", job.name.as_str())], thousandths(age));
-    }
     let help = "How long the service was up of the time it was wanted, since it is known.";
     let mut up = page.metric("outlive_availability_ratio", Gauge, help);
     for (job, stats) in stats {
@@ -98,11 +88,6 @@ pub(crate) fn jobs(page: &mut Page, view: &View, stats: &[(&JobStatus, StatsView
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         up.is(&[("job", job.name.as_str())], time_up as f64 / wanted as f64);
     }
-}
-
-/// When the live run gave its last sign of life, if anybody listens for one.
-const fn last_sign(_job: &JobStatus) -> Option<&str> {
-    None
 }
 
 #[cfg(test)]

@@ -158,8 +158,7 @@ fn policy() -> JobSpec {
 fn every_key_arrives() {
     let (dir, config) = good(EVERY_KEY);
     let here = dir.path().display().to_string();
-    let names: Vec<&str> = config.jobs.iter().map(|j| j.name.as_str()).collect();
-    assert_eq!(names, ["db", "web:1", "web:2"]);
+    assert!(config.jobs.iter().map(|j| j.name.as_str()).eq(["db", "web:1", "web:2"]));
     let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     };
