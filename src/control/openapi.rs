@@ -434,6 +434,13 @@ fn host_schemas() -> Value {
         (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
     let words = |list: &[&str]| json!({ "type": "string", "enum": list });
     json!({
+        "JobHealth": object(&[
+            ("verdict", words(&["healthy", "unready", "unwell", "frozen", "crashed", "corrupted", "disconnected"])),
+            ("fault", text.clone()), ("why", text.clone()), ("since", text.clone()), ("last_sign", text.clone()),
+            ("stopping", flag.clone()), ("reloading", flag.clone()), ("main_pid", number.clone()),
+            ("errno", number.clone()), ("exit_status", number.clone()), ("rejected", number.clone()),
+            ("ignored", number.clone()),
+        ]),
         "Health": object(&[("healthy", flag.clone()), ("degraded", flag), ("resources", list(of("Mark"))),
             ("status", words(&["", "healthy", "degraded", "unhealthy"])), ("score", number.clone()),
             ("starts_held", text.clone()), ("checks", list(of("Check"))), ("heals", list(of("Heals")))]),

@@ -235,7 +235,7 @@ fn the_lowest_priority_is_stopped_first_and_among_equals_who_came_last() {
     let stopped: Vec<String> = daemon
         .events()
         .iter()
-        .filter(|event| event["k"] == "stop.begun")
+        .filter(|event| event["k"] == "run.stopping")
         .map(|event| event["job"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(stopped, ["low", "new", "old", "keep"]);

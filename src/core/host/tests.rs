@@ -256,7 +256,8 @@ fn other_settings_keep_what_is_known_of_the_same_checks() {
 
 #[test]
 fn starts_wait_while_they_are_held_whoever_asks_and_go_on_afterwards() {
-    let mut world = World::with(&[spec("a"), spec("b"), spec("c")]);
+    let specs = [spec("a"), spec("b"), spec("c")];
+    let mut world = World::with(&specs);
     for n in 1..=3 {
         world.launched(n);
     }
@@ -274,6 +275,7 @@ fn starts_wait_while_they_are_held_whoever_asks_and_go_on_afterwards() {
     // It lasts over our own death, and what is remembered is what was lived through.
     world.replayed();
     world.successor();
+    world.configured(&specs);
     let alive = Fact::Alive { identity: identity(20), started: world.now };
     world.surveyed(vec![(2, "b", alive)]);
     assert_eq!((world.word("a"), world.word("c")), ("waiting", "waiting"));

@@ -51,7 +51,7 @@ impl Supervisor {
                 Look::At(Kind::EventLog) => match &self.read_only {
                     Some(read_only) => drop(tell.try_send(told(begin, Err(read_only.why.clone())))),
                     None => {
-                        let dir = self.state_dir.journal();
+                        let dir = self.state_dir.0.clone();
                         aside(begin, tell, move || look_at_journal(&dir));
                     }
                 },
