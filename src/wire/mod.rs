@@ -8,3 +8,4 @@ pub mod host;
 pub mod init;
 pub mod insight;
 pub mod keeper;
+pub mod words;

@@ -33,6 +33,7 @@ mod repeat;
 mod restart;
 mod restart_policy;
 mod rollback;
+mod soak;
 mod stats;
 mod stdin;
 mod stop;
