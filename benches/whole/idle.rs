@@ -12,10 +12,10 @@ struct Seen {
     cpu_ms: f64,
 }
 
-fn look(settings: &Settings, n: usize) -> Seen {
+fn look(settings: &Settings, n: usize, more: &str) -> Seen {
     let home = Home::new(&settings.dir);
     let mut marks = Marks::new(home.0.join("marks"));
-    let instance = Instance::idle(settings, home, &marks, n, "");
+    let instance = Instance::idle(settings, home, &marks, n, more);
     marks.all(n, START);
     instance.wait_ready();
     let roles = instance.roles();
@@ -41,9 +41,9 @@ fn look(settings: &Settings, n: usize) -> Seen {
 
 /// One look each: these figures hardly scatter.
 pub(crate) fn idle(settings: &Settings, report: &mut Report) {
-    let few = look(settings, 1);
+    let few = look(settings, 1, "");
     let most = settings.most();
-    let many = look(settings, most);
+    let many = look(settings, most, "");
     let s = settings.idle_s;
     report.less("memory (PSS) with 1 idle", "MiB", vec![few.pss_mib], Vec::new(), Bar::None);
     report.less(
@@ -67,5 +67,39 @@ pub(crate) fn idle(settings: &Settings, report: &mut Report) {
         vec![many.cpu_ms],
         vec![few.cpu_ms],
         Bar::None,
+    );
+}
+
+/// The same with jobs that are watched and healthy: by a time limit alone, and by a sign of life, for which their
+/// processes are looked at every five seconds.
+pub(crate) fn watched(settings: &Settings, report: &mut Report) {
+    let n = settings.most();
+    let plain = look(settings, n, "");
+    let timed = look(settings, n, "max_runtime = \"1h\"\n");
+    let sampled = look(settings, n, "heartbeat = { output = \"1h\" }\n");
+    let s = settings.idle_s;
+    #[expect(clippy::cast_precision_loss, reason = "seconds")]
+    let percent = |seen: &Seen| seen.cpu_ms / (s as f64 * 10.0);
+    let name = |what: &str| format!("CPU with {n} {what} (floor: unwatched)");
+    report.less(
+        name("healthy jobs with a time limit"),
+        "% of a core",
+        vec![percent(&timed)],
+        vec![percent(&plain)],
+        Bar::AtMost(0.5),
+    );
+    report.less(
+        name("healthy jobs, sampled"),
+        "% of a core",
+        vec![percent(&sampled)],
+        vec![percent(&plain)],
+        Bar::AtMost(2.0),
+    );
+    report.less(
+        format!("wake-ups in {s} s, {n} with a time limit"),
+        "",
+        vec![timed.wakes],
+        vec![plain.wakes],
+        Bar::Above(10.0),
     );
 }

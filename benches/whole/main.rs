@@ -56,6 +56,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("storm", restart::storm),
     ("adopt", adopt::adoption),
     ("idle", idle::idle),
+    ("watched", idle::watched),
     ("many", many::many),
     ("flood", output::flood),
     ("lines", output::lines),
@@ -64,7 +65,7 @@ const MEASURES: &[(&str, Measure)] = &[
 
 const USAGE: &str = "\
 whole [MEASURE…] [OPTIONS]
-  MEASURE       start stop restart storm adopt idle many flood lines sample;
+  MEASURE       start stop restart storm adopt idle watched many flood lines sample;
                 all when none is named
   --n LIST      numbers of jobs (default 1,100,1000)
   --reps K      rounds (default 3)

@@ -118,7 +118,7 @@ impl Vigil {
             // What it did before the first look is not known.
             pulses.push(Pulse::new(Fault::Idle, None, timeout, now_us));
         }
-        let sample = watch.samples().then(|| Sampling::new(watch, (now_us, salt)));
+        let sample = watch.samples().then(|| Sampling::new(watch, now_us));
         let by_log = watch.ready.as_ref().is_some_and(|ready| matches!(ready.by, ReadyBy::Log(_)));
         let asking = |role| watch.probe.of(role).map(|probe| Asking::new(probe, started_us, (now_us, salt)));
         let mut vigil = Self {
