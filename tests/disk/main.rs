@@ -13,6 +13,7 @@
 //! | no run is started twice, no two runs of a job at once | all: each run marks its start and holds a lock | a second mark, or an `.overlap` file |
 //! | every end is recorded once, also one during which the disk is full | `full`, `inject` | there is none, or a second `run.ended` |
 //! | whichever call fails, nothing answered is lost and nobody panics | `inject` | a number is missing in the log, or "panicked" is said |
+//! | room is made by removing the oldest ended runs, and no more than needed | `freed` | others are left than the newest, or the check stays failed |
 //! | a file system that is read-only is said to be, and jobs go on | `broken` | the answer lacks the kernel's words, or the ticker stands still |
 //! | a disk that hangs stops neither status nor capture, and a slow one no reaping | `hang` | the status does not come, the ticker stands still, or a zombie stays |
 //! | one writer, whoever else believes to be it | `it::writers` | a line of an older generation follows one of a newer |
@@ -32,6 +33,7 @@ mod common;
 
 mod blocks;
 mod broken;
+mod freed;
 mod full;
 mod hang;
 mod inject;
