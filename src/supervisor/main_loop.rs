@@ -52,6 +52,9 @@ const CROWD: usize = 100;
 /// Inputs taken in one turn: enough for a storm to share syncs, few enough to answer in between.
 const TURN_MAX: usize = 512;
 
+/// The same after we were away: all that was told meanwhile is heard before anything is judged by its silence.
+const TURN_AFTER_MAX: usize = 1 << 16;
+
 /// What a turn is about.
 #[derive(Debug)]
 pub(super) enum Happening {
@@ -251,12 +254,14 @@ impl Supervisor {
                 None if !self.refused.is_empty() => self.turn_of_refusals(),
                 None => {
                     let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
-                    let Some(happening) = sources.next(self.next_deadline(), retry).await else {
+                    let deadline = self.next_deadline();
+                    let Some(happening) = sources.next(deadline, retry).await else {
                         return 0;
                     };
+                    let away = self.was_away(deadline).await;
                     let mut turn = Turn::default();
                     self.handle(happening, &mut turn);
-                    for _ in 1..TURN_MAX {
+                    for _ in 1..if away { TURN_AFTER_MAX } else { TURN_MAX } {
                         let Some(more) = sources.waiting() else { break };
                         self.handle(more, &mut turn);
                     }
@@ -264,6 +269,7 @@ impl Supervisor {
                 }
             };
             self.retry_log(&mut turn).await;
+            self.extend(&mut turn);
             self.tick_if_due(&mut turn);
             self.judge(&mut turn);
             self.look_at_figures(&mut turn);

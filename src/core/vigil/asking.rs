@@ -53,6 +53,11 @@ impl Asking {
         (self.open && !self.under_way).then_some(self.next_us)
     }
 
+    /// It is asked again at once, and nothing is known of the question before.
+    pub(super) fn again(&mut self, now_us: u64) {
+        (self.under_way, self.next_us) = (false, now_us);
+    }
+
     pub(super) fn answered(&mut self, answer: Result<(), String>, now_us: u64) {
         self.under_way = false;
         self.next_us = now_us + self.interval_us;

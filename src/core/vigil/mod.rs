@@ -256,6 +256,24 @@ impl Vigil {
         Arc::ptr_eq(&self.spec, spec) || self.spec.watch == spec.watch
     }
 
+    /// For so long nobody watched, and perhaps nobody ran: signs of life are awaited anew.
+    pub fn away(&mut self, for_us: u64, now_us: u64) {
+        self.started_us = self.started_us.saturating_add(for_us).min(now_us);
+        for pulse in &mut self.pulses {
+            pulse.last_us = pulse.last_us.max(now_us);
+        }
+        if let Some(sample) = &mut self.sample {
+            sample.away(now_us);
+        }
+    }
+
+    /// A question was answered so late that we were away: it is asked again.
+    pub fn ask_again(&mut self, role: Role, now_us: u64) {
+        if let Some(asking) = &mut self.probes[role as usize] {
+            asking.again(now_us);
+        }
+    }
+
     /// Something was wrong with it when it was seen last: its processes are looked at soon.
     pub const fn hurry(&mut self, now_us: u64) {
         if let Some(sample) = &mut self.sample {

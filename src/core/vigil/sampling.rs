@@ -46,6 +46,15 @@ impl Sampling {
         Self { next_us: now_us.next_multiple_of(every_us), every_us, ..Self::default() }
     }
 
+    /// What was seen before is of another time.
+    pub(super) fn away(&mut self, now_us: u64) {
+        (self.stopped_us, self.blocked_us) = (None, None);
+        self.cpu.clear();
+        if !self.looking {
+            self.next_us = now_us;
+        }
+    }
+
     /// Notes what was seen. True if it has used the CPU since the look before.
     pub(super) fn note(&mut self, seen: Option<Sampled>, now_us: u64) -> bool {
         (self.looking, self.looked_us) = (false, now_us);

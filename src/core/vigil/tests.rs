@@ -362,3 +362,24 @@ fn a_sign_that_is_missing_is_looked_into_and_a_stop_is_what_is_wrong_then() {
         assert!(found.1.starts_with("no WATCHDOG=1 for 1s"), "{found:?}");
     }
 }
+
+#[test]
+fn a_silence_while_nobody_watched_does_not_count() {
+    let beat = Heartbeat { notify: Some(Millis(1000)), output: Some(Millis(5000)), ..Heartbeat::default() };
+    let watch =
+        Watch { max_runtime: Some(Millis(10_000)), progress_timeout: Some(Millis(1000)), ..heartbeat(beat) };
+    let mut vigil = Vigil::new(&spec(watch), T0, true, (T0, 0)).unwrap();
+    vigil.judge(T0);
+    vigil.sampled(sampled(b'T', 1), T0);
+    // The host sleeps for an hour.
+    let now = T0 + 3600 * S;
+    vigil.away(3599 * S, now);
+    let judged = vigil.judge(now);
+    assert_eq!((judged.fault, judged.looks), (None, vec![Look::Sample]));
+    vigil.sample = None;
+    assert_eq!(fault(&mut vigil, now + S - 1), None);
+    assert_eq!(fault(&mut vigil, now + S), Some(Fault::NoProgress));
+    vigil.progress(now + 8 * S, now + 8 * S);
+    assert_eq!(fault(&mut vigil, now + 9 * S - 1), None, "nor does it count as time it took");
+    assert_eq!(fault(&mut vigil, now + 9 * S), Some(Fault::MaxRuntime));
+}

@@ -110,9 +110,12 @@ impl Supervisor {
                 let Some(asked) = watch.probe.of(role).cloned() else { return };
                 let asker = probe::Asker::new(self, run, &spec);
                 let tell = self.vigils.tell.clone();
+                let asked_us = clock::boot_us();
                 tokio::spawn(async move {
                     let answer = asker.ask(&asked).await;
-                    let _ = tell.send(Seen::Probed { run, role, answer, at_us: clock::boot_us() }).await;
+                    let _ = tell
+                        .send(Seen::Probed { run, role, answer, asked_us, at_us: clock::boot_us() })
+                        .await;
                 });
             }
         }

@@ -7,6 +7,7 @@
 //! Nothing of this is remembered over our own death. A new supervisor makes the vigils anew of the runs that it
 //! adopts, and looks: the keeper knows the latest beats and all that runs have told, files have their times.
 
+mod away;
 mod hears;
 mod looks;
 pub(super) mod probe;
@@ -24,6 +25,7 @@ use crate::core::input::Input;
 use crate::core::instance::Link;
 use crate::core::job::Phase;
 use crate::core::spec::JobSpec;
+use crate::core::time::Stamp;
 use crate::core::vigil::{Judgement, Look, Sampled, Vigil};
 use crate::core::watch::Role;
 use crate::sys::{cgroup, clock};
@@ -42,7 +44,7 @@ pub(super) enum Seen {
     /// What its processes do was written down, or cannot be.
     Diagnosed { run: RunId },
     /// A probe was answered, or not.
-    Probed { run: RunId, role: Role, answer: Result<(), String>, at_us: u64 },
+    Probed { run: RunId, role: Role, answer: Result<(), String>, asked_us: u64, at_us: u64 },
 }
 
 /// What one look has shown.
@@ -82,6 +84,8 @@ pub(super) struct Vigils {
     pub(super) damaged: BTreeMap<RunId, String>,
     /// Where each run has its control group, if a tree is delegated to us.
     groups: Option<PathBuf>,
+    /// Runs that get more time to become ready, because we were away.
+    extensions: Vec<(RunId, Stamp)>,
     tell: mpsc::Sender<Seen>,
 }
 
@@ -95,6 +99,7 @@ impl Vigils {
             told: BTreeMap::new(),
             damaged: BTreeMap::new(),
             groups: cgroup::base(),
+            extensions: Vec::new(),
             tell,
         };
         (none, seen)
@@ -233,6 +238,13 @@ impl Supervisor {
         self.look(looks);
     }
 
+    /// Before anything that is due: what waits to become ready has more time, because we were away.
+    pub(super) fn extend(&mut self, turn: &mut Turn) {
+        for (run, until) in std::mem::take(&mut self.vigils.extensions) {
+            self.observe(&Input::Extended { run, until }, turn);
+        }
+    }
+
     /// Whether something could be done about what is found.
     pub(super) fn may_judge(&self) -> bool {
         self.state.instance.link == Link::Working && self.read_only.is_none()
@@ -277,7 +289,12 @@ impl Supervisor {
     /// Something was seen.
     pub(super) fn seen(&mut self, seen: Seen, turn: &mut Turn) {
         match seen {
-            Seen::Probed { run, role, answer, at_us } => {
+            Seen::Probed { run, role, answer: Err(_), asked_us, at_us }
+                if self.is_late(run, role, at_us - asked_us) =>
+            {
+                self.vigils.change(run, |vigil| vigil.ask_again(role, at_us));
+            }
+            Seen::Probed { run, role, answer, at_us, .. } => {
                 if let Err(why) = &answer {
                     tracing::debug!(%run, probe = role.as_str(), why, "does not answer");
                 }
