@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::super::main_loop::Supervisor;
 use super::super::perform::Pending;
-use super::{Looked, Seen, What, probe};
+use super::{Looked, Seen, What, aside, probe};
 use crate::core::ids::RunId;
 use crate::core::job::Job;
 use crate::core::vigil::{Look, Sampled};
@@ -145,29 +145,42 @@ impl Supervisor {
         } else if !beats.is_empty() {
             self.request(Request::Beats, Pending::Beats(beats));
         }
-        if files.is_empty() && logs.is_empty() && samples.is_empty() {
-            return;
+        // What looks at /proc does not wait; a disk may, and one that hangs holds up nobody's look but its own.
+        let (runs, wanted): (Vec<RunId>, Vec<Wanted>) = samples.into_iter().unzip();
+        if !wanted.is_empty() {
+            let tell = self.vigils.tell.clone();
+            tokio::task::spawn_blocking(move || {
+                let samples = sample::sample(&wanted, false);
+                let at_us = clock::boot_us();
+                let see = |(run, sample): (RunId, Option<sample::Sample>)| Looked {
+                    run,
+                    at_us,
+                    what: What::Sample(sample.map(sampled)),
+                };
+                let seen = runs.into_iter().zip(samples).map(see).collect();
+                // Only a loop that has ended does not take it.
+                let _ = tell.blocking_send(Seen::Looked(seen));
+            });
         }
-        let tell = self.vigils.tell.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut seen = Vec::with_capacity(files.len() + logs.len() + samples.len());
-            let mut see = |run, what| seen.push(Looked { run, at_us: clock::boot_us(), what });
-            let (runs, wanted): (Vec<RunId>, Vec<Wanted>) = samples.into_iter().unzip();
-            if !wanted.is_empty() {
-                for (run, sample) in runs.into_iter().zip(sample::sample(&wanted, false)) {
-                    see(run, What::Sample(sample.map(sampled)));
-                }
-            }
-            for (run, mut log) in logs {
-                let found = log.look();
-                see(run, What::Log(log, found));
-            }
-            for (run, look, path) in files {
+        for (run, look, path) in files {
+            self.look_aside(run, move || {
                 let at = if look == Look::Output { written_us(&path) } else { touched_us(&path) };
-                see(run, What::Sign(look, at));
-            }
-            // Only a loop that has ended does not take it.
-            let _ = tell.blocking_send(Seen::Looked(seen));
+                What::Sign(look, at)
+            });
+        }
+        for (run, mut log) in logs {
+            self.look_aside(run, move || {
+                let found = log.look();
+                What::Log(log, found)
+            });
+        }
+    }
+
+    fn look_aside(&self, run: RunId, look: impl FnOnce() -> What + Send + 'static) {
+        let tell = self.vigils.tell.clone();
+        aside(move || {
+            let what = look();
+            let _ = tell.blocking_send(Seen::Looked(vec![Looked { run, at_us: clock::boot_us(), what }]));
         });
     }
 }

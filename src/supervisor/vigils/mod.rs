@@ -33,6 +33,9 @@ use crate::wire::keeper::Told;
 
 use looks::{LogWatch, Looks};
 
+/// Stack of a thread that looks at one thing.
+const STACK: usize = 256 * 1024;
+
 /// What was seen, and may wait for the loop.
 const SEEN_MAX: usize = 1024;
 
@@ -357,7 +360,7 @@ impl Supervisor {
         tracing::warn!(%job, %run, pid = identity.pid, why, "hangs");
         let (state, job, why, at) = (self.state_dir.clone(), job.clone(), why.to_owned(), now());
         let tell = self.vigils.tell.clone();
-        tokio::task::spawn_blocking(move || {
+        aside(move || {
             match super::snapshot::write(&state, run, &identity, &why, at) {
                 Ok(path) => {
                     tracing::info!(%job, %run, path = %path.display(), "what it does is written down")
@@ -366,5 +369,14 @@ impl Supervisor {
             }
             let _ = tell.blocking_send(Seen::Diagnosed { run });
         });
+    }
+}
+
+/// Does what may hang for ever in a thread of its own: the pool for what blocks is small, and shared with all else.
+fn aside(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("look".to_owned()).stack_size(STACK);
+    if let Err(error) = thread.spawn(work) {
+        // It is missed like a look that never comes back: nothing is judged by it.
+        tracing::warn!(%error, "no thread for a look at a run");
     }
 }

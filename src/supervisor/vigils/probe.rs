@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::super::main_loop::Supervisor;
 use super::super::stop_command;
+use super::aside;
 use crate::core::ids::RunId;
 use crate::core::job::Job;
 use crate::core::spec::JobSpec;
@@ -40,8 +41,9 @@ impl Asker {
         let time = probe.timeout.as_duration();
         if let ProbeAsk::Exec(argv) = &probe.ask {
             let (argv, run) = (argv.clone(), self);
-            let answer = tokio::task::spawn_blocking(move || run.execute(argv, time)).await;
-            return answer.unwrap_or_else(|_| Err("the probe broke off".to_owned()));
+            let (tell, answer) = tokio::sync::oneshot::channel();
+            aside(move || drop(tell.send(run.execute(argv, time))));
+            return answer.await.unwrap_or_else(|_| Err("it could not be asked".to_owned()));
         }
         ask(&probe.ask, time).await
     }
@@ -91,9 +93,15 @@ fn run_for(mut command: Command, time: Duration) -> Result<ExitStatus, String> {
     // Nobody but us waits for it: until then its number, and that of its group, is its own.
     let pid = i32::try_from(child.id()).unwrap_or(0);
     let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-    let ended = pidfd::open(pid).is_ok_and(|fd| pidfd::wait_ended(&fd, ms));
+    let handle = pidfd::open(pid).map_err(|error| error.to_string());
+    let ended = handle.as_ref().is_ok_and(|fd| pidfd::wait_ended(fd, ms));
     if !ended && let Some(group) = rustix::process::Pid::from_raw(pid) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        // Who waits for the kernel does not even die; whoever asked does not wait for that.
+        if handle.is_ok_and(|fd| !pidfd::wait_ended(&fd, 1000)) {
+            aside(move || drop(child.wait()));
+            return Err(no_answer(time));
+        }
     }
     let status = child.wait().map_err(|error| error.to_string())?;
     if ended { Ok(status) } else { Err(no_answer(time)) }
