@@ -36,8 +36,8 @@ pub(super) fn unwell(d: &mut Draft<'_>, name: &JobName, run: RunId, (fault, why)
         return;
     }
     if let Some(ill) = ill(d, name) {
-        // One thing at a time: but what it has failed by ends it, whatever else is wrong with it.
-        if fault.meaning() != Meaning::Failed || ill.fault.meaning() == Meaning::Failed {
+        // One thing at a time: but the worse takes the place of what was found before.
+        if grave(fault) <= grave(ill.fault) {
             return;
         }
     }
@@ -52,6 +52,15 @@ pub(super) fn unwell(d: &mut Draft<'_>, name: &JobName, run: RunId, (fault, why)
         Meaning::Frozen => take(d, name, 0),
         Meaning::Failed => end(d, name, run, true),
         Meaning::Exceeds => exceeds(d, name, run),
+    }
+}
+
+/// How much there is to be done about it.
+const fn grave(fault: Fault) -> u8 {
+    match fault.meaning() {
+        Meaning::Exceeds => 0,
+        Meaning::Frozen => 1,
+        Meaning::Failed => 2,
     }
 }
 
@@ -75,8 +84,12 @@ pub(super) fn well(d: &mut Draft<'_>, name: &JobName, run: RunId) {
 /// The time of a rung may be over.
 pub(super) fn next(d: &mut Draft<'_>, name: &JobName) {
     let Some(Ill { step: Some(step), until: Some(until), .. }) = ill(d, name) else { return };
-    if until.boot_us <= d.now.boot_us {
+    let Some(run) = d.job(name).and_then(Job::run).filter(|_| until.boot_us <= d.now.boot_us) else { return };
+    if may_act(d) {
         take(d, name, step + 1);
+    } else {
+        // It rests on this rung; who may act goes on from here.
+        d.record(Event::HealStepBegun { job: name.clone(), run, step, until: None });
     }
 }
 
@@ -174,7 +187,13 @@ pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
     match (ill.fault.meaning(), ill.step, ill.until) {
         (Meaning::Frozen, None, _) => take(d, name, 0),
         (Meaning::Frozen, Some(step), Some(_)) => take(d, name, step),
-        (Meaning::Frozen, Some(_), None) => {}
+        // One that waits for nothing is the end of the ladder, or was left to rest.
+        (Meaning::Frozen, Some(step), None) => {
+            let ladder = d.spec(name).map(|spec| spec.frozen_ladder()).unwrap_or_default();
+            if ladder.get(step as usize).is_some() {
+                take(d, name, step);
+            }
+        }
         (Meaning::Failed, _, _) => end(d, name, run, true),
         (Meaning::Exceeds, _, _) => match on_exceed(d, name) {
             OnExceed::Restart | OnExceed::Stop => exceeds(d, name, run),

@@ -30,10 +30,12 @@ impl Job {
     pub(super) fn fares(&mut self, event: &Event, at: Stamp) {
         match event {
             Event::RunReady { run: news, .. } => {
-                if let Phase::Running { run, ready_at, .. } = &mut self.phase
+                if let Phase::Running { run, ready_at, ill, .. } = &mut self.phase
                     && run == news
                 {
                     *ready_at = None;
+                    // Late, and where nothing was done about it, not too late.
+                    ill.take_if(|ill| ill.fault == Fault::NotReady);
                 }
             }
             Event::RunExtended { run, until, .. } => self.extended(*run, *until),

@@ -254,11 +254,11 @@ impl Supervisor {
                 None if !self.refused.is_empty() => self.turn_of_refusals(),
                 None => {
                     let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
-                    let deadline = self.next_deadline();
+                    let (deadline, before_us) = (self.next_deadline(), clock::boot_us());
                     let Some(happening) = sources.next(deadline, retry).await else {
                         return 0;
                     };
-                    let away = self.was_away(deadline).await;
+                    let away = self.was_away(deadline.filter(|at| at.boot_us > before_us)).await;
                     let mut turn = Turn::default();
                     self.handle(happening, &mut turn);
                     for _ in 1..if away { TURN_AFTER_MAX } else { TURN_MAX } {
@@ -314,16 +314,15 @@ impl Supervisor {
     /// When something is due: in the core, the turn of a start, a look at the files of the event log, at a run, or at the host.
     fn next_deadline(&self) -> Option<Stamp> {
         let may = self.may_judge() && self.state.instance.held.is_none();
+        // While nothing can be recorded nothing is decided, however long it is due.
+        let state = self.state.next_deadline().filter(|_| self.read_only.is_none());
         let turn = self.pace.next_at(clock::boot_us()).filter(|_| may);
         let turn = turn.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let scrub = self.scrubbing.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let vigil = self.vigils.next_us().filter(|_| self.may_judge());
         let vigil = vigil.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let host = self.host.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        [self.state.next_deadline(), turn, scrub, vigil, host, self.next_look()]
-            .into_iter()
-            .flatten()
-            .min_by_key(|at| at.boot_us)
+        [state, turn, scrub, vigil, host, self.next_look()].into_iter().flatten().min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {

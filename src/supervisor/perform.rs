@@ -33,8 +33,8 @@ pub(super) enum Pending {
     Launch(RunId),
     /// Somebody's bytes for a stdin.
     Stdin(super::handle::Answer<StdinReply>),
-    /// The latest beats of these runs.
-    Beats(Vec<RunId>),
+    /// The latest beats of these runs, asked for then (boot clock).
+    Beats(Vec<RunId>, u64),
     /// An inventory for a new survey.
     Survey,
     /// A recovery that somebody asked for.
@@ -56,7 +56,7 @@ impl Supervisor {
                 }
                 Pending::Recover(asked) => asked.cut_off(),
                 Pending::Launch(_)
-                | Pending::Beats(_)
+                | Pending::Beats(..)
                 | Pending::Survey
                 | Pending::Goodbye
                 | Pending::Nothing => {}
@@ -147,7 +147,7 @@ impl Supervisor {
                         }
                         Pending::Recover(asked) => asked.cut_off(),
                         Pending::Launch(_)
-                        | Pending::Beats(_)
+                        | Pending::Beats(..)
                         | Pending::Survey
                         | Pending::Goodbye
                         | Pending::Nothing => {}
@@ -179,6 +179,7 @@ impl Supervisor {
         // A start that still waits is found not to have happened.
         self.pace.clear();
         self.hear_all(&inventory, turn);
+        self.hear_before_judging(turn);
         let told: Vec<RunStatus> = inventory.iter().filter(|status| status.told.is_some()).cloned().collect();
         self.hooks.clear();
         self.startup.begin("survey");
@@ -257,8 +258,8 @@ impl Supervisor {
                 Ok(Answer::Inventory { runs }) => self.recover_answered(*asked, runs, turn),
                 _ => asked.cut_off(),
             },
-            Pending::Beats(asked) => match result {
-                Ok(Answer::Beats { beats }) => self.beats(&asked, beats),
+            Pending::Beats(asked, asked_us) => match result {
+                Ok(Answer::Beats { beats }) => self.beats(&asked, beats, asked_us),
                 // It cannot say: that is no fault of the runs.
                 _ => self.beats_unknown(&asked),
             },

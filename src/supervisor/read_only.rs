@@ -73,6 +73,7 @@ impl Supervisor {
                 // Whatever was decided and not recorded did not happen; what happened meanwhile is asked.
                 self.decide(&Input::KeeperLost, turn);
                 self.decide(&Input::Configured { specs: self.config.jobs.clone(), by: Asked::Nobody }, turn);
+                self.watch_anew();
                 self.request(Request::Inventory, super::perform::Pending::Survey);
                 self.dirty.extend(self.state.awake().map(|(name, _)| name.clone()));
             }

@@ -65,7 +65,7 @@ pub(super) fn run(
         }
     };
     let job = job.clone();
-    tokio::task::spawn_blocking(move || {
+    super::vigils::aside(move || {
         let ok = match command.status() {
             Ok(status) => status.success(),
             Err(error) => {

@@ -311,3 +311,32 @@ fn who_is_on_its_way_out_is_left_alone() {
     }
     assert!(matches!(world.state.job(&name("a")).unwrap().phase, Phase::Stopping { .. }));
 }
+
+#[test]
+fn recovery_mode_takes_no_rung_that_falls_due_and_who_leaves_it_does() {
+    let mut world = World::with(&[spec("a")]);
+    world.launched(1);
+    let started = world.now;
+    unwell(&mut world, 1, Fault::Silent);
+    world.replayed();
+    world.supervisor(1, true);
+    world.configured(&[spec("a")]);
+    world.pass(60_000);
+    world.surveyed(vec![(1, "a", Fact::Alive { identity: identity(101), started })]);
+    let events = told(&world.feed(Input::Tick));
+    assert!(!events.iter().any(|event| event.starts_with('>')), "{events:?}");
+    assert_eq!((world.word("a"), world.due_in()), ("frozen", None));
+    let left = world.feed(Input::LeaveRecovery { by: operator("recover exit") });
+    assert_eq!(told(&left), ["recovery.left", "run.heal_step a", "> CONT 1 tree"]);
+}
+
+#[test]
+fn who_hangs_is_healed_although_it_also_uses_too_much() {
+    let limits = Limits { memory: Some(1), on_exceed: OnExceed::Notify, ..Limits::default() };
+    let mut world = World::with(&[watched("a", Watch { limits, ..Watch::default() })]);
+    world.launched(1);
+    expect(&unwell(&mut world, 1, Fault::Memory), &["run.unwell a"]);
+    let wanted = ["run.unwell a", "run.heal_step a", "> CONT 1 tree"];
+    expect(&unwell(&mut world, 1, Fault::Silent), &wanted);
+    assert_eq!(told(&unwell(&mut world, 1, Fault::Memory)), [""; 0]);
+}

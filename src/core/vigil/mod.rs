@@ -172,17 +172,13 @@ impl Vigil {
         self.trigger_us = Some(at_us);
     }
 
-    /// It wants to give signs in this interval from now on.
-    pub fn interval(&mut self, timeout: Millis) {
-        let (ready, started_us) = (self.ready, self.started_us);
+    /// It wants to give signs in this interval from now on. To say so is one.
+    pub fn interval(&mut self, timeout: Millis, now_us: u64) {
         let timeout_us = timeout.0.saturating_mul(1000);
         match self.pulse(Fault::Watchdog) {
-            Some(pulse) => pulse.timeout_us = timeout_us,
-            None => {
-                let mut pulse = Pulse::new(Fault::Watchdog, Some(Look::Beat), timeout, started_us);
-                pulse.last_us = if ready { started_us } else { 0 };
-                self.pulses.push(pulse);
-            }
+            Some(pulse) if pulse.timeout_us == timeout_us => {}
+            Some(pulse) => (pulse.timeout_us, pulse.last_us) = (timeout_us, pulse.last_us.max(now_us)),
+            None => self.pulses.push(Pulse::new(Fault::Watchdog, Some(Look::Beat), timeout, now_us)),
         }
     }
 

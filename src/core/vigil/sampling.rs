@@ -8,7 +8,7 @@ use crate::core::time::Millis;
 use crate::core::watch::Watch;
 
 use super::Sampled;
-use super::pulse::again_us;
+use super::pulse::{ILL_US, again_us};
 
 /// Between two looks at the processes of a run, in microseconds.
 pub(super) const SAMPLE_US: u64 = 5_000_000;
@@ -57,7 +57,8 @@ impl Sampling {
 
     /// Notes what was seen. True if it has used the CPU since the look before.
     pub(super) fn note(&mut self, seen: Option<Sampled>, now_us: u64) -> bool {
-        (self.looking, self.looked_us) = (false, now_us);
+        let looked_us = std::mem::replace(&mut self.looked_us, now_us);
+        self.looking = false;
         // All runs at the same moment: to look at a thousand at once costs far less than at each alone.
         self.next_us = (now_us + 1).next_multiple_of(self.every_us);
         let Some(seen) = seen else { return false };
@@ -66,7 +67,9 @@ impl Sampling {
         // `t` is a debugger's stop, and it is watched by who debugs it.
         let since = |known: Option<u64>, is: bool| is.then(|| known.unwrap_or(now_us));
         self.stopped_us = since(self.stopped_us, seen.state == b'T');
-        self.blocked_us = since(self.blocked_us, seen.state == b'D');
+        // Who waits for a slow disk all the time gets on; who gets nowhere at all is blocked.
+        let stuck = seen.state == b'D' && !busy && now_us - looked_us <= 2 * self.every_us + ILL_US;
+        self.blocked_us = since(self.blocked_us.filter(|_| stuck), seen.state == b'D');
         if let Some(since_us) = self.stopped_us {
             let again_us = if since_us == now_us { STOPPED_AGAIN_US } else { again_us(now_us - since_us) };
             self.next_us = self.next_us.min(now_us + again_us);

@@ -122,15 +122,17 @@ fn the_watchdog_begins_when_the_run_is_ready() {
 
 #[test]
 fn a_run_may_change_its_interval_and_switch_it_off() {
-    let mut vigil = vigil(heartbeat(Heartbeat { notify: Some(Millis(1000)), ..Heartbeat::default() }));
-    vigil.interval(Millis(5000));
-    assert_eq!(vigil.next_us(), Some(T0 + 5 * S));
-    vigil.interval(Millis(0));
+    let mut vigil = vigil(heartbeat(Heartbeat { notify: Some(Millis(10_000)), ..Heartbeat::default() }));
+    vigil.interval(Millis(5000), T0 + 9 * S);
+    assert_eq!(vigil.next_us(), Some(T0 + 14 * S), "to say so is a sign");
+    vigil.interval(Millis(5000), T0 + 12 * S);
+    assert_eq!(vigil.next_us(), Some(T0 + 14 * S), "to hear it again is none");
+    vigil.interval(Millis(0), T0 + 12 * S);
     assert_eq!((vigil.next_us(), vigil.judge(T0 + 999 * S)), (None, Judgement::default()));
     // One that was not configured to begins by its own word.
     let mut other = self::vigil(Watch { progress_timeout: Some(Millis(100_000)), ..Watch::default() });
-    other.interval(Millis(2000));
-    assert_eq!(other.next_us(), Some(T0 + 2 * S));
+    other.interval(Millis(2000), T0 + 7 * S);
+    assert_eq!(other.next_us(), Some(T0 + 9 * S));
 }
 
 #[test]
@@ -190,19 +192,23 @@ fn a_stop_is_believed_at_the_second_look_and_ends_at_the_first_without() {
 }
 
 #[test]
-fn who_waits_for_the_kernel_for_a_minute_is_blocked() {
+fn who_waits_for_the_kernel_for_a_minute_and_gets_nowhere_is_blocked() {
     let watch = heartbeat(Heartbeat { notify: Some(Millis(600_000)), ..Heartbeat::default() });
     let mut vigil = Vigil::new(&spec(watch), T0, true, (T0, 0)).unwrap();
-    for n in 0..12 {
-        vigil.sampled(sampled(b'D', 1), T0 + n * 5 * S);
+    // A slow disk: always waiting, and getting on.
+    for n in 0..20 {
+        vigil.sampled(sampled(b'D', n), T0 + n * 5 * S);
     }
-    assert_eq!(fault(&mut vigil, T0 + 59 * S), None);
-    vigil.sampled(sampled(b'S', 1), T0 + 56 * S);
-    vigil.sampled(sampled(b'D', 1), T0 + 57 * S);
-    vigil.sampled(sampled(b'D', 1), T0 + 117 * S - 1);
-    assert_eq!(fault(&mut vigil, T0 + 117 * S), None, "it was interrupted");
-    vigil.sampled(sampled(b'D', 1), T0 + 117 * S);
-    assert_eq!(fault(&mut vigil, T0 + 117 * S), Some(Fault::Blocked));
+    assert_eq!(fault(&mut vigil, T0 + 95 * S), None);
+    for n in 20..31 {
+        vigil.sampled(sampled(b'D', 19), T0 + n * 5 * S);
+    }
+    assert_eq!(fault(&mut vigil, T0 + 150 * S), None, "since it got on last, at 95 s, it is 55");
+    vigil.sampled(sampled(b'D', 19), T0 + 155 * S);
+    assert_eq!(fault(&mut vigil, T0 + 155 * S), Some(Fault::Blocked));
+    // Two looks far apart say nothing of the time between them.
+    vigil.sampled(sampled(b'D', 19), T0 + 300 * S);
+    assert_eq!(fault(&mut vigil, T0 + 300 * S), None);
 }
 
 #[test]

@@ -14,10 +14,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::main_loop::{Supervisor, Turn, now};
+use crate::core::event::Want;
 use crate::core::host::{Act, Due, HEAL, Heal, Monitor, Reading};
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::Input;
 use crate::core::outcome::Asked;
+use crate::core::view::Shown;
 use crate::state_dir::layout::RuntimeDir;
 use crate::sys::clock;
 
@@ -195,7 +197,12 @@ impl Supervisor {
             },
             Act::RestartLargest => self.look_for_largest(heal),
             Act::Restart(name) => {
-                let jobs = self.jobs_called(name);
+                let mut jobs = self.jobs_called(name);
+                jobs.retain(|job| self.is_to_run(job));
+                if jobs.is_empty() {
+                    self.host.healed(&heal, "nothing");
+                    return;
+                }
                 self.decide(&noted(&heal, Some(name), &heal.why), turn);
                 self.decide(&Input::Restart { jobs, by: rule(&heal.check) }, turn);
                 self.host.healed(&heal, "ok");
@@ -209,6 +216,11 @@ impl Supervisor {
         self.may_judge() && instance.shutdown.is_none() && !instance.recovery
     }
 
+    /// Whether a job is wanted, and not on its way out: what an operator has stopped stays stopped.
+    fn is_to_run(&self, name: &JobName) -> bool {
+        self.state.job(name).is_some_and(|job| job.want == Want::Up && job.shown() != Shown::Stopping)
+    }
+
     /// The job of this name, or its instances.
     fn jobs_called(&self, name: &JobName) -> Vec<JobName> {
         if self.state.job(name).is_some() {
@@ -220,7 +232,7 @@ impl Supervisor {
 
     fn restart_largest(&mut self, heal: &Heal, found: Option<(RunId, u64)>, turn: &mut Turn) {
         let job = found.and_then(|(run, bytes)| Some((self.state.job_of(run)?.clone(), bytes)));
-        match job.filter(|_| self.may_heal_jobs()) {
+        match job.filter(|(job, _)| self.may_heal_jobs() && self.is_to_run(job)) {
             Some((job, bytes)) => {
                 let why = format!("{} MiB; {}", bytes >> 20, heal.why);
                 self.decide(&noted(heal, Some(&job), &why), turn);

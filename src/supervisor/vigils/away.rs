@@ -14,7 +14,7 @@ use crate::core::watch::Role;
 use crate::sys::clock;
 
 /// How late a deadline is met by a busy host or a slow disk; who is later was away.
-const AWAY_US: u64 = 10_000_000;
+const AWAY_US: u64 = 3_000_000;
 
 /// How long it takes others in this process to read what has arrived meanwhile.
 const HEARING: Duration = Duration::from_millis(100);

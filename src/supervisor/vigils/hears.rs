@@ -10,10 +10,13 @@ use crate::core::vigil::{Look, Vigil};
 use crate::sys::clock;
 use crate::wire::keeper::{Extend, RunStatus, Told};
 
+/// Less than this is no more time.
+const EXTENSION_US: u64 = 500_000;
+
 /// Lets a vigil know all that a run has told. What it knows already changes nothing.
 pub(super) fn tell(vigil: &mut Vigil, told: &Told, now_us: u64) {
     if let Some(watchdog) = told.watchdog {
-        vigil.interval(watchdog);
+        vigil.interval(watchdog, now_us);
     }
     // To say that it comes up, ends or reads its configuration is a sign of life, too.
     let signs = [told.ready, told.stopping, told.reloading, told.beat];
@@ -65,12 +68,16 @@ impl Supervisor {
         let Some(Extend { at, by }) = told.extend else { return };
         let until = at.plus(by);
         let job = self.state.job_of(run).and_then(|name| self.state.job(name));
-        let ends: Option<Stamp> = match job.map(|job| &job.phase) {
-            Some(Phase::Running { ready_at, .. }) => *ready_at,
-            Some(Phase::Stopping { ladder: Some(ladder), .. }) => Some(ladder.until),
+        let ends: Option<Stamp> = match job.map(|job| (job, &job.phase)) {
+            Some((_, Phase::Running { ready_at, .. })) => *ready_at,
+            // What it asked for before was for something else.
+            Some((job, Phase::Stopping { ladder: Some(ladder), .. })) if job.since.boot_us <= at.boot_us => {
+                Some(ladder.until)
+            }
             _ => None,
         };
-        if ends.is_some_and(|ends| ends.boot_us < until.boot_us) {
+        // Who asks all the time is not heard each time.
+        if ends.is_some_and(|ends| ends.boot_us.saturating_add(EXTENSION_US) <= until.boot_us) {
             self.observe(&Input::Extended { run, until }, turn);
         }
     }
@@ -100,13 +107,13 @@ impl Supervisor {
         self.made_progress(run);
     }
 
-    /// The keeper tells the latest beats of all runs.
-    pub(in super::super) fn beats(&mut self, asked: &[RunId], beats: Vec<(RunId, Stamp)>) {
-        let now_us = clock::boot_us();
+    /// The keeper tells the latest beats of all runs. What it knows is as old as the question: the answer may have
+    /// waited for us.
+    pub(in super::super) fn beats(&mut self, asked: &[RunId], beats: Vec<(RunId, Stamp)>, asked_us: u64) {
         let beats: std::collections::BTreeMap<RunId, Stamp> = beats.into_iter().collect();
         for run in asked {
             let beat_us = beats.get(run).map(|beat| beat.boot_us);
-            self.vigils.change(*run, |vigil| vigil.looked(Look::Beat, beat_us, now_us));
+            self.vigils.change(*run, |vigil| vigil.looked(Look::Beat, beat_us, asked_us));
             self.judge_soon(*run);
         }
     }
@@ -115,7 +122,7 @@ impl Supervisor {
     pub(in super::super) fn beats_unknown(&mut self, asked: &[RunId]) {
         let at_us = clock::boot_us();
         let now = Stamp { boot_us: at_us, wall_us: clock::wall_us() };
-        self.beats(asked, asked.iter().map(|run| (*run, now)).collect());
+        self.beats(asked, asked.iter().map(|run| (*run, now)).collect(), at_us);
     }
 
     /// The keeper is gone, and with it the answers that were waited for.

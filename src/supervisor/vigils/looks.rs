@@ -143,7 +143,7 @@ impl Supervisor {
         if !beats.is_empty() && !self.keeper_tells {
             self.beats_unknown(&beats);
         } else if !beats.is_empty() {
-            self.request(Request::Beats, Pending::Beats(beats));
+            self.request(Request::Beats, Pending::Beats(beats, clock::boot_us()));
         }
         // What looks at /proc does not wait; a disk may, and one that hangs holds up nobody's look but its own.
         let (runs, wanted): (Vec<RunId>, Vec<Wanted>) = samples.into_iter().unzip();

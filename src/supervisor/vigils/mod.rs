@@ -25,13 +25,16 @@ use crate::core::input::Input;
 use crate::core::instance::Link;
 use crate::core::job::Phase;
 use crate::core::spec::JobSpec;
-use crate::core::time::Stamp;
+use crate::core::time::{Millis, Stamp};
 use crate::core::vigil::{Judgement, Look, Sampled, Vigil};
 use crate::core::watch::Role;
 use crate::sys::{cgroup, clock};
 use crate::wire::keeper::Told;
 
 use looks::{LogWatch, Looks};
+
+/// How long who could not be heard may take to tell that it is ready.
+const HEARING: Millis = Millis::from_secs(10);
 
 /// Stack of a thread that looks at one thing.
 const STACK: usize = 256 * 1024;
@@ -87,6 +90,8 @@ pub(super) struct Vigils {
     pub(super) damaged: BTreeMap<RunId, String>,
     /// Where each run has its control group, if a tree is delegated to us.
     groups: Option<PathBuf>,
+    /// Runs that were unwell, and are not watched any more.
+    well: Vec<RunId>,
     /// Runs that get more time to become ready, because we were away.
     extensions: Vec<(RunId, Stamp)>,
     tell: mpsc::Sender<Seen>,
@@ -103,6 +108,7 @@ impl Vigils {
             damaged: BTreeMap::new(),
             groups: cgroup::base(),
             extensions: Vec::new(),
+            well: Vec::new(),
             tell,
         };
         (none, seen)
@@ -205,9 +211,12 @@ impl Supervisor {
         let started_us = process.started.boot_us.min(now_us);
         let Some(mut vigil) = Vigil::new(&spec, started_us, ready_at.is_none(), (now_us, salt)) else {
             self.vigils.remove(run);
+            // What was wrong is not looked for any more.
+            self.vigils.well.extend(ill.is_some().then_some(run));
             return;
         };
-        if ill.is_some() {
+        let was_ill = ill.is_some();
+        if was_ill {
             vigil.hurry(now_us);
         }
         if let Some(said) = self.state.published(&name).filter(|known| known.run == run) {
@@ -216,6 +225,37 @@ impl Supervisor {
         self.vigils.put(run, name, vigil);
         if let Some(told) = self.vigils.told.get(&run).cloned() {
             self.vigils.change(run, |vigil| hears::tell(vigil, &told, now_us));
+        }
+        if was_ill {
+            self.judge_soon(run);
+        }
+    }
+
+    /// The memory is another one than what was watched by: nothing of that was recorded.
+    pub(super) fn watch_anew(&mut self) {
+        self.vigils.runs.clear();
+        self.vigils.due.clear();
+        let live: Vec<RunId> = self.state.live_runs().map(|(run, _)| run).collect();
+        for run in live {
+            self.watch_over(run);
+        }
+    }
+
+    /// Before a survey after which all that is due is decided: who has to tell that it is ready, and could not be
+    /// heard meanwhile, has a moment for it.
+    pub(super) fn hear_before_judging(&mut self, turn: &mut Turn) {
+        let until = now().plus(HEARING);
+        let late: Vec<RunId> = self
+            .state
+            .live_runs()
+            .filter(|(_, name)| self.state.spec(name).is_some_and(|spec| spec.ready().is_some()))
+            .filter_map(|(run, name)| match &self.state.job(name)?.phase {
+                Phase::Running { ready_at: Some(at), .. } if at.boot_us < until.boot_us => Some(run),
+                _ => None,
+            })
+            .collect();
+        for run in late {
+            self.observe(&Input::Extended { run, until }, turn);
         }
     }
 
@@ -241,10 +281,14 @@ impl Supervisor {
         self.look(looks);
     }
 
-    /// Before anything that is due: what waits to become ready has more time, because we were away.
+    /// Before anything that is due: what waits to become ready has more time, because we were away; and what was
+    /// unwell by settings that are gone is well.
     pub(super) fn extend(&mut self, turn: &mut Turn) {
         for (run, until) in std::mem::take(&mut self.vigils.extensions) {
             self.observe(&Input::Extended { run, until }, turn);
+        }
+        for run in std::mem::take(&mut self.vigils.well) {
+            self.observe(&Input::Well { run }, turn);
         }
     }
 
@@ -373,7 +417,7 @@ impl Supervisor {
 }
 
 /// Does what may hang for ever in a thread of its own: the pool for what blocks is small, and shared with all else.
-fn aside(work: impl FnOnce() + Send + 'static) {
+pub(super) fn aside(work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name("look".to_owned()).stack_size(STACK);
     if let Err(error) = thread.spawn(work) {
         // It is missed like a look that never comes back: nothing is judged by it.

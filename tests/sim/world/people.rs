@@ -93,7 +93,7 @@ pub(super) fn any_spec(rng: &mut Rng, job: &str) -> JobSpec {
 }
 
 fn any_watch(rng: &mut Rng) -> Watch {
-    let ready = Ready { by: ReadyBy::Notify, timeout: Millis([0, 300, 5000][rng.index(3)]) };
+    let ready = Ready { by: ReadyBy::Notify, timeout: Millis([300, 5000][rng.index(2)]) };
     let ladder = [
         FrozenStep::Continue { wait: Millis(300) },
         FrozenStep::Dump { signal: None, wait: Millis(0) },
