@@ -162,7 +162,7 @@
 //!
 //! | key | default | meaning |
 //! |---|---|---|
-//! | `heartbeat.notify` | | longest time without `WATCHDOG=1` on `NOTIFY_SOCKET` |
+//! | `heartbeat.notify` | | longest time without `WATCHDOG=1` on `NOTIFY_SOCKET`; `true` is `"15s"`, of which a job should use a third |
 //! | `heartbeat.output` | | longest time without output |
 //! | `heartbeat.cpu` | | longest time without use of the CPU |
 //! | `heartbeat.file` | | `{ path, timeout }`: longest time between two touches of a file |

@@ -2,6 +2,7 @@
 
 use super::alerts::Change;
 use super::fault::Fault;
+use super::freshness::Freshness;
 use super::identity::Epoch;
 use super::identity::Identity;
 use super::ids::{Generation, JobName, RunId};
@@ -234,13 +235,15 @@ pub struct Surveyed {
     pub seen_us: Option<i64>,
     /// A file of it that could not be read, and what is wrong with it.
     pub damage: Option<String>,
+    /// Whether one that lives was watched until now.
+    pub freshness: Freshness,
 }
 
 impl Surveyed {
     /// A run with nothing but its fact.
     #[must_use]
     pub const fn new(run: RunId, job: Option<JobName>, fact: Fact) -> Self {
-        Self { run, job, fact, seen_us: None, damage: None }
+        Self { run, job, fact, seen_us: None, damage: None, freshness: Freshness::Fresh }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod circuit;
 pub mod effect;
 pub mod event;
 pub mod fault;
+pub mod freshness;
 pub mod graph;
 pub mod group;
 pub mod hook;

@@ -10,6 +10,10 @@ use super::time::Millis;
 /// `DefaultTimeoutStartSec=`.
 pub const READY_TIMEOUT: Millis = Millis::from_secs(90);
 
+/// A run that is to send `WATCHDOG=1`, and it is not said how often, has this long for each: three times the five
+/// seconds in which it should.
+pub const NOTIFY_TIMEOUT: Millis = Millis::from_secs(15);
+
 /// A rung of the frozen ladder that waits, waits this long unless configured otherwise.
 pub const STEP_WAIT: Millis = Millis::from_secs(1);
 

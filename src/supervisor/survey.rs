@@ -10,6 +10,7 @@
 //!   never synced, so then nothing is known;
 //! - otherwise it may have run, and nobody can say how it ended.
 
+use crate::core::freshness::Freshness;
 use crate::core::identity::Epoch;
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::{Fact, Survey, Surveyed};
@@ -18,6 +19,7 @@ use crate::state_dir::exit::read_exit;
 use crate::state_dir::layout::StateDir;
 use crate::state_dir::quarantine;
 use crate::state_dir::records::ReadError;
+use crate::sys::clock;
 use crate::wire::keeper::RunStatus;
 
 /// A run the state holds as not ended.
@@ -50,7 +52,7 @@ pub(super) fn survey(
                 record.job.clone_from(owner);
             }
         }
-        runs.push(from_keeper(status, epoch));
+        runs.push(from_keeper(state, status, epoch));
     }
     for Open { run, job, this_epoch } in open.into_iter().filter(|open| !listed.contains(&open.run)) {
         runs.push(from_disk(state, (run, job), this_epoch, set_aside));
@@ -73,7 +75,7 @@ pub(super) fn beyond(dir: &StateDir, state: &State, found: &Survey, set_aside: b
     late.map(look).filter(|found| state.is_beyond(found.run, found.job.as_ref())).collect()
 }
 
-fn from_keeper(status: RunStatus, epoch: &Epoch) -> Surveyed {
+fn from_keeper(dir: &StateDir, status: RunStatus, epoch: &Epoch) -> Surveyed {
     let fact = match (status.ended, status.identity) {
         (Some(record), _) => Fact::Ended { record, leftovers: status.leftovers },
         (None, Some(identity)) if identity.epoch == *epoch => {
@@ -81,7 +83,13 @@ fn from_keeper(status: RunStatus, epoch: &Epoch) -> Surveyed {
         }
         (None, _) => Fact::Lost { why: "the keeper holds it without a proven identity".to_owned() },
     };
-    Surveyed::new(status.run, Some(status.job), fact)
+    let alive = matches!(fact, Fact::Alive { .. });
+    let seen_us = alive.then(|| dir.run(status.run).last_seen_us()).flatten();
+    let freshness = seen_us.map_or(Freshness::Fresh, |seen_us| Freshness::of(seen_us, clock::wall_us()));
+    if freshness != Freshness::Fresh {
+        tracing::warn!(run = %status.run, job = %status.job, "{}", freshness.words());
+    }
+    Surveyed { freshness, ..Surveyed::new(status.run, Some(status.job), fact) }
 }
 
 /// What the files say of a run that no keeper lists.
@@ -116,5 +124,6 @@ pub(super) fn from_disk(
         "the host or the container was restarted while it ran"
     };
     let seen_us = dir.last_seen_us();
-    Surveyed { run, job: Some(job), fact: Fact::Lost { why: why.to_owned() }, seen_us, damage }
+    let fact = Fact::Lost { why: why.to_owned() };
+    Surveyed { seen_us, damage, ..Surveyed::new(run, Some(job), fact) }
 }

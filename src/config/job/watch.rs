@@ -5,8 +5,8 @@ use toml::de::DeValue;
 use crate::core::spec::JobSpec;
 use crate::core::time::Millis;
 use crate::core::watch::{
-    BeatFile, FrozenStep, Heartbeat, Limits, OnExceed, Probe, ProbeAsk, Probes, READY_TIMEOUT, Ready,
-    ReadyBy, Role, STEP_WAIT, Watch,
+    BeatFile, FrozenStep, Heartbeat, Limits, NOTIFY_TIMEOUT, OnExceed, Probe, ProbeAsk, Probes,
+    READY_TIMEOUT, Ready, ReadyBy, Role, STEP_WAIT, Watch,
 };
 
 use super::super::node::{Node, Table};
@@ -58,7 +58,10 @@ impl<'a> Reader<'a, '_> {
         let layers = self.layers.nested("heartbeat", HEARTBEAT_KEYS);
         let time = |key: &str| layers.get(key).and_then(|n| some_time(&n));
         Heartbeat {
-            notify: time("notify"),
+            notify: layers.get("notify").and_then(|n| match n.value {
+                DeValue::Boolean(true) => Some(NOTIFY_TIMEOUT),
+                _ => some_time(&n),
+            }),
             output: time("output"),
             cpu: time("cpu"),
             file: layers.get("file").and_then(|n| self.beat_file(&n)),

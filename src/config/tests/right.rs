@@ -506,6 +506,13 @@ fn every_watch(here: &str) -> Watch {
 }
 
 #[test]
+fn a_watchdog_that_does_not_say_how_long_has_fifteen_seconds() {
+    let (_dir, config) = good("[job.a]\ncommand = \"x\"\nheartbeat = { notify = true }\n");
+    let beat = config.jobs[0].watch.as_ref().map(|watch| watch.heartbeat.notify);
+    assert_eq!(beat, Some(Some(Millis::from_secs(15))));
+}
+
+#[test]
 fn who_asks_whether_it_can_be_used_waits_for_a_yes() {
     let (_dir, config) =
         good("[job.a]\ncommand = \"x\"\nprobe.readiness = { unix = \"a.sock\" }\n[job.b]\ncommand = \"x\"\n");

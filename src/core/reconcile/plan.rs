@@ -180,8 +180,9 @@ fn of_run(
         Some(Fact::Lost { .. }) | None => Class::Lost,
     };
     let mut what = found.map_or_else(|| "it was not found".to_owned(), |found| words(&found.fact));
-    if let Some(damage) = damage {
-        what = format!("{what}; {damage}");
+    let unwatched = found.map_or("", |found| found.freshness.words());
+    for more in damage.iter().map(String::as_str).chain((!unwatched.is_empty()).then_some(unwatched)) {
+        what = format!("{what}; {more}");
     }
     Item {
         job: Some(job.clone()),
