@@ -263,13 +263,16 @@ async fn waiting_outlives_the_supervisor_and_gives_the_code_of_the_job() {
     let (_, stop) = begin(fake.dir.path(), &["stop", "api"]);
     let (_, ran) = begin(fake.dir.path(), &["run", "--name", "api", "--wait", "true"]);
     soon(async {
-        // Each has its answer and listens for events.
-        while fake.asked().len() < 2 || fake.view.receiver_count() < before + 3 {
-            tokio::task::yield_now().await;
+        // Each has its answer and listens for events. A request under way counts as a listener, too: only what
+        // stays is one.
+        let mut steady = 0;
+        while steady < 20 {
+            let listen = fake.asked().len() >= 2 && fake.view.receiver_count() >= before + 3;
+            steady = if listen { steady + 1 } else { 0 };
+            fake.client.version().await.unwrap();
         }
     })
     .await;
-    fake.client.version().await.unwrap();
     fake.replace().await;
     fake.change(|view| {
         let mut ended = job("api", StateWord::Exited);
