@@ -329,8 +329,7 @@ impl Vigil {
             }
             if let Some(sample) = &mut self.sample
                 && !waits
-                && pulse.timeout_us > 0
-                && pulse.due_us() <= now_us
+                && pulse.is_missing(now_us)
                 && sample.looked_us < pulse.due_us()
             {
                 sample.next_us = sample.next_us.min(now_us);

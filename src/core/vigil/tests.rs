@@ -359,8 +359,10 @@ fn a_sign_that_is_missing_is_looked_into_and_a_stop_is_what_is_wrong_then() {
         vigil.judge(T0);
         vigil.sampled(sampled(b'S', 1), T0);
         assert_eq!(vigil.next_us(), Some(T0 + S));
-        assert_eq!(vigil.judge(T0 + S).looks, [Look::Beat, Look::Sample]);
+        assert_eq!(vigil.judge(T0 + S).looks, [Look::Beat], "who is well is not looked at because it is due");
         vigil.looked(Look::Beat, None, T0 + S + 1);
+        let judged = vigil.judge(T0 + S + 1);
+        assert_eq!((judged.looks, judged.fault), (vec![Look::Sample], None));
         assert_eq!(vigil.judge(T0 + S + 1), Judgement::default(), "its processes are being looked at");
         vigil.sampled(sampled(state, 1), T0 + S + 2);
         let found = vigil.judge(T0 + S + 2).fault.unwrap();
