@@ -5,6 +5,7 @@ use super::run::{Phase, Run};
 use super::tree;
 use crate::core::ids::{Generation, RunId};
 use crate::core::spec::KillScope;
+use crate::core::time::Stamp;
 use crate::state_dir::atomic;
 use crate::wire::keeper::{Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Request, RunStatus, VERSION};
 
@@ -19,7 +20,7 @@ pub(super) fn about(request: &Request) -> Option<RunId> {
         | Request::Disown { run } => Some(*run),
         Request::Hello { .. }
         | Request::Inventory
-        | Request::Beats
+        | Request::Beats { .. }
         | Request::Launch(_)
         | Request::HandOver
         | Request::Goodbye => None,
@@ -69,11 +70,7 @@ impl Keeper {
                 }
                 Ok(Answer::Inventory { runs: self.runs.values().map(|run| self.status(run)).collect() })
             }
-            Request::Beats => {
-                let live = self.runs.values().filter(|run| run.is_live());
-                let beat = |run: &Run| Some((run.id, run.listening.as_ref()?.told.beat?));
-                Ok(Answer::Beats { beats: live.filter_map(beat).collect() })
-            }
+            Request::Beats { runs } => Ok(Answer::Beats { beats: self.beats(&runs) }),
             Request::Signal { run, signal, scope, cont, asked } => {
                 let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
                 if live.is_live() {
@@ -107,6 +104,15 @@ impl Keeper {
                 Err(Refusal::Bad { why: "this is answered elsewhere".to_owned() })
             }
         }
+    }
+
+    /// The latest beats of these. Who is asked about is heard first: what it sent while we were stopped was in time.
+    fn beats(&mut self, runs: &[RunId]) -> Vec<(RunId, Stamp)> {
+        for id in runs {
+            self.hear(*id);
+        }
+        let live = runs.iter().filter_map(|id| self.runs.get(id)).filter(|run| run.is_live());
+        live.filter_map(|run| Some((run.id, run.listening.as_ref()?.told.beat?))).collect()
     }
 
     fn hello(&mut self, number: u64, min_version: u32, version: u32, generation: Generation) -> Answered {

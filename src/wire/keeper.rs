@@ -239,8 +239,11 @@ pub enum Request {
         /// The run.
         run: RunId,
     },
-    /// The latest beat of every run. Answered by [`Answer::Beats`].
-    Beats,
+    /// The latest beats of these runs, with all they have sent by now. Answered by [`Answer::Beats`].
+    Beats {
+        /// The runs.
+        runs: Vec<RunId>,
+    },
     /// Processes that outlive the main process are left alone from now on (`leftovers = "ignore"`).
     Disown {
         /// The run.
@@ -313,7 +316,7 @@ pub enum Answer {
     },
     /// To `Beats`.
     Beats {
-        /// Of every live run that has one.
+        /// Of those that live and have one.
         beats: Vec<(RunId, Stamp)>,
     },
     /// To `HandOver`: these runs follow, each as one message of 16 bytes (its id) with descriptors of the

@@ -184,10 +184,10 @@ impl Keeper {
         }
     }
 
-    /// The latest beats.
+    /// The latest beat of a run.
     #[track_caller]
     pub fn beat(&mut self, run: RunId) -> Option<outlive::core::time::Stamp> {
-        match self.ask(Request::Beats) {
+        match self.ask(Request::Beats { runs: vec![run] }) {
             Some(Ok(Answer::Beats { beats })) => {
                 beats.into_iter().find(|(id, _)| *id == run).map(|(_, at)| at)
             }

@@ -487,6 +487,19 @@ fn real_clients_drive_readiness_and_watchdog_and_strangers_do_not() {
 }
 
 #[test]
+fn a_reload_changes_the_line_that_says_ready_and_what_was_written_before_counts() {
+    let with = |line: &str| job("j", "print one\\n hang", &format!("ready = {{ log = \"^{line}$\" }}"));
+    let daemon = Daemon::start(&with("two"));
+    daemon.wait_line("j", "one");
+    daemon.wait_state("j", "starting");
+    let run = daemon.job("j")["run"].clone();
+    daemon.write_config(&with("one"));
+    assert_eq!(daemon.cli(["reload"]).code, 0);
+    daemon.wait_running("j");
+    assert_eq!(daemon.job("j")["run"], run);
+}
+
+#[test]
 fn a_reload_changes_how_a_live_run_is_watched_and_does_not_touch_it() {
     let daemon = Daemon::start(&job("j", "hang", QUICK));
     let (pid, run) = daemon.wait_running("j");

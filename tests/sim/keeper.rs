@@ -337,7 +337,7 @@ impl Keeper {
                 }
                 Ok(Answer::Done)
             }
-            Request::Beats => Ok(Answer::Beats { beats: Vec::new() }),
+            Request::Beats { .. } => Ok(Answer::Beats { beats: Vec::new() }),
             Request::Disown { run } => {
                 if let Some(proc) = around.host.procs.get_mut(&run) {
                     proc.disowned = true;
@@ -488,7 +488,7 @@ fn about(request: &Request) -> Option<RunId> {
         | Request::Disown { run } => Some(*run),
         Request::Hello { .. }
         | Request::Inventory
-        | Request::Beats
+        | Request::Beats { .. }
         | Request::Launch(_)
         | Request::HandOver
         | Request::Goodbye => None,

@@ -107,7 +107,7 @@ impl Supervisor {
         self.made_progress(run);
     }
 
-    /// The keeper tells the latest beats of all runs. What it knows is as old as the question: the answer may have
+    /// The keeper tells the latest beats of runs. What it knows is as old as the question: the answer may have
     /// waited for us.
     pub(in super::super) fn beats(&mut self, asked: &[RunId], beats: Vec<(RunId, Stamp)>, asked_us: u64) {
         let beats: std::collections::BTreeMap<RunId, Stamp> = beats.into_iter().collect();

@@ -1,5 +1,5 @@
-//! Looking at runs: at the times of their files, at what their processes do, at what they write. All that is to be
-//! looked at in a turn is looked at by one thread that may wait for it.
+//! Looking at runs: at the times of their files, at what their processes do, at what they write. The processes of
+//! all that are due in a turn are looked at by one thread; each file by one of its own, for it may hang.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -45,6 +45,13 @@ impl LogWatch {
         let wanted = regex::bytes::Regex::new(expression).ok()?;
         let places = Series::ALL.iter().map(|series| (*series, 0, Vec::new())).collect();
         Some(Self { output, wanted, places })
+    }
+
+    /// Whether this is the line that is waited for.
+    pub(super) fn is_for(&self, watch: &Watch) -> bool {
+        watch.ready.as_ref().is_some_and(
+            |ready| matches!(&ready.by, ReadyBy::Log(expression) if expression == self.wanted.as_str()),
+        )
     }
 
     /// Whether the line has come. A line counts when it is complete, or too long to be waited for.
@@ -103,6 +110,7 @@ impl Supervisor {
             }
             Look::Log => {
                 let kept = self.vigils.runs.get_mut(&run).and_then(|watched| watched.log.take());
+                let kept = kept.filter(|log| log.is_for(watch));
                 let log = kept.or_else(|| log_watch(watch, self.state_dir.run(run).output()).map(Box::new));
                 looks.logs.extend(log.map(|log| (run, log)));
             }
@@ -143,7 +151,8 @@ impl Supervisor {
         if !beats.is_empty() && !self.keeper_tells {
             self.beats_unknown(&beats);
         } else if !beats.is_empty() {
-            self.request(Request::Beats, Pending::Beats(beats, clock::boot_us()));
+            let request = Request::Beats { runs: beats.clone() };
+            self.request(request, Pending::Beats(beats, clock::boot_us()));
         }
         // What looks at /proc does not wait; a disk may, and one that hangs holds up nobody's look but its own.
         let (runs, wanted): (Vec<RunId>, Vec<Wanted>) = samples.into_iter().unzip();
@@ -162,26 +171,31 @@ impl Supervisor {
                 let _ = tell.blocking_send(Seen::Looked(seen));
             });
         }
-        for (run, look, path) in files {
-            self.look_aside(run, move || {
-                let at = if look == Look::Output { written_us(&path) } else { touched_us(&path) };
-                What::Sign(look, at)
+        for (run, kind, path) in files {
+            self.look_aside(run, kind, move || {
+                let at = if kind == Look::Output { written_us(&path) } else { touched_us(&path) };
+                What::Sign(kind, at)
             });
         }
         for (run, mut log) in logs {
-            self.look_aside(run, move || {
+            self.look_aside(run, Look::Log, move || {
                 let found = log.look();
                 What::Log(log, found)
             });
         }
     }
 
-    fn look_aside(&self, run: RunId, look: impl FnOnce() -> What + Send + 'static) {
+    fn look_aside(&mut self, run: RunId, kind: Look, look: impl FnOnce() -> What + Send + 'static) {
         let tell = self.vigils.tell.clone();
-        aside(move || {
+        let begun = aside(move || {
             let what = look();
             let _ = tell.blocking_send(Seen::Looked(vec![Looked { run, at_us: clock::boot_us(), what }]));
         });
+        if !begun {
+            // That nobody could look is no fault of the run: it is looked at anew when it has had its time again.
+            let now_us = clock::boot_us();
+            self.vigils.change(run, |vigil| vigil.looked(kind, Some(now_us), now_us));
+        }
     }
 }
 

@@ -130,7 +130,8 @@ impl Vigils {
     }
 
     fn put(&mut self, run: RunId, job: JobName, vigil: Vigil) {
-        let log = self.runs.remove(&run).and_then(|old| old.log);
+        let log = self.runs.get_mut(&run).and_then(|old| old.log.take());
+        self.remove(run);
         self.runs.insert(run, Watched { job, vigil, next_us: None, log });
         self.schedule(run);
     }
@@ -371,6 +372,10 @@ impl Supervisor {
             }
             What::Sample(sample) => self.vigils.change(run, |vigil| vigil.sampled(sample, at_us)),
             What::Log(log, found) => {
+                // It may be that another line is waited for by now.
+                let spec = self.state.job_of(run).and_then(|job| self.state.spec(job));
+                let found = found
+                    && spec.and_then(|spec| spec.watch.as_deref()).is_some_and(|watch| log.is_for(watch));
                 if let Some(watched) = self.vigils.runs.get_mut(&run) {
                     watched.log = Some(log);
                 }
@@ -417,10 +422,12 @@ impl Supervisor {
 }
 
 /// Does what may hang for ever in a thread of its own: the pool for what blocks is small, and shared with all else.
-pub(super) fn aside(work: impl FnOnce() + Send + 'static) {
+/// False: there is no thread for it, and it is not done.
+pub(super) fn aside(work: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("look".to_owned()).stack_size(STACK);
-    if let Err(error) = thread.spawn(work) {
-        // It is missed like a look that never comes back: nothing is judged by it.
+    let begun = thread.spawn(work);
+    if let Err(error) = &begun {
         tracing::warn!(%error, "no thread for a look at a run");
     }
+    begun.is_ok()
 }
