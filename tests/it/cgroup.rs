@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::common::{Daemon, job, procs, skip, until};
 
@@ -16,7 +17,9 @@ impl Delegated {
             let (left, right) = line.split_once(" - ")?;
             right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4))?
         })?;
-        let group = Path::new(point).join(format!("outlive-test-{}", std::process::id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let group = Path::new(point).join(format!("outlive-test-{}-{number}", std::process::id()));
         fs::create_dir(&group).ok()?;
         Some(Self(group))
     }
@@ -32,6 +35,16 @@ impl Delegated {
         put(runs.join("cgroup.subtree_control"), "+memory")?;
         let _ = put(self.0.join("memory.swap.max"), "0");
         put(self.0.join("memory.max"), &bytes.to_string())
+    }
+
+    /// A file of the group of a run.
+    fn of_run(&self, run: &str, file: &str) -> String {
+        fs::read_to_string(self.0.join("outlive.runs").join(run).join(file)).unwrap_or_default()
+    }
+
+    /// Whether it comes with this file: the controller is ours to use.
+    fn has(&self, file: &str) -> bool {
+        self.0.join(file).exists()
     }
 
     fn groups_of_runs(&self) -> usize {
@@ -89,5 +102,46 @@ fn who_is_killed_for_its_memory_has_ended_by_that_and_not_by_a_signal() {
     assert_eq!(daemon.wait_ended("greedy")["kind"], "oom_killed");
     // Nobody asked for this one either, but the kernel has counted nothing.
     assert_eq!(daemon.wait_ended("killed")["kind"], "signaled");
+    drop(daemon);
+}
+
+#[test]
+fn the_kernel_holds_each_run_to_its_own_limits() {
+    let Some(group) = Delegated::make() else {
+        return skip("no control group of version 2 can be made here");
+    };
+    if let Some(missing) = ["memory.max", "pids.max", "cpu.max"].iter().find(|file| !group.has(file)) {
+        return skip(&format!("no {missing} in a control group that is made here"));
+    }
+    let greedy = "kind = \"task\"\ncommand = [\"tail\", \"/dev/zero\"]\n";
+    let forks = "for i in 1 2 3 4 5 6; do sleep 600 & done; wait";
+    let mut daemon = Daemon::prepare(&format!(
+        "[job.memory]\n{greedy}limits = {{ memory = \"32MiB\" }}\n\
+         [job.pids]\nkind = \"task\"\nshell = true\ncommand = {forks:?}\nlimits = {{ pids = 3 }}\n\
+         [job.cpu]\nshell = true\ncommand = \"while :; do :; done\"\nlimits = {{ cpu = \"5%\" }}\n\
+         [job.free]\ncommand = [\"sleep\", \"600\"]\n"
+    ));
+    daemon.wrapper = vec!["env".to_owned(), format!("OUTLIVE_CGROUP={}", group.0.display())];
+    daemon.up();
+    assert_eq!(daemon.wait_ended("memory")["kind"], "oom_killed");
+    // Most shells give up when they cannot fork, those that were let through end with it or with the run.
+    daemon.wait_log("pids", "fork that is refused", |text| text.contains("fork"));
+    daemon.wait_running("cpu");
+    let run = daemon.job("cpu")["run"].as_str().unwrap().to_owned();
+    assert_eq!(group.of_run(&run, "cpu.max"), "5000 100000\n");
+    until("a pause that the kernel makes", || {
+        let stat = group.of_run(&run, "cpu.stat");
+        let throttled = stat.lines().find_map(|line| line.strip_prefix("nr_throttled "))?;
+        (throttled != "0").then_some(())
+    });
+    assert_eq!(
+        daemon.job("cpu")["health"]["verdict"],
+        "healthy",
+        "who is held to its limit has not passed it"
+    );
+    let free = daemon.job("free")["run"].as_str().unwrap().to_owned();
+    for (file, text) in [("memory.max", "max\n"), ("pids.max", "max\n"), ("cpu.max", "max 100000\n")] {
+        assert_eq!(group.of_run(&free, file), text, "nobody has limited this one: {file}");
+    }
     drop(daemon);
 }
