@@ -25,12 +25,23 @@ pub(crate) fn run(began: u64, mut arguments: impl Iterator<Item = String>) -> Ex
             lines(began, *rate, *count);
             mark(marks::now_ns(), marks::DONE);
         }
+        ("beat", [every_ms]) => beat(*every_ms),
         _ => loop {
             // SAFETY: waits for a signal.
             unsafe { libc::pause() };
         },
     }
     ExitCode::SUCCESS
+}
+
+/// A sign of life to the notify socket, for ever.
+fn beat(every_ms: u64) {
+    let address = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    loop {
+        let _ = socket.send_to(b"WATCHDOG=1", &address);
+        std::thread::sleep(std::time::Duration::from_millis(every_ms));
+    }
 }
 
 /// Lines of 64 bytes in writes of `block` bytes.

@@ -13,9 +13,13 @@ struct Seen {
 }
 
 fn look(settings: &Settings, n: usize, more: &str) -> Seen {
+    look_at(settings, n, |home, marks| Instance::idle(settings, home, marks, n, more))
+}
+
+fn look_at(settings: &Settings, n: usize, start: impl FnOnce(Home, &Marks) -> Instance) -> Seen {
     let home = Home::new(&settings.dir);
     let mut marks = Marks::new(home.0.join("marks"));
-    let instance = Instance::idle(settings, home, &marks, n, more);
+    let instance = start(home, &marks);
     marks.all(n, START);
     instance.wait_ready();
     let roles = instance.roles();
@@ -70,13 +74,14 @@ pub(crate) fn idle(settings: &Settings, report: &mut Report) {
     );
 }
 
-/// The same with jobs that are watched and healthy: by a time limit alone, and by a sign of life, for which their
-/// processes are looked at every five seconds.
+/// The same with jobs that are watched and healthy: by a time limit alone, by a sign of life for which their
+/// processes are looked at every five seconds, and by one that they send every five seconds.
 pub(crate) fn watched(settings: &Settings, report: &mut Report) {
     let n = settings.most();
     let plain = look(settings, n, "");
     let timed = look(settings, n, "max_runtime = \"1h\"\n");
     let sampled = look(settings, n, "heartbeat = { output = \"1h\" }\n");
+    let beating = look_at(settings, n, |home, marks| Instance::beating(settings, home, marks, n));
     let s = settings.idle_s;
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     let percent = |seen: &Seen| seen.cpu_ms / (s as f64 * 10.0);
@@ -92,6 +97,13 @@ pub(crate) fn watched(settings: &Settings, report: &mut Report) {
         name("healthy jobs, sampled"),
         "% of a core",
         vec![percent(&sampled)],
+        vec![percent(&plain)],
+        Bar::AtMost(2.0),
+    );
+    report.less(
+        name("healthy jobs that beat every 5 s"),
+        "% of a core",
+        vec![percent(&beating)],
         vec![percent(&plain)],
         Bar::AtMost(2.0),
     );

@@ -80,6 +80,13 @@ impl Instance {
         Self::start(settings, home, &configuration(&format!("{SERVICE}{more}"), &commands))
     }
 
+    /// Starts `n` services that send a sign of life every five seconds, a third of the time they have.
+    pub(crate) fn beating(settings: &Settings, home: Home, marks: &Marks, n: usize) -> Self {
+        let commands: Vec<_> = (0..n).map(|id| marks::beating_child(&marks.path, id as u32, 5000)).collect();
+        let more = "heartbeat = { notify = \"15s\" }\n";
+        Self::start(settings, home, &configuration(&format!("{SERVICE}{more}"), &commands))
+    }
+
     pub(crate) fn start(settings: &Settings, home: Home, config: &str) -> Self {
         let file = home.0.join("outlive.toml");
         std::fs::write(&file, config).unwrap();

@@ -147,6 +147,11 @@ pub(crate) fn idle_child(marks: &Path, id: u32) -> Vec<String> {
     child(marks, id, &["idle".to_owned()])
 }
 
+/// The arguments of a child that beats this often, in milliseconds.
+pub(crate) fn beating_child(marks: &Path, id: u32, every_ms: u64) -> Vec<String> {
+    child(marks, id, &["beat".to_owned(), every_ms.to_string()])
+}
+
 /// The arguments of a child.
 pub(crate) fn child(marks: &Path, id: u32, what: &[String]) -> Vec<String> {
     let exe = std::env::current_exe().unwrap();
