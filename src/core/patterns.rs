@@ -18,6 +18,10 @@ const PERIOD_MIN: usize = 4;
 const PERIOD_FROM: Millis = Millis(1000);
 /// So many runs make a slope.
 const SLOPE_MIN: usize = 4;
+/// Points of a live run's memory that are kept; even.
+const POINTS: usize = 8;
+/// Who has grown by less than this has warmed up.
+const GROWTH_MIN_KIB: u64 = 16 * 1024;
 /// Longest part of a line of output that is shown, in characters.
 const LINE_MAX: usize = 120;
 
@@ -60,10 +64,46 @@ pub fn patterns(past: &[&PastRun], failing: bool, lines: &[LastLine]) -> Vec<Str
     words
 }
 
-/// Whether samples of the memory of a live run, in KiB, only ever grow; in words.
-#[must_use]
-pub fn memory_slope(samples_kib: &[u64]) -> Option<String> {
-    slope(samples_kib).map(|samples| format!("its memory only ever grows: {}", in_mib(samples)))
+/// How the memory of a live run goes: looks at it, most of them merged.
+///
+/// A point is the least of several looks, so that what is used for a moment does not count. When there are as many
+/// points as are kept, each two become one: a run of an hour and one of a month are told by as many points, and a slow
+/// growth is found when it has made as much as a fast one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemoryTrend {
+    /// KiB, the latest last.
+    points: Vec<u64>,
+    /// How often the looks of a point were doubled.
+    doublings: u32,
+    /// The least of the looks since the latest point, and how many there were.
+    open: Option<(u64, u64)>,
+}
+
+impl MemoryTrend {
+    /// Remembers a look; whether there is something else to say now.
+    pub fn note(&mut self, kib: u64) -> bool {
+        let (least, looks) = self.open.map_or((kib, 1), |(least, looks)| (least.min(kib), looks + 1));
+        if looks < 1 << self.doublings {
+            self.open = Some((least, looks));
+            return false;
+        }
+        let before = self.words();
+        self.open = None;
+        self.points.push(least);
+        if self.points.len() == POINTS {
+            self.points = self.points.chunks(2).map(|pair| pair[0].min(pair[1])).collect();
+            self.doublings += 1;
+        }
+        self.words() != before
+    }
+
+    /// Whether it only ever grows, in words.
+    #[must_use]
+    pub fn words(&self) -> Option<String> {
+        let grown = slope(&self.points)?;
+        let by = grown.last()?.saturating_sub(*grown.first()?);
+        (by >= GROWTH_MIN_KIB).then(|| format!("its memory only ever grows: {}", in_mib(grown)))
+    }
 }
 
 fn cause(run: &PastRun) -> Option<Cause> {
@@ -215,7 +255,32 @@ mod tests {
         assert!(of(&with(&[1000, 1100, 1300, 1500]), &[]).is_empty(), "exactly a tenth is not more");
         assert_eq!(of(&with(&[1000, 1101, 1300, 1500]), &[]).len(), 1);
         assert!(of(&with(&[1024, 2048, 3072]), &[]).is_empty(), "three are too few");
-        assert!(memory_slope(&[10_240, 20_480, 30_720, 40_960]).is_some());
-        assert_eq!(memory_slope(&[10, 20, 30, 30]), None);
+    }
+
+    #[test]
+    fn a_live_run_whose_memory_only_ever_grows_is_named_however_slowly_it_does() {
+        const MIB: u64 = 1024;
+        let after = |looks: &mut dyn Iterator<Item = u64>| {
+            let mut trend = MemoryTrend::default();
+            for kib in looks {
+                trend.note(kib);
+            }
+            trend.words()
+        };
+        let said = after(&mut [10, 20, 30, 40].map(|mib| mib * MIB).into_iter());
+        assert_eq!(said.as_deref(), Some("its memory only ever grows: 10.0, 20.0, 30.0, 40.0 MiB"));
+        assert_eq!(after(&mut [10, 20, 30].map(|mib| mib * MIB).into_iter()), None, "three are too few");
+        assert_eq!(after(&mut [10, 20, 30, 30].map(|mib| mib * MIB).into_iter()), None);
+        assert_eq!(after(&mut [10, 12, 14, 17].map(|mib| mib * MIB).into_iter()), None, "little");
+        // A MiB in an hour, one look in a minute: after a day nobody could miss it, and nothing is kept of most looks.
+        assert!(after(&mut (0..24 * 60).map(|minute| 4 * MIB + minute * MIB / 60)).is_some());
+        // What comes and goes with each round of a collector does not grow.
+        assert_eq!(after(&mut (0..24 * 60).map(|minute| (50 + minute % 7 * 10) * MIB)), None);
+        // It has grown, and stays.
+        let grown = (0..8).map(|n| (n + 1) * 20 * MIB).chain(std::iter::repeat_n(160 * MIB, 8));
+        assert_eq!(after(&mut grown.into_iter()), None);
+        let mut trend = MemoryTrend::default();
+        let told: Vec<bool> = [10, 20, 30, 40, 10].iter().map(|mib| trend.note(mib * MIB)).collect();
+        assert_eq!(told, [false, false, false, true, true], "what is to be said has changed");
     }
 }

@@ -1,56 +1,27 @@
 //! Looks at the figures after turns in which something has changed, and records what the rules make of them.
 //!
 //! Once a second at most, and with very many jobs less often. Nothing wakes up for it while all is well: only what is
-//! raised, or about to be, is looked at again by time. What blocks (how full the disk is, the last line that a run
-//! wrote) is read elsewhere, and told when it is known.
+//! raised, or about to be, is looked at again by time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tokio::sync::mpsc;
-
 use super::main_loop::{Supervisor, Turn, now};
 use crate::core::alerts::{
-    AGAIN, Change, Figure, Figures, JobFigures, Raised, SHORT_WINDOW, Uptime, WINDOW, judge,
+    AGAIN, Change, Figure, Figures, JobFigures, Raised, SHORT_WINDOW, Uptime, WINDOW, changes, judge,
 };
 use crate::core::event::Want;
-use crate::core::ids::{JobName, RunId};
+use crate::core::ids::JobName;
 use crate::core::input::Input;
-use crate::core::job::{Job, PastRun, Phase};
-use crate::core::patterns::{LastLine, patterns};
+use crate::core::job::{Job, Phase};
 use crate::core::recoveries::seconds;
 use crate::core::spec::Kind;
-use crate::core::stats::Cause;
 use crate::core::time::Stamp;
-use crate::state_dir::layout::StateDir;
-use crate::state_dir::output::{Reader, Series};
-use crate::sys::{clock, host};
+use crate::sys::clock;
 
 /// The least time between two looks, in microseconds.
 const EVERY_US: u64 = 1_000_000;
 /// So much longer for each job, in microseconds: a look goes through all of them.
 const EVERY_JOB_US: u64 = 100;
-/// When disk and memory are looked at first, and the least time between two looks, in microseconds.
-const HOST_FIRST_US: u64 = 60_000_000;
-const HOST_EVERY_US: u64 = 30_000_000;
-/// Failures in a row from which on the last line of output is read.
-const LINES_FROM: u32 = 3;
-/// Runs of a job whose last line is read at a time, and jobs.
-const LINES_RUNS: usize = 3;
-const LINES_JOBS: usize = 8;
-/// Last lines that are kept for each job.
-const LINES_KEPT: usize = 20;
-/// How much of the end of the output is looked at for a line.
-const LINE_BYTES: usize = 4096;
-
-/// What was read elsewhere.
-#[derive(Debug)]
-pub(super) enum FromAlerting {
-    /// How full disk and memory are.
-    Host { disk: Option<f64>, memory: Option<f64> },
-    /// The last lines of runs.
-    Lines { job: JobName, lines: Vec<LastLine> },
-}
-
 /// What is kept from one look to the next. What is raised is in the memory of the core.
 #[derive(Debug)]
 pub(super) struct Alerting {
@@ -71,17 +42,11 @@ pub(super) struct Alerting {
     pub(super) failed_writes: u64,
     /// What cannot be recorded.
     pub(super) unrecorded: Vec<Raised>,
-    lines: BTreeMap<JobName, VecDeque<LastLine>>,
-    reading: BTreeSet<JobName>,
-    host: (Option<f64>, Option<f64>),
-    host_due_us: u64,
-    tell: mpsc::Sender<FromAlerting>,
 }
 
 impl Alerting {
-    pub(super) fn new() -> (Self, mpsc::Receiver<FromAlerting>) {
-        let (tell, told) = mpsc::channel(64);
-        let alerting = Self {
+    pub(super) fn new() -> Self {
+        Self {
             changed: false,
             looked_us: 0,
             every_us: EVERY_US,
@@ -94,13 +59,17 @@ impl Alerting {
             failed_us: VecDeque::new(),
             failed_writes: 0,
             unrecorded: Vec::new(),
-            lines: BTreeMap::new(),
-            reading: BTreeSet::new(),
-            host: (None, None),
-            host_due_us: clock::boot_us().saturating_add(HOST_FIRST_US),
-            tell,
-        };
-        (alerting, told)
+        }
+    }
+
+    /// Jobs that may be in trouble.
+    pub(super) const fn suspects(&self) -> &BTreeSet<JobName> {
+        &self.suspects
+    }
+
+    /// There is more to look at.
+    pub(super) const fn look_again(&mut self) {
+        self.changed = true;
     }
 
     /// A write of the event log has failed, or has taken far too long.
@@ -175,7 +144,6 @@ impl Supervisor {
             }
         }
         self.read_last_lines();
-        self.measure_host(now);
     }
 
     /// While nothing can be recorded, what would be raised is shown all the same.
@@ -229,8 +197,7 @@ impl Supervisor {
             loss_percent: Some(Figure::share(lost, read + lost)),
             damage_percent: Some(Figure::share(damaged, read + lost)),
             up_percent: self.alerting.uptime.percent(),
-            disk_percent: self.alerting.host.0.map(figure),
-            memory_percent: self.alerting.host.1.map(figure),
+            checks: self.host.figures(),
             failed_writes: Some(figure(f64::from(u32::try_from(failed).unwrap_or(u32::MAX)))),
             jobs: self.jobs_in_trouble(now),
         }
@@ -287,126 +254,9 @@ impl Supervisor {
         }
         all
     }
-
-    /// What the failures of a job have in common, in words.
-    pub(super) fn patterns_of(&self, name: &JobName) -> Vec<String> {
-        let Some(job) = self.state.job(name) else { return Vec::new() };
-        let past: Vec<&PastRun> = self.state.runs(name).collect();
-        if past.len() < 3 {
-            return Vec::new();
-        }
-        let failing = job.failures > 0 || matches!(job.phase, Phase::Fatal { .. });
-        let lines: Vec<LastLine> = self.alerting.lines.get(name).into_iter().flatten().cloned().collect();
-        patterns(&past, failing, &lines)
-    }
-
-    /// Reads the last lines of runs of jobs that fail over and over, and of which they are not known yet.
-    fn read_last_lines(&mut self) {
-        let (state, alerting) = (&self.state, &mut self.alerting);
-        alerting.lines.retain(|job, _| alerting.suspects.contains(job));
-        let failing: Vec<JobName> = alerting
-            .suspects
-            .iter()
-            .filter(|name| !alerting.reading.contains(*name))
-            .filter(|name| state.job(name).is_some_and(|job| job.failures >= LINES_FROM))
-            .cloned()
-            .collect();
-        let mut begun = 0;
-        for job in failing {
-            let known = alerting.lines.get(&job);
-            let is_known = |run: RunId| known.is_some_and(|lines| lines.iter().any(|line| line.run == run));
-            let past: Vec<&PastRun> = state.runs(&job).collect();
-            let ended = past.into_iter().rev().filter(|run| run.end.is_some()).take(LINES_RUNS);
-            let runs: Vec<RunId> = ended.map(|run| run.run).filter(|run| !is_known(*run)).collect();
-            if runs.is_empty() {
-                continue;
-            }
-            begun += 1;
-            if begun > LINES_JOBS {
-                // They have their turn at the next look.
-                alerting.changed = true;
-                return;
-            }
-            alerting.reading.insert(job.clone());
-            let (dir, tell) = (self.state_dir.clone(), alerting.tell.clone());
-            tokio::task::spawn_blocking(move || {
-                let lines = runs.iter().rev().map(|run| LastLine { run: *run, line: last_line(&dir, *run) });
-                let _ = tell.blocking_send(FromAlerting::Lines { job, lines: lines.collect() });
-            });
-        }
-    }
-
-    fn measure_host(&mut self, now: Stamp) {
-        if now.boot_us < self.alerting.host_due_us {
-            return;
-        }
-        // Until it has answered, nothing else is asked.
-        self.alerting.host_due_us = u64::MAX;
-        let (dir, tell) = (self.state_dir.0.clone(), self.alerting.tell.clone());
-        tokio::task::spawn_blocking(move || {
-            let disk = host::disk(&dir).ok().map(|disk| disk.used_share() * 100.0);
-            #[expect(clippy::cast_precision_loss, reason = "a share for people")]
-            let memory = host::memory().map(|(used, of)| used as f64 * 100.0 / of.max(1) as f64);
-            let _ = tell.blocking_send(FromAlerting::Host { disk, memory });
-        });
-    }
-
-    /// Something was read elsewhere.
-    pub(super) fn alerting_told(&mut self, told: FromAlerting) {
-        match told {
-            FromAlerting::Host { disk, memory } => {
-                self.alerting.host_due_us = clock::boot_us().saturating_add(HOST_EVERY_US);
-                let before = std::mem::replace(&mut self.alerting.host, (disk, memory));
-                // Only what may raise or clear something is worth another look.
-                self.alerting.changed |= before != self.alerting.host
-                    && [disk, memory].into_iter().flatten().any(|percent| percent > 90.0);
-            }
-            FromAlerting::Lines { job, lines } => {
-                self.alerting.reading.remove(&job);
-                let known = self.alerting.lines.entry(job.clone()).or_default();
-                known.extend(lines);
-                known.drain(..known.len().saturating_sub(LINES_KEPT));
-                self.dirty.insert(job);
-            }
-        }
-    }
 }
 
 /// Whether it is up: it runs, is ready, and nothing is wrong with it.
 const fn is_up(job: &Job) -> bool {
     matches!(job.phase, Phase::Running { ready_at: None, ill: None, .. })
-}
-
-/// How often it came up and went down lately, without being asked to.
-fn changes<'a>(runs: impl Iterator<Item = &'a PastRun>, now: Stamp) -> u64 {
-    let window = now.minus(SHORT_WINDOW).boot_us..=now.boot_us;
-    let (mut count, mut asked) = (0, true);
-    for run in runs {
-        let Some(started) = run.started else { continue };
-        count += u64::from(!asked && window.contains(&started.boot_us));
-        asked = true;
-        if let Some(end) = &run.end {
-            asked = end.cause.is_none_or(|cause| cause == Cause::Asked);
-            count += u64::from(!asked && window.contains(&end.at.boot_us));
-        }
-    }
-    count
-}
-
-/// The last line that a run wrote that says anything; empty if there is none.
-fn last_line(dir: &StateDir, run: RunId) -> String {
-    let Ok(mut reader) = Reader::open(&dir.run(run).output()) else { return String::new() };
-    for series in [Series::Stderr, Series::Merged, Series::Stdout] {
-        if !reader.series().contains(&series) {
-            continue;
-        }
-        let from = reader.end_offset(series).saturating_sub(LINE_BYTES as u64);
-        let from = from.max(reader.first_offset(series));
-        let Ok(chunk) = reader.read_at(series, from, LINE_BYTES) else { continue };
-        let text = String::from_utf8_lossy(&chunk.data);
-        if let Some(line) = text.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
-            return line.chars().filter(|c| !c.is_control()).collect();
-        }
-    }
-    String::new()
 }

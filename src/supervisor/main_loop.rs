@@ -16,13 +16,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::accepted::Before;
-use super::alerting::{Alerting, FromAlerting};
+use super::alerting::Alerting;
 use super::event_log::EventLog;
 use super::handle::{Ask, Skip, View};
 use super::host::{Host, HostNews};
 use super::init_link::{FromInit, InitLink};
 use super::keeper_link::{News, Requests};
 use super::pace::Waiting;
+use super::patterns::{Learned, Patterns};
 use super::perform::Pending;
 use super::read_only::ReadOnly;
 use super::scrub::{FromScrub, Scrubbing};
@@ -67,7 +68,7 @@ pub(super) enum Happening {
     Strays(Result<Strays, String>),
     Scrub(FromScrub),
     Seen(Seen),
-    Alerting(FromAlerting),
+    Learned(Learned),
     Host(HostNews),
     Deadline,
 }
@@ -83,7 +84,7 @@ pub(super) struct Sources {
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
     pub(super) scrub: mpsc::Receiver<FromScrub>,
     pub(super) seen: mpsc::Receiver<Seen>,
-    pub(super) alerting: mpsc::Receiver<FromAlerting>,
+    pub(super) learned: mpsc::Receiver<Learned>,
     pub(super) host: mpsc::Receiver<HostNews>,
 }
 
@@ -136,6 +137,8 @@ pub(super) struct Supervisor {
     pub(super) scrubbing: Scrubbing,
     /// Looking at figures.
     pub(super) alerting: Alerting,
+    /// What may help whoever looks for a cause.
+    pub(super) patterns: Patterns,
     /// Starts made by recovery that wait for their turn.
     pub(super) pace: Pace<Waiting>,
     /// Watching over the runs.
@@ -213,7 +216,7 @@ impl Sources {
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
             Some(asked) = self.scrub.recv() => Some(Happening::Scrub(asked)),
             Some(seen) = self.seen.recv() => Some(Happening::Seen(seen)),
-            Some(told) = self.alerting.recv() => Some(Happening::Alerting(told)),
+            Some(learned) = self.learned.recv() => Some(Happening::Learned(learned)),
             Some(news) = self.host.recv() => Some(Happening::Host(news)),
             Some(ask) = self.asks.recv() => Some(Happening::Ask(ask)),
             () = timer => Some(Happening::Deadline),
@@ -322,7 +325,11 @@ impl Supervisor {
         let vigil = self.vigils.next_us().filter(|_| self.may_judge());
         let vigil = vigil.map(|boot_us| Stamp { boot_us, wall_us: 0 });
         let host = self.host.next_us().map(|boot_us| Stamp { boot_us, wall_us: 0 });
-        [state, turn, scrub, vigil, host, self.next_look()].into_iter().flatten().min_by_key(|at| at.boot_us)
+        let memory = self.next_look_at_memory().map(|boot_us| Stamp { boot_us, wall_us: 0 });
+        [state, turn, scrub, vigil, host, memory, self.next_look()]
+            .into_iter()
+            .flatten()
+            .min_by_key(|at| at.boot_us)
     }
 
     fn turn_of_refusals(&mut self) -> Turn {
@@ -424,6 +431,7 @@ impl Supervisor {
         self.ask_for_recoveries();
         self.answer_scrub();
         self.scrub_if_due();
+        self.look_at_memory();
         self.say_ready();
     }
 
@@ -440,7 +448,7 @@ impl Supervisor {
             Happening::Strays(found) => self.strays_found(found),
             Happening::Scrub(asked) => self.scrub_asked(asked, turn),
             Happening::Seen(seen) => self.seen(seen, turn),
-            Happening::Alerting(told) => self.alerting_told(told),
+            Happening::Learned(learned) => self.learned(learned),
             Happening::Host(news) => self.host_news(news, turn),
             // Whatever is due is looked for in every turn.
             Happening::Deadline => {}

@@ -24,6 +24,7 @@ mod main_loop;
 mod memory;
 pub mod offline;
 mod pace;
+mod patterns;
 mod perform;
 mod prune;
 mod publish;

@@ -19,6 +19,7 @@ use super::init_link::{FromInit, InitLink};
 use super::keeper_link::News;
 use super::main_loop::{Sources, Supervisor, now};
 use super::memory::Memory;
+use super::patterns::Patterns;
 use super::scrub::Scrubbing;
 use super::startup::Startup;
 use super::strays::Strays;
@@ -214,7 +215,7 @@ fn assemble(
         init.listen().map_err(|e| format!("init's socket: {e}"))?,
     );
     let (sidelines, sources) = sidelines(RuntimeDir(options.runtime_dir.clone()), from, (asks, skips));
-    let Sidelines { vigils, hooks, host, scrubbing, alerting, tell_stop_command, tell_strays } = sidelines;
+    let Sidelines { vigils, hooks, host, scrubbing, patterns, tell_stop_command, tell_strays } = sidelines;
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let known_runs = super::prune::runs_of_the_awake(&state);
     let mut supervisor = Supervisor {
@@ -252,7 +253,8 @@ fn assemble(
         scrubbing,
         vigils,
         host,
-        alerting,
+        alerting: Alerting::new(),
+        patterns,
         pace: Pace::new(0),
         hooks,
         known_runs,
@@ -282,7 +284,7 @@ struct Sidelines {
     hooks: Hooks,
     host: Host,
     scrubbing: Scrubbing,
-    alerting: Alerting,
+    patterns: Patterns,
     tell_stop_command: mpsc::Sender<(RunId, bool)>,
     tell_strays: mpsc::Sender<Result<Strays, String>>,
 }
@@ -297,10 +299,10 @@ fn sidelines(
     let (hooks, hooks_ended) = Hooks::new();
     let (host, host_news) = Host::new(runtime);
     let (scrubbing, scrub) = Scrubbing::new();
-    let (alerting, told) = Alerting::new();
+    let (patterns, learned) = Patterns::new();
     let (tell_stop_command, stop_commands) = mpsc::channel(64);
     let (tell_strays, strays) = mpsc::channel(1);
-    let sidelines = Sidelines { vigils, hooks, host, scrubbing, alerting, tell_stop_command, tell_strays };
+    let sidelines = Sidelines { vigils, hooks, host, scrubbing, patterns, tell_stop_command, tell_strays };
     let sources = Sources {
         keeper,
         init,
@@ -311,7 +313,7 @@ fn sidelines(
         strays,
         scrub,
         seen,
-        alerting: told,
+        learned,
         host: host_news,
     };
     (sidelines, sources)

@@ -122,3 +122,56 @@ fn what_is_given_up_has_failed_and_is_said_until_somebody_stops_it() {
     assert_eq!(said(&daemon, "alert.cleared", "CRASH_LOOP"), 1);
     assert!(daemon.status()["alerts"].is_null());
 }
+
+/// How much is raised of what, and about whom.
+fn raised(daemon: &Daemon, id: &str) -> Vec<Value> {
+    let all = alerts(daemon)["raised"].as_array().cloned().unwrap_or_default();
+    all.into_iter().filter(|alert| alert["id"] == id).collect()
+}
+
+#[test]
+fn a_full_disk_and_used_up_memory_are_said_as_the_checks_find_them() {
+    let with = |share: &str| {
+        let quiet = "inodes = \"off\"\nopen_files = \"off\"\npids = \"off\"\non_disk = []\non_memory = []\n";
+        let limits = format!("disk = \"{share}\"\nmemory = \"{share}\"\n");
+        format!("[health]\ninterval = \"50ms\"\nheal_after = 3\n{quiet}{limits}{}", job("a", "hang", ""))
+    };
+    // Any machine uses that much.
+    let mut daemon = Daemon::start(&with("0.01%"));
+    let disk = until("a full disk", || raised(&daemon, "DISK_FULL").into_iter().next());
+    assert!(disk["subject"].as_str().unwrap().starts_with("disk:/"), "{disk:#}");
+    assert_eq!((&disk["threshold"], &disk["severity"]), (&json!(0.01), &json!("critical")));
+    assert!(disk["value"].as_f64().unwrap() >= 0.01, "{disk:#}");
+    assert!(disk["message"].as_str().unwrap().contains("the limit is 0.01 %"), "{disk:#}");
+    let memory = until("used up memory", || raised(&daemon, "MEMORY_HIGH").into_iter().next());
+    assert_eq!(memory["subject"], "memory", "{memory:#}");
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    assert_eq!(raised(&daemon, "MEMORY_HIGH")[0]["since"], memory["since"], "it is the same one");
+    daemon.write_config(&with("100%"));
+    daemon.cli(["reload"]).expect(0);
+    until("the end of both", || {
+        (raised(&daemon, "DISK_FULL").is_empty() && raised(&daemon, "MEMORY_HIGH").is_empty()).then_some(())
+    });
+    assert_eq!(said(&daemon, "alert.cleared", "MEMORY_HIGH"), 1);
+}
+
+#[test]
+fn who_is_up_for_a_while_and_goes_again_and_again_flaps_and_is_in_no_crash_loop() {
+    let config = job("web", "sleep 10100ms exit 1", QUICK);
+    let daemon = Daemon::start(&config);
+    daemon.wait_job("web", "second restart", |job| job["restarts"].as_u64() >= Some(2));
+    let one = until("the alert", || raised(&daemon, "FLAPPING").into_iter().next());
+    assert_eq!((&one["subject"], &one["threshold"]), (&json!("web"), &json!(6.0)), "{one:#}");
+    assert!(raised(&daemon, "CRASH_LOOP").is_empty());
+}
+
+#[test]
+fn jobs_that_are_given_up_are_failed_recoveries() {
+    let limit = "restart = \"always\"\nbackoff = { initial = \"0s\" }\nstart_limit = { count = 2 }";
+    let jobs: Vec<String> = (0..10).map(|n| job(&format!("j{n}"), "exit 3", limit)).collect();
+    let daemon = Daemon::start(&jobs.concat());
+    let one = until("the alert", || raised(&daemon, "RECOVERY_FAILURE_RATE_HIGH").into_iter().next());
+    assert_eq!((&one["subject"], &one["severity"]), (&json!("instance"), &json!("critical")), "{one:#}");
+    assert!(one["value"].as_f64().unwrap() < 99.0, "{one:#}");
+}

@@ -5,6 +5,12 @@
 //! alert is raised again. What is raised and cleared is an event each, so it survives whoever raised it.
 //!
 //! A figure that nobody knows neither raises nor clears anything.
+//!
+//! How full disks and memory are is judged by the checks of the host, with their limits, their patience and their
+//! clearance: what is raised about them says that such a check has failed.
+
+mod judge;
+mod uptime;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,8 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::draft::Draft;
 use super::event::Event;
+use super::host::{Kind, Share};
 use super::ids::JobName;
 use super::time::{Millis, Stamp};
+
+pub use judge::{Verdict, changes, judge};
+pub use uptime::Uptime;
 
 /// Alerts that are raised at a time; more would tell nobody anything.
 pub const RAISED_MAX: usize = 100;
@@ -71,11 +81,11 @@ pub enum Id {
     AvailabilityLow,
     /// A job fails over and over, or was given up.
     CrashLoop,
-    /// A job comes and goes.
+    /// A job is up for a while, goes, and comes again.
     Flapping,
-    /// The disk of the state directory is nearly full.
+    /// A file system that we write to is nearly full.
     DiskFull,
-    /// The host has hardly any memory left.
+    /// The host, or the control group around us, has hardly any memory left.
     MemoryHigh,
     /// The event log cannot be written, or its disk does not answer.
     SyncFailures,
@@ -111,6 +121,8 @@ pub enum Bad {
     Above,
     /// On it, and above.
     From,
+    /// A check of the host says so.
+    Checked,
 }
 
 /// A rule.
@@ -135,7 +147,7 @@ pub struct Rule {
 /// All rules.
 #[rustfmt::skip]
 pub const RULES: [Rule; 10] = {
-    use Bad::{Above, Below, From};
+    use Bad::{Above, Below, Checked, From};
     use Severity::{Critical, Warning};
     const fn rule(id: Id, severity: Severity, bad: Bad, (raise, clear): (f64, f64), min: u64, secs: u64) -> Rule {
         Rule { id, severity, bad, raise, clear, min, cooldown: Millis::from_secs(secs) }
@@ -148,8 +160,8 @@ pub const RULES: [Rule; 10] = {
         rule(Id::AvailabilityLow, Warning, Below, (99.9, 99.95), 600, 60),
         rule(Id::CrashLoop, Critical, From, (5.0, 0.0), 1, 30),
         rule(Id::Flapping, Warning, From, (6.0, 2.0), 1, 60),
-        rule(Id::DiskFull, Critical, Above, (95.0, 90.0), 1, 60),
-        rule(Id::MemoryHigh, Warning, Above, (95.0, 90.0), 1, 60),
+        rule(Id::DiskFull, Critical, Checked, (0.0, 0.0), 1, 60),
+        rule(Id::MemoryHigh, Warning, Checked, (0.0, 0.0), 1, 60),
         rule(Id::SyncFailures, Critical, From, (1.0, 0.0), 1, 0),
         rule(Id::CorruptionHigh, Critical, Above, (5.0, 2.5), 1, 60),
     ]
@@ -163,6 +175,7 @@ impl Rule {
             Bad::Below => figure.value < self.raise,
             Bad::Above => figure.value > self.raise,
             Bad::From => figure.value >= self.raise,
+            Bad::Checked => false,
         };
         beyond && figure.count >= self.min
     }
@@ -173,6 +186,7 @@ impl Rule {
         match self.bad {
             Bad::Below => value >= self.clear,
             Bad::Above | Bad::From => value <= self.clear,
+            Bad::Checked => false,
         }
     }
 }
@@ -207,7 +221,7 @@ pub struct JobFigures {
     pub up_for: Option<Millis>,
     /// Whether it is wanted.
     pub wanted: bool,
-    /// How often it came up and went down within [`SHORT_WINDOW`], without being asked to.
+    /// How often it came up and went down within [`SHORT_WINDOW`], see [`changes`].
     pub changes: u64,
 }
 
@@ -224,6 +238,21 @@ impl JobFigures {
     }
 }
 
+/// What a check of the host says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckFigures {
+    /// What it is about.
+    pub kind: Kind,
+    /// Whether it has failed; `None`: it has not said anything yet.
+    pub failed: Option<bool>,
+    /// How much is in use.
+    pub share: Share,
+    /// From where on it fails.
+    pub limit: Share,
+    /// The same in words.
+    pub words: String,
+}
+
 /// What the rules look at; `None`: nobody knows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
@@ -237,10 +266,8 @@ pub struct Figures {
     pub damage_percent: Option<Figure>,
     /// How long services were up of the time they were wanted, in percent; the count is in seconds.
     pub up_percent: Option<Figure>,
-    /// How full the disk of the state directory is, in percent.
-    pub disk_percent: Option<Figure>,
-    /// How much of the host's memory is in use, in percent.
-    pub memory_percent: Option<Figure>,
+    /// Checks of how full disks and memory are, by their names; one that is not here is not made.
+    pub checks: Option<BTreeMap<String, CheckFigures>>,
     /// Writes of the event log that failed within [`SHORT_WINDOW`], and disks that do not answer now.
     pub failed_writes: Option<Figure>,
     /// Jobs that may be in trouble; one that is not here is in none.
@@ -360,162 +387,6 @@ pub(super) fn record(d: &mut Draft<'_>, changes: &[Change]) {
             Change::Raise(alert) => Event::AlertRaised { alert: Box::new(alert.clone()) },
             Change::Clear(alert) => Event::AlertCleared { alert: Box::new(alert.clone()) },
         });
-    }
-}
-
-/// What the figures come to.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Verdict {
-    /// What changes.
-    pub changes: Vec<Change>,
-    /// When the figures have to be looked at again although nothing happens; `None`: never.
-    pub again: Option<Millis>,
-}
-
-/// Applies all rules.
-#[must_use]
-pub fn judge(known: &Alerts, figures: &Figures, now: Stamp) -> Verdict {
-    let mut verdict = Verdict::default();
-    let mut raised = known.raised.len();
-    for rule in &RULES {
-        for (subject, figure) in subjects(rule, known, figures) {
-            let Some(figure) = figure else { continue };
-            let alert = || Alert {
-                id: rule.id.as_str().to_owned(),
-                message: words(rule, &subject, figure, figures),
-                subject: subject.clone(),
-                severity: rule.severity,
-                value: (figure.value * 1000.0).round() / 1000.0,
-                threshold: rule.raise,
-            };
-            if known.find(rule.id.as_str(), &subject).is_some() {
-                if rule.is_good(figure.value) {
-                    raised -= 1;
-                    verdict.changes.push(Change::Clear(alert()));
-                }
-            } else if rule.is_bad(figure) {
-                match known.pause(rule, &subject, now) {
-                    Some(left) => soon(&mut verdict.again, left),
-                    None if raised < RAISED_MAX => {
-                        raised += 1;
-                        verdict.changes.push(Change::Raise(alert()));
-                    }
-                    None => {}
-                }
-            }
-        }
-    }
-    if raised > 0 {
-        soon(&mut verdict.again, AGAIN);
-    }
-    // Those that have been up for nearly long enough.
-    for job in figures.jobs.values().filter(|job| job.in_a_row() > 0) {
-        if let Some(left) = job.up_for.and_then(|up| STEADY.0.checked_sub(up.0)) {
-            soon(&mut verdict.again, Millis(left.max(1)));
-        }
-    }
-    verdict
-}
-
-fn soon(again: &mut Option<Millis>, in_ms: Millis) {
-    *again = Some(again.map_or(in_ms, |known| known.min(in_ms)));
-}
-
-/// Whom a rule is about, and the figure of each.
-fn subjects(rule: &Rule, known: &Alerts, figures: &Figures) -> Vec<(String, Option<Figure>)> {
-    let of_job = |value: u64| {
-        #[expect(clippy::cast_precision_loss, reason = "a small count")]
-        let value = value as f64;
-        Some(Figure { value, count: 1 })
-    };
-    let figure = match rule.id {
-        Id::RecoveryFailureRateHigh => figures.success_percent,
-        Id::RecoveryTimeHigh => figures.recovery_seconds,
-        Id::DataLossHigh => figures.loss_percent,
-        Id::CorruptionHigh => figures.damage_percent,
-        Id::AvailabilityLow => figures.up_percent,
-        Id::DiskFull => figures.disk_percent,
-        Id::MemoryHigh => figures.memory_percent,
-        Id::SyncFailures => figures.failed_writes,
-        Id::CrashLoop | Id::Flapping => {
-            let crashes = rule.id == Id::CrashLoop;
-            let count = |job: &JobFigures| if crashes { u64::from(job.in_a_row()) } else { job.changes };
-            let mut all: Vec<_> =
-                figures.jobs.iter().map(|(name, job)| (name.to_string(), of_job(count(job)))).collect();
-            let here = |raised: &&Raised| raised.alert.id == rule.id.as_str();
-            for raised in known.raised.iter().filter(here) {
-                if !figures.jobs.keys().any(|name| name.as_str() == raised.alert.subject) {
-                    all.push((raised.alert.subject.clone(), of_job(0)));
-                }
-            }
-            return all;
-        }
-    };
-    vec![(INSTANCE.to_owned(), figure)]
-}
-
-fn words(rule: &Rule, subject: &str, figure: Figure, figures: &Figures) -> String {
-    let (value, count) = (figure.value, figure.count);
-    match rule.id {
-        Id::RecoveryFailureRateHigh => {
-            format!("{value:.1} % of {count} incidents within an hour were recovered")
-        }
-        Id::RecoveryTimeHigh => format!("{count} recoveries within an hour took {value:.1} s on average"),
-        Id::DataLossHigh => format!("{value:.2} % of {count} entries of the event log are missing"),
-        Id::CorruptionHigh => format!("{value:.2} % of {count} entries of the event log were damaged"),
-        Id::AvailabilityLow => format!("services were up for {value:.2} % of the time they were wanted"),
-        Id::DiskFull => format!("the disk of the state directory is {value:.0} % full"),
-        Id::MemoryHigh => format!("{value:.0} % of the memory is in use"),
-        Id::SyncFailures => {
-            format!("{value:.0} writes of the event log failed within ten minutes, or still wait")
-        }
-        Id::CrashLoop => {
-            let job = figures.jobs.iter().find(|(name, _)| name.as_str() == subject).map(|(_, job)| job);
-            match job {
-                Some(JobFigures { given_up: Some(why), wanted: true, .. }) => {
-                    format!("{subject} was given up: {why}")
-                }
-                _ if value > 0.0 => format!("{subject} has failed {value:.0} times in a row"),
-                _ => format!("{subject} does not fail any more"),
-            }
-        }
-        Id::Flapping => format!("{subject} came up or went down {value:.0} times within ten minutes"),
-    }
-}
-
-/// How long services were wanted, and up, minute by minute for an hour. Of this supervisor only.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Uptime {
-    /// Number of the minute, milliseconds wanted, milliseconds up, milliseconds with any that is wanted.
-    minutes: VecDeque<(u64, [u64; 3])>,
-    /// Since when how many are wanted, and how many of them are up.
-    last: Option<(u64, u64, u64)>,
-}
-
-impl Uptime {
-    /// From now on so many services are wanted, and so many of them are up.
-    pub fn note(&mut self, boot_us: u64, wanted: u64, up: u64) {
-        let minute = boot_us / 60_000_000;
-        if let Some((since, wanted, up)) = self.last {
-            let ms = boot_us.saturating_sub(since) / 1000;
-            let times = [wanted.saturating_mul(ms), up.saturating_mul(ms), if wanted > 0 { ms } else { 0 }];
-            match self.minutes.back_mut().filter(|last| last.0 == minute) {
-                Some((_, known)) => known.iter_mut().zip(times).for_each(|(known, time)| *known += time),
-                None => self.minutes.push_back((minute, times)),
-            }
-        }
-        self.last = Some((boot_us, wanted, up));
-        while self.minutes.front().is_some_and(|first| first.0 + 60 < minute) {
-            self.minutes.pop_front();
-        }
-    }
-
-    /// How long they were up of the time they were wanted, in percent, and of how many seconds that is.
-    #[must_use]
-    pub fn percent(&self) -> Option<Figure> {
-        let sum = |n: usize| self.minutes.iter().map(|(_, times)| times[n]).sum::<u64>();
-        let (wanted, up, all) = (sum(0), sum(1), sum(2));
-        (wanted > 0).then(|| Figure { count: all / 1000, ..Figure::share(up, wanted) })
     }
 }
 

@@ -1,8 +1,11 @@
 //! Rules at their limits, and what is remembered of what they raise.
 
 use super::super::input::Input;
+use super::super::job::{PastEnd, PastRun};
+use super::super::outcome::Asked;
 use super::super::state::State;
-use super::super::tests::{World, name};
+use super::super::stats::Cause;
+use super::super::tests::{World, exited, name, run};
 use super::*;
 
 fn at(ms: u64) -> Stamp {
@@ -31,13 +34,11 @@ fn each_rule_is_exact_at_its_limit() {
     let none: [&str; 0] = [];
     type Set = fn(&mut Figures, Option<Figure>);
     // What is just not bad, what just is, of how many at least.
-    let rules: [(&str, Set, f64, f64, u64); 8] = [
+    let rules: [(&str, Set, f64, f64, u64); 6] = [
         ("RECOVERY_FAILURE_RATE_HIGH", |f, v| f.success_percent = v, 99.0, 98.999, 10),
         ("RECOVERY_TIME_HIGH", |f, v| f.recovery_seconds = v, 30.0, 30.001, 3),
         ("DATA_LOSS_HIGH", |f, v| f.loss_percent = v, 0.1, 0.101, 1),
         ("AVAILABILITY_LOW", |f, v| f.up_percent = v, 99.9, 99.899, 600),
-        ("DISK_FULL", |f, v| f.disk_percent = v, 95.0, 95.001, 1),
-        ("MEMORY_HIGH", |f, v| f.memory_percent = v, 95.0, 95.001, 1),
         ("SYNC_FAILURES", |f, v| f.failed_writes = v, 0.999, 1.0, 1),
         ("CORRUPTION_HIGH", |f, v| f.damage_percent = v, 5.0, 5.001, 1),
     ];
@@ -79,19 +80,19 @@ fn live(world: &mut World, figures: &Figures) -> (Vec<&'static str>, Option<u64>
 #[test]
 fn between_the_thresholds_nothing_changes_and_a_cleared_one_has_a_pause() {
     let mut world = World::with(&[]);
-    let disk = |percent| Figures { disk_percent: figure(percent, 1), ..Figures::default() };
-    assert_eq!(live(&mut world, &disk(94.0)), (vec![], None), "nothing to wait for");
-    assert_eq!(live(&mut world, &disk(96.0)), (vec!["raise"], Some(30_000)));
-    for percent in [99.0, 95.0, 90.001] {
-        assert_eq!(live(&mut world, &disk(percent)), (vec![], Some(30_000)), "{percent}");
+    let slow = |secs| Figures { recovery_seconds: figure(secs, 3), ..Figures::default() };
+    assert_eq!(live(&mut world, &slow(29.0)), (vec![], None), "nothing to wait for");
+    assert_eq!(live(&mut world, &slow(31.0)), (vec!["raise"], Some(30_000)));
+    for secs in [99.0, 30.0, 20.001] {
+        assert_eq!(live(&mut world, &slow(secs)), (vec![], Some(30_000)), "{secs}");
     }
     assert_eq!(live(&mut world, &Figures::default()), (vec![], Some(30_000)), "nobody knows");
     world.pass(1000);
-    assert_eq!(live(&mut world, &disk(90.0)), (vec!["clear"], None));
+    assert_eq!(live(&mut world, &slow(20.0)), (vec!["clear"], None));
     world.pass(59_999);
-    assert_eq!(live(&mut world, &disk(96.0)), (vec![], Some(1)));
+    assert_eq!(live(&mut world, &slow(31.0)), (vec![], Some(1)));
     world.pass(1);
-    assert_eq!(live(&mut world, &disk(96.0)), (vec!["raise"], Some(30_000)));
+    assert_eq!(live(&mut world, &slow(31.0)), (vec!["raise"], Some(30_000)));
     let alerts = world.state.alerts().clone();
     assert_eq!((alerts.raised.len(), alerts.cleared.len()), (1, 1));
     // What is raised survives, by events and by a checkpoint.
@@ -106,6 +107,42 @@ fn between_the_thresholds_nothing_changes_and_a_cleared_one_has_a_pause() {
     assert_eq!(*world.state.alerts(), alerts);
     world.successor();
     assert_eq!(*world.state.alerts(), alerts);
+}
+
+#[test]
+fn what_a_check_of_the_host_says_is_raised_and_cleared_with_it() {
+    let check = |kind, failed| CheckFigures {
+        kind,
+        failed,
+        share: Share(9123),
+        limit: Share::percent(90),
+        words: "91.23 % in use".to_owned(),
+    };
+    let checks = |all: &[(&str, CheckFigures)]| Figures {
+        checks: Some(all.iter().map(|(name, check)| ((*name).to_owned(), check.clone())).collect()),
+        ..Figures::default()
+    };
+    let says = |failed| {
+        checks(&[("disk:/a", check(Kind::Disk, failed)), ("inodes:/a", check(Kind::Inodes, failed))])
+    };
+    let mut world = World::with(&[]);
+    assert_eq!(live(&mut world, &says(Some(false))), (vec![], None));
+    assert_eq!(live(&mut world, &says(None)), (vec![], None), "it has said nothing");
+    assert_eq!(live(&mut world, &says(Some(true))).0, ["raise", "raise"]);
+    let raised = world.state.alerts().raised[0].alert.clone();
+    assert_eq!((raised.id.as_str(), raised.subject.as_str()), ("DISK_FULL", "disk:/a"));
+    assert_eq!((raised.value, raised.threshold), (91.23, 90.0));
+    assert_eq!(raised.message, "disk:/a: 91.23 % in use");
+    for nothing_said in [says(None), says(Some(true)), Figures::default()] {
+        assert_eq!(live(&mut world, &nothing_said).0, [""; 0]);
+    }
+    let one_less = checks(&[("disk:/a", check(Kind::Disk, Some(true)))]);
+    assert_eq!(live(&mut world, &one_less).0, ["clear"], "a check that is not made any more");
+    assert_eq!(live(&mut world, &says(Some(false))).0, ["clear"]);
+    let memory = checks(&[("memory", check(Kind::Memory, Some(true)))]);
+    assert_eq!(live(&mut world, &memory).0, ["raise"]);
+    assert_eq!(world.state.alerts().raised[0].alert.id, "MEMORY_HIGH");
+    assert_eq!(live(&mut world, &checks(&[])).0, ["clear"]);
 }
 
 #[test]
@@ -124,6 +161,30 @@ fn a_crash_loop_is_over_when_the_job_is_up_for_a_while_or_is_not_wanted_or_is_go
         assert_eq!(live(&mut world, &nearly), (vec![], Some(6000)));
         assert_eq!(live(&mut world, &over).0, ["clear"]);
     }
+}
+
+#[test]
+fn only_who_is_up_for_a_while_comes_and_goes() {
+    let now = at(2_000_000);
+    // Started so many seconds ago, up for so long, ended by itself or because somebody asked.
+    let past = |ago_s: u64, up: Option<u64>, cause| {
+        let started = now.minus(Millis::from_secs(ago_s));
+        let end = up.map(|up| {
+            let at = started.plus(Millis(up));
+            let (outcome, asked) = (exited(1), Asked::Nobody);
+            Box::new(PastEnd { at, outcome, asked, rusage: None, output_bytes: 0, cause: Some(cause) })
+        });
+        PastRun { run: run(1), attempt: 1, requested: started, started: Some(started), pid: None, end }
+    };
+    let count = |runs: &[PastRun]| changes(runs.iter(), now);
+    let failed = |ago_s, up_ms| past(ago_s, Some(up_ms), Cause::Failed);
+    assert_eq!(count(&[failed(100, 10_000)]), 1, "it went down");
+    assert_eq!(count(&[failed(100, 9_999)]), 0);
+    assert_eq!(count(&[failed(100, 10_000), failed(80, 10_000), past(10, None, Cause::Failed)]), 4);
+    assert_eq!(count(&[failed(100, 10_000), past(9, None, Cause::Failed)]), 1, "it may die at once");
+    assert_eq!(count(&[past(100, Some(10_000), Cause::Asked), past(80, None, Cause::Failed)]), 0);
+    assert_eq!(count(&[failed(610, 10_000), past(30, None, Cause::Failed)]), 2, "ten minutes ago");
+    assert_eq!(count(&[failed(611, 10_000)]), 0, "that is too long ago");
 }
 
 #[test]

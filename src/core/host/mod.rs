@@ -31,7 +31,7 @@ pub const CLEARANCE: Share = Share(200);
 pub const COMMAND_TIMEOUT: Millis = Millis::from_secs(30);
 
 /// A share in hundredths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Share(pub u32);
 
 impl Share {

@@ -8,14 +8,15 @@ mod expire;
 mod looks;
 mod view;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::main_loop::{Supervisor, Turn, now};
+use crate::core::alerts::CheckFigures;
 use crate::core::event::Want;
-use crate::core::host::{Act, Due, HEAL, Heal, Monitor, Reading};
+use crate::core::host::{Act, Condition, Due, HEAL, Heal, Kind, Monitor, Reading};
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::Input;
 use crate::core::outcome::Asked;
@@ -31,6 +32,9 @@ const FIRST: Duration = Duration::from_secs(10);
 
 /// Directories for output whose file systems are looked at. Many are those of instances, side by side.
 const PATHS_MAX: usize = 64;
+
+/// What fills up.
+const FILLS: [Kind; 3] = [Kind::Memory, Kind::Disk, Kind::Inodes];
 
 /// Characters of an event's detail.
 const DETAIL_MAX: usize = 1000;
@@ -82,6 +86,21 @@ impl Host {
     /// When something is due, boot clock.
     pub(super) fn next_us(&self) -> Option<u64> {
         self.monitor.as_ref()?.next_us()
+    }
+
+    /// What the checks of disks and memory say; `None`: none was made yet.
+    pub(super) fn figures(&self) -> Option<BTreeMap<String, CheckFigures>> {
+        let checks = self.monitor.as_ref()?.checks().iter();
+        let figures = checks.filter_map(|check| {
+            let kind = check.look.kind().filter(|kind| FILLS.contains(kind))?;
+            let share = check.share().unwrap_or_default();
+            // A disk that does not answer is not full.
+            let answered = matches!(check.last, Some(Ok(_)));
+            let failed = answered.then_some(check.condition() == Condition::Failed);
+            let (limit, words) = (check.limit?, check.words().to_owned());
+            Some((check.name.clone(), CheckFigures { kind, failed, share, limit, words }))
+        });
+        Some(figures.collect())
     }
 
     fn healed(&mut self, heal: &Heal, result: &'static str) {
