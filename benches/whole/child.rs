@@ -25,23 +25,38 @@ pub(crate) fn run(began: u64, mut arguments: impl Iterator<Item = String>) -> Ex
             lines(began, *rate, *count);
             mark(marks::now_ns(), marks::DONE);
         }
-        ("beat", [every_ms]) => beat(*every_ms),
-        _ => loop {
-            // SAFETY: waits for a signal.
-            unsafe { libc::pause() };
-        },
+        ("beat", [every_ms]) => {
+            beat(*every_ms, u64::MAX);
+        }
+        ("hang-after", [every_ms, beats]) => {
+            mark(beat(*every_ms, *beats), marks::DONE);
+            hang();
+        }
+        _ => hang(),
     }
     ExitCode::SUCCESS
 }
 
-/// A sign of life to the notify socket, for ever.
-fn beat(every_ms: u64) {
-    let address = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
-    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
+fn hang() {
     loop {
-        let _ = socket.send_to(b"WATCHDOG=1", &address);
-        std::thread::sleep(std::time::Duration::from_millis(every_ms));
+        // SAFETY: waits for a signal.
+        unsafe { libc::pause() };
     }
+}
+
+/// So many signs of life to the notify socket; when the last one was sent.
+fn beat(every_ms: u64, beats: u64) -> u64 {
+    let address = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let mut sent = marks::now_ns();
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return sent };
+    for number in 1..=beats {
+        sent = marks::now_ns();
+        let _ = socket.send_to(b"WATCHDOG=1", &address);
+        if number < beats {
+            std::thread::sleep(std::time::Duration::from_millis(every_ms));
+        }
+    }
+    sent
 }
 
 /// Lines of 64 bytes in writes of `block` bytes.

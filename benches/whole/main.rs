@@ -39,6 +39,7 @@ mod report;
 mod restart;
 mod sample;
 mod start;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("adopt", adopt::adoption),
     ("idle", idle::idle),
     ("watched", idle::watched),
+    ("watchdog", watchdog::late),
     ("many", many::many),
     ("flood", output::flood),
     ("lines", output::lines),
@@ -65,7 +67,7 @@ const MEASURES: &[(&str, Measure)] = &[
 
 const USAGE: &str = "\
 whole [MEASURE…] [OPTIONS]
-  MEASURE       start stop restart storm adopt idle watched many flood lines sample;
+  MEASURE       start stop restart storm adopt idle watched watchdog many flood lines sample;
                 all when none is named
   --n LIST      numbers of jobs (default 1,100,1000)
   --reps K      rounds (default 3)

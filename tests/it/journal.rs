@@ -355,6 +355,10 @@ fn damage_met_at_a_start_is_judged_and_what_could_be_read_is_kept_first() {
     {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+    until("the alert", || {
+        let raised = daemon.get("/api/alerts")?.json()["raised"].as_array()?.clone();
+        raised.iter().any(|alert| alert["id"] == "DATA_LOSS_HIGH").then_some(())
+    });
 }
 
 #[test]
