@@ -145,3 +145,19 @@ fn the_kernel_holds_each_run_to_its_own_limits() {
     }
     drop(daemon);
 }
+
+#[test]
+fn who_is_killed_because_the_machine_has_no_memory_has_ended_by_that_as_the_kernel_log_says() {
+    if std::env::var_os("OUTLIVE_TEST_MACHINE").is_none() {
+        return skip(
+            "this uses up the memory of the machine; OUTLIVE_TEST_MACHINE=1 says that nobody else needs it",
+        );
+    }
+    // Of all, the kernel takes this one.
+    let greedy = "[job.greedy]\nkind = \"task\"\ncommand = [\"tail\", \"/dev/zero\"]\noom_score_adj = 1000\n";
+    let mut daemon = Daemon::prepare(&format!("{greedy}{}", job("killed", "signal KILL", "kind = \"task\"")));
+    daemon.env.push(("OUTLIVE_CGROUP".to_owned(), "off".to_owned()));
+    daemon.up();
+    assert_eq!(daemon.wait_ended("killed")["kind"], "signaled");
+    assert_eq!(daemon.wait_ended("greedy")["kind"], "oom_killed");
+}
