@@ -11,7 +11,7 @@
 //! | `MAINPID` | a process of the run |
 //! | `ERRNO`, `EXIT_STATUS` | a number |
 //! | `X_PROGRESS` | 0 to 100 |
-//! | `X_RESUME` | what the next run of the job is to go on with |
+//! | `X_RESUME` | what the next run of the job is to go on with; empty: nothing |
 //!
 //! Other names are somebody else's, and left alone (`BARRIER` among them: it is answered by taking the
 //! message, which closes the descriptor in it). A line without `=`, and a value that makes no sense, are
@@ -82,9 +82,15 @@ fn take_in_pair(told: &mut Told, (name, value): (&str, &str), now: Stamp) -> Opt
             one(value)?;
             told.beat = Some(now);
         }
-        "WATCHDOG_USEC" => told.watchdog = Some(micros(value)?),
+        "WATCHDOG_USEC" => {
+            told.watchdog = Some(micros(value)?);
+            told.watchdog_at = Some(now);
+        }
         "EXTEND_TIMEOUT_USEC" => told.extend = Some(Extend { at: now, by: micros(value)? }),
-        "STATUS" => told.status = text_for_people(value),
+        "STATUS" => {
+            told.status = text_for_people(value);
+            told.progress_at = Some(now);
+        }
         "ERRNO" => told.errno = Some(number(value, 0..=i32::MAX)?),
         "EXIT_STATUS" => told.exit_status = Some(number(value, 0..=255)?),
         "X_PROGRESS" => {
@@ -95,7 +101,8 @@ fn take_in_pair(told: &mut Told, (name, value): (&str, &str), now: Stamp) -> Opt
             if value.len() > RESUME_BYTES_MAX || value.contains(char::is_control) {
                 return None;
             }
-            told.resume = (!value.is_empty()).then(|| value.to_owned());
+            told.resume = Some(value.to_owned());
+            (told.resume_at, told.progress_at) = (Some(now), Some(now));
         }
         _ => {}
     }
@@ -149,20 +156,32 @@ mod tests {
         assert_eq!(told(b"READY=1"), of(|t| t.ready = Some(NOW)));
         assert_eq!(told(b"WATCHDOG=1\n"), of(|t| t.beat = Some(NOW)));
         assert_eq!(told(b"WATCHDOG=trigger"), of(|t| t.trigger = Some(NOW)));
-        assert_eq!(told(b"WATCHDOG_USEC=1001"), of(|t| t.watchdog = Some(Millis(2))));
-        assert_eq!(told(b"WATCHDOG_USEC=0"), of(|t| t.watchdog = Some(Millis(0))));
+        assert_eq!(
+            told(b"WATCHDOG_USEC=1001"),
+            of(|t| (t.watchdog, t.watchdog_at) = (Some(Millis(2)), Some(NOW)))
+        );
+        assert_eq!(
+            told(b"WATCHDOG_USEC=0"),
+            of(|t| (t.watchdog, t.watchdog_at) = (Some(Millis(0)), Some(NOW)))
+        );
         let extend = Extend { at: NOW, by: Millis(20) };
         assert_eq!(told(b"EXTEND_TIMEOUT_USEC=20000"), of(|t| t.extend = Some(extend)));
         assert_eq!(told(b"STOPPING=1"), of(|t| t.stopping = Some(NOW)));
         assert_eq!(told(b"RELOADING=1\nMONOTONIC_USEC=5"), of(|t| t.reloading = Some(NOW)));
-        assert_eq!(told(b"STATUS=a = b"), of(|t| t.status = Some("a = b".to_owned())));
+        let said = |status: &str| of(|t| (t.status, t.progress_at) = (Some(status.to_owned()), Some(NOW)));
+        assert_eq!(told(b"STATUS=a = b"), said("a = b"));
         assert_eq!(told(b"MAINPID=42"), of(|t| t.main_pid = Some(42)));
         assert_eq!(
             told(b"ERRNO=2\nEXIT_STATUS=255"),
             of(|t| (t.errno, t.exit_status) = (Some(2), Some(255)))
         );
         assert_eq!(told(b"X_PROGRESS=100"), of(|t| (t.progress, t.progress_at) = (Some(100), Some(NOW))));
-        assert_eq!(told(b"X_RESUME=at 7"), of(|t| t.resume = Some("at 7".to_owned())));
+        let resumes = |token: &str| {
+            let at = Some(NOW);
+            of(|t| (t.resume, t.resume_at, t.progress_at) = (Some(token.to_owned()), at, at))
+        };
+        assert_eq!(told(b"X_RESUME=at 7"), resumes("at 7"));
+        assert_eq!(told(b"X_RESUME=at 7\nX_RESUME="), resumes(""), "it takes back what was said before");
         assert_eq!(told(b"BARRIER=1\nFDSTORE=1\nX_OTHER=\xc3\xa9"), Told::default());
     }
 
@@ -180,7 +199,7 @@ mod tests {
                 _ => assert_eq!(all.reloading, None),
             }
         }
-        assert_eq!(all, of(|t| t.ready = Some(at(1))));
+        assert_eq!(all, of(|t| (t.ready, t.progress_at) = (Some(at(1)), Some(at(5)))));
     }
 
     #[test]

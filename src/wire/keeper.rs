@@ -140,6 +140,9 @@ pub struct Told {
     /// `WATCHDOG_USEC`, rounded up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<Millis>,
+    /// When it last said that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_at: Option<Stamp>,
     /// Its latest `EXTEND_TIMEOUT_USEC`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extend: Option<Extend>,
@@ -155,12 +158,15 @@ pub struct Told {
     /// `X_PROGRESS`, 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<u8>,
-    /// When `X_PROGRESS` last came.
+    /// When `X_PROGRESS`, `X_RESUME` or `STATUS` last came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_at: Option<Stamp>,
-    /// `X_RESUME`: at most 4096 bytes, without control characters. An empty one takes it back.
+    /// `X_RESUME`: at most 4096 bytes, without control characters. An empty one takes back what was said before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
+    /// When it last said that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_at: Option<Stamp>,
     /// `MAINPID`, if that process belongs to the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<i32>,

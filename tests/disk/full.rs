@@ -1,6 +1,6 @@
 //! A disk that is full.
 
-use super::common::{procs, until};
+use super::common::{job, procs, until};
 use super::machine::{Disk, in_own_mounts};
 use super::site::Site;
 
@@ -82,5 +82,39 @@ fn a_full_disk_is_written_again_by_giving_up_the_space_kept_back() {
         site.assert_kept();
         assert_eq!(site.want("a", false).0, 200);
         site.assert_kept();
+    });
+}
+
+/// The keeper has it, and the supervisor has heard it: neither says it again.
+#[test]
+fn what_a_run_tells_while_nothing_can_be_recorded_is_recorded_afterwards() {
+    in_own_mounts(|| {
+        let mut site = Site::prepare();
+        let Some(disk) = Disk::tmpfs(&mut site.daemon, "disk", "2m") else { return };
+        let daemon = &mut site.daemon;
+        let out = "output = { dir = \"@dir@/out\" }";
+        let script = "sd-notify READY=1 sd-notify X_RESUME=first gate @dir@/tell sd-notify X_RESUME=second \
+                      sd-notify ERRNO=7 hang";
+        let teller = job("teller", script, &format!("ready = {{ notify = true }}\n{out}"));
+        let other = job("other", "hang", out);
+        daemon.write_config(&format!("{teller}{other}"));
+        let mut tell = daemon.gate("tell");
+        daemon.up();
+        let token = |job: &serde_json::Value| job["progress"]["resume_token"].as_str().map(str::to_owned);
+        daemon.wait_job("teller", "first token", |job| token(job).as_deref() == Some("first"));
+        daemon.wait_running("other");
+        disk.fill();
+        let verbs = ["stop", "start"].into_iter().cycle().take(2000);
+        let mut codes =
+            verbs.map(|verb| daemon.post(&format!("/v1/jobs/other/{verb}"), &serde_json::Value::Null).code);
+        assert_eq!(codes.find(|code| *code != 200), Some(503));
+        tell.release();
+        daemon.wait_job("teller", "word that was heard", |job| job["health"]["errno"] == 7);
+        assert_eq!(token(&daemon.job("teller")).as_deref(), Some("first"));
+        disk.free();
+        daemon.wait_job("teller", "second token", |job| token(job).as_deref() == Some("second"));
+        let old = daemon.kill_role("supervisor");
+        daemon.wait_role_back("supervisor", old);
+        assert_eq!(token(&daemon.job("teller")).as_deref(), Some("second"));
     });
 }

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, job, procs, until};
+use crate::common::{Daemon, job, procs, skip, until};
 
 /// Settings with everything off that a machine may have too little of, and quick rounds.
 const QUIET: &str = "[health]\ninterval = \"50ms\"\nheal_after = 2\nmemory = \"off\"\ninodes = \"off\"\n\
@@ -168,6 +168,84 @@ fn a_full_disk_is_freed_of_ended_runs_and_of_nothing_else() {
 #[test]
 fn who_dies_while_ended_runs_are_removed_has_it_finished_by_the_next() {
     expires("heal:expire\nheal:expire-file\n");
+}
+
+#[test]
+fn a_directory_that_cannot_be_removed_keeps_no_other_from_it() {
+    let many = "restart = \"always\"\nbackoff = { initial = \"0s\" }\nstart_limit = { count = 4 }\n\
+        output = { dir = \"@dir@/out\" }";
+    let jobs = job("many", "print hello exit 1", many);
+    let daemon = Daemon::start(&format!("{}{jobs}", quiet()));
+    daemon.wait_state("many", "fatal");
+    let latest = daemon.job("many")["run"].as_str().unwrap().to_owned();
+    until("runs that the keeper has forgotten", || {
+        names(daemon.runtime_dir().join("runs")).is_empty().then_some(())
+    });
+    let runs = daemon.state_dir().join("runs");
+    let oldest = names(runs.clone()).into_iter().next().unwrap();
+    // What is no directory cannot be removed as one.
+    let output = daemon.path(&format!("out/many/{oldest}"));
+    fs::remove_dir_all(&output).unwrap();
+    fs::write(&output, "x").unwrap();
+    daemon.write_config(&format!("{QUIET}disk = \"0.01%\"\non_disk = [\"expire\"]\n{jobs}"));
+    daemon.cli(["reload"]).expect(0);
+    let kept = BTreeSet::from([latest, format!("{oldest}.expired")]);
+    until("all others are gone", || (names(runs.clone()) == kept).then_some(()));
+    // Also later, when it is met first.
+    let before = daemon.job("many")["run"].clone();
+    daemon.cli(["start", "many"]).expect(0);
+    daemon.wait_job("many", "fatal again", |job| job["state"] == "fatal" && job["run"] != before);
+    until("none but the latest", || (names(runs.clone()).len() == 2).then_some(()));
+    assert_eq!(fs::read_to_string(&output).unwrap(), "x");
+}
+
+#[test]
+fn what_is_run_for_a_check_has_no_signal_blocked_and_the_usual_priority() {
+    let looks = |file: &str| {
+        let look = format!("cat /proc/self/status > @dir@/{file}; nice > @dir@/{file}-nice; exit 1");
+        format!("[\"/bin/sh\", \"-c\", \"{look}\"]")
+    };
+    let check = format!(
+        "[health.check.own]\nexec = {}\ninterval = \"50ms\"\nfailures = 1\n\
+         heal = {{ command = {} }}\n",
+        looks("check"),
+        looks("heal")
+    );
+    let daemon = Daemon::start(&format!("{}{check}", quiet()));
+    let nice = rustix::process::nice(0).unwrap().to_string();
+    for file in ["check", "heal"] {
+        let text =
+            until("what it has inherited", || Some(daemon.read(file)).filter(|text| text.contains("SigBlk")));
+        assert!(text.contains("SigBlk:\t0000000000000000"), "{file}: {text}");
+        let found = until("its priority", || {
+            Some(daemon.read(&format!("{file}-nice"))).filter(|n| n.ends_with('\n'))
+        });
+        assert_eq!(found.trim(), nice, "{file}");
+    }
+}
+
+#[test]
+fn two_disks_that_are_full_at_a_time_are_both_helped() {
+    let Ok(memory) = tempfile::Builder::new().prefix("ol.").tempdir_in("/dev/shm") else {
+        return skip("there is no /dev/shm");
+    };
+    let output = format!("output = {{ dir = \"{}\" }}", memory.path().display());
+    let jobs = job("a", "hang", &output);
+    let daemon = Daemon::start(&format!("{}{jobs}", quiet()));
+    daemon.wait_running("a");
+    let device = |path: &std::path::Path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(path).unwrap());
+    if device(&daemon.state_dir()) == device(memory.path()) {
+        return skip("/dev/shm is where the state is");
+    }
+    // Not even an empty disk is that empty.
+    fs::write(memory.path().join("x"), vec![1; 16 << 20]).unwrap();
+    daemon.write_config(&format!("{QUIET}disk = \"0.01%\"\non_disk = [\"expire\"]\n{jobs}"));
+    daemon.cli(["reload"]).expect(0);
+    for path in [daemon.state_dir(), memory.path().to_owned()] {
+        let done = format!("check=\"disk:{}\",act=\"expire\",result=\"ok\"", path.display());
+        until(&done, || daemon.get("/metrics")?.text().contains(&done).then_some(()));
+    }
+    assert!(!daemon.get("/metrics").unwrap().text().contains("result=\"busy\""));
 }
 
 #[test]

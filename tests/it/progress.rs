@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, PATIENCE, procs, until};
+use crate::common::{Daemon, PATIENCE, job, procs, until};
 
 /// Says which token it found, publishes another, and waits.
 const WORKER: &str = r#"
@@ -107,4 +107,35 @@ fn bare_progress_is_shown_and_recorded_once_a_second_and_nonsense_is_refused() {
     daemon.cli(["stop", "worker"]).expect(0);
     let late = daemon.cli(["publish", "--run", &run, "--progress", "1"]).expect(1);
     assert!(late.stderr.contains("is over, or never was"), "{late:?}");
+}
+
+const AGAIN: &str = "restart = \"always\"\nbackoff = { initial = \"0s\" }\nstart_limit = { count = 0 }\n";
+
+#[test]
+fn an_empty_word_takes_back_the_token_of_the_run() {
+    let resumes = "resume_command = [\"@misbehave@\", \"print\", \"resumed\\\\n\", \"hang\"]";
+    let script = "print new\\n sd-notify X_RESUME=p7 sd-notify X_RESUME= exit 3";
+    let daemon =
+        Daemon::start(&job("a", script, &format!("{AGAIN}{resumes}\nheartbeat = {{ notify = \"1h\" }}")));
+    let third = daemon.wait_job("a", "third run", |job| job["restarts"].as_u64() >= Some(2));
+    assert_eq!(third["progress"]["resume_token"], Value::Null, "{third:#}");
+    assert!(!daemon.log("a").contains("resumed"));
+}
+
+#[test]
+fn the_latest_token_counts_however_it_was_said_and_whoever_died() {
+    let script = "@misbehave@ sd-notify X_RESUME=a hang & sleep 2.5; \"${OUTLIVE_EXE}\" publish --resume-token b; \
+                  echo said; exec sleep 1000";
+    let config =
+        format!("[job.a]\nshell = true\ncommand = {script:?}\nheartbeat = {{ notify = \"1h\" }}\n{AGAIN}");
+    let mut daemon = Daemon::start(&config);
+    daemon.wait_line("a", "said");
+    let told = daemon.job("a");
+    assert_eq!(told["progress"]["resume_token"], "b", "{told:#}");
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    daemon.wait_ready();
+    assert_eq!(daemon.job("a")["progress"]["resume_token"], "b");
+    // The same keeper says what the run had told it also to this one.
+    assert_eq!(daemon.events_of("run.progress", "a").len(), 2);
 }

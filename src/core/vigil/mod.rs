@@ -172,13 +172,17 @@ impl Vigil {
         self.trigger_us = Some(at_us);
     }
 
-    /// It wants to give signs in this interval from now on. To say so is one.
-    pub fn interval(&mut self, timeout: Millis, now_us: u64) {
-        let timeout_us = timeout.0.saturating_mul(1000);
+    /// It wants to give signs in this interval, and has said so then, which is one.
+    pub fn interval(&mut self, timeout: Millis, at_us: u64, now_us: u64) {
         match self.pulse(Fault::Watchdog) {
-            Some(pulse) if pulse.timeout_us == timeout_us => {}
-            Some(pulse) => (pulse.timeout_us, pulse.last_us) = (timeout_us, pulse.last_us.max(now_us)),
-            None => self.pulses.push(Pulse::new(Fault::Watchdog, Some(Look::Beat), timeout, now_us)),
+            Some(pulse) => {
+                pulse.timeout_us = timeout.0.saturating_mul(1000);
+                pulse.sign(at_us, now_us);
+            }
+            None => {
+                let at_us = at_us.min(now_us);
+                self.pulses.push(Pulse::new(Fault::Watchdog, Some(Look::Beat), timeout, at_us));
+            }
         }
     }
 

@@ -123,16 +123,22 @@ fn the_watchdog_begins_when_the_run_is_ready() {
 #[test]
 fn a_run_may_change_its_interval_and_switch_it_off() {
     let mut vigil = vigil(heartbeat(Heartbeat { notify: Some(Millis(10_000)), ..Heartbeat::default() }));
-    vigil.interval(Millis(5000), T0 + 9 * S);
+    vigil.interval(Millis(5000), T0 + 9 * S, T0 + 9 * S);
     assert_eq!(vigil.next_us(), Some(T0 + 14 * S), "to say so is a sign");
-    vigil.interval(Millis(5000), T0 + 12 * S);
+    vigil.interval(Millis(5000), T0 + 9 * S, T0 + 12 * S);
     assert_eq!(vigil.next_us(), Some(T0 + 14 * S), "to hear it again is none");
-    vigil.interval(Millis(0), T0 + 12 * S);
+    vigil.interval(Millis(5000), T0 + 12 * S, T0 + 12 * S);
+    assert_eq!(vigil.next_us(), Some(T0 + 17 * S), "to say it again is one");
+    vigil.interval(Millis(0), T0 + 12 * S, T0 + 12 * S);
     assert_eq!((vigil.next_us(), vigil.judge(T0 + 999 * S)), (None, Judgement::default()));
     // One that was not configured to begins by its own word.
     let mut other = self::vigil(Watch { progress_timeout: Some(Millis(100_000)), ..Watch::default() });
-    other.interval(Millis(2000), T0 + 7 * S);
+    other.interval(Millis(2000), T0 + 7 * S, T0 + 7 * S);
     assert_eq!(other.next_us(), Some(T0 + 9 * S));
+    // Who hears later when it was said counts from then.
+    let mut heir = self::vigil(Watch { progress_timeout: Some(Millis(100_000)), ..Watch::default() });
+    heir.interval(Millis(2000), T0 + 7 * S, T0 + 8 * S);
+    assert_eq!(heir.next_us(), Some(T0 + 9 * S));
 }
 
 #[test]

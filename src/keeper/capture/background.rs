@@ -5,16 +5,15 @@
 //! compressed file its name and then removes the plain one, and if that is gone already, removes its own
 //! work. In every order nothing is left.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use crate::state_dir::output::Series;
 use crate::state_dir::output::index::{IndexFile, SIZE};
+use crate::state_dir::output::{self, Series};
 use crate::sys::{disk, thread};
 
 /// One closed segment.
@@ -61,7 +60,8 @@ impl Background {
                         return;
                     }
                     // On an error the plain file stays; the next keeper tries again.
-                    let _ = compress(&segment, &stop);
+                    let Closed { dir, series, start } = &segment;
+                    let _ = output::compress(dir, *series, *start, &stop);
                 }
             }
         };
@@ -121,49 +121,10 @@ fn forget_records(dir: &Path, series: Series, first_kept: u64) -> io::Result<()>
     if len > 0 { disk::punch_head(&file, len) } else { Ok(()) }
 }
 
-fn compress(segment: &Closed, stop: &AtomicBool) -> io::Result<()> {
-    let Closed { dir, series, start } = segment;
-    let (plain, packed) = (series.plain(dir, *start), series.compressed(dir, *start));
-    let temp = series.compressing(dir, *start);
-    if !packed.exists() {
-        let done = (|| {
-            let mut from = disk::open_read(&plain)?;
-            let to = disk::create_or_truncate(&temp, 0o600)?;
-            pack(&mut from, &to, stop)?;
-            disk::sync_data(&to)?;
-            std::fs::rename(&temp, &packed)?;
-            disk::sync_dir(dir)
-        })();
-        if let Err(e) = done {
-            let _ = std::fs::remove_file(&temp);
-            return Err(e);
-        }
-    }
-    match std::fs::remove_file(&plain) {
-        // It was deleted for its age meanwhile.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => std::fs::remove_file(&packed),
-        other => other,
-    }
-}
-
-fn pack(from: &mut File, to: &File, stop: &AtomicBool) -> io::Result<()> {
-    // The lowest level: text shrinks to a tenth either way, and the CPU belongs to the jobs.
-    let mut gz = flate2::write::GzEncoder::new(to, flate2::Compression::fast());
-    let mut buf = vec![0; 128 * 1024];
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        match from.read(&mut buf)? {
-            0 => break,
-            n => gz.write_all(&buf[..n])?,
-        }
-    }
-    gz.finish().map(drop)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn segment(dir: &Path, content: &[u8]) -> Closed {
@@ -177,28 +138,6 @@ mod tests {
             dir.read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
-    }
-
-    #[test]
-    fn a_compressed_segment_replaces_the_plain_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let closed = segment(dir.path(), &b"a line\n".repeat(10_000));
-        compress(&closed, &AtomicBool::new(false)).unwrap();
-        assert_eq!(names(dir.path()), ["00000000000000000000.log.gz"]);
-        let len = crate::state_dir::output::unpacked_len(&closed.series.compressed(dir.path(), 0)).unwrap();
-        assert_eq!(len, 70_000);
-        // A keeper that died between the two steps: the second one is done now.
-        segment(dir.path(), b"whatever");
-        compress(&closed, &AtomicBool::new(false)).unwrap();
-        assert_eq!(names(dir.path()), ["00000000000000000000.log.gz"]);
-    }
-
-    #[test]
-    fn an_interrupted_compression_leaves_the_plain_segment() {
-        let dir = tempfile::tempdir().unwrap();
-        let closed = segment(dir.path(), b"x\n");
-        assert!(compress(&closed, &AtomicBool::new(true)).is_err());
-        assert_eq!(names(dir.path()), ["00000000000000000000.log"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | separate | `stdout-….log`, `stderr-….log` | `stdout-index`, `stderr-index` |
 //!
 //! A closed segment may be `….log.gz`; for a moment both exist, with the same bytes. The newest is always
-//! plain. Files appear with the first byte. Only the keeper writes; any number of readers follow. The size
+//! plain. Files appear with the first byte. Only the keeper writes what is captured; any number of readers follow. The size
 //! of the newest segment is the truth about what was captured. The index beside it ([`index::Record`])
 //! gives times and streams; it may miss its tail, and nothing but attribution depends on it.
 
@@ -20,10 +20,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub mod index;
+mod pack;
 mod reader;
 mod source;
 
 pub use index::Record;
+pub use pack::compress;
 pub use reader::{Chunk, Reader};
 
 /// Where bytes came from.

@@ -1,5 +1,6 @@
 //! What is done outside the loop: making room, running a command, and finding who uses most memory.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::super::main_loop::Supervisor;
@@ -18,14 +19,18 @@ enum Work {
 }
 
 impl Work {
-    fn done(self) -> Result<String, String> {
+    fn done(self, making_room: &Mutex<()>) -> Result<String, String> {
         let words = |error: std::io::Error| error.to_string();
+        // Nothing is left half done in memory by who panicked with it.
+        let one_at_a_time = || making_room.lock().unwrap_or_else(PoisonError::into_inner);
         match self {
             Self::Expire(site, goal) => {
+                let _room = one_at_a_time();
                 let n = expire::expire(&site, &goal).map_err(words)?;
                 Ok(format!("{n} directories of ended runs removed"))
             }
             Self::Rotate(site, goal) => {
+                let _room = one_at_a_time();
                 let n = expire::rotate(&site, &goal).map_err(words)?;
                 Ok(format!("{n} files of output compressed"))
             }
@@ -62,15 +67,30 @@ impl Supervisor {
                 Act::HoldStarts | Act::StopLowest | Act::RestartLargest | Act::Restart(_) => {}
             }
         }
-        let tell = self.host.tell.clone();
+        // Who makes room need not hold up a command, and takes no CPU from a job; a command inherits what it runs in.
+        let (commands, room): (Vec<_>, Vec<_>) =
+            works.into_iter().partition(|(work, _)| matches!(work, Work::Run(..)));
+        self.do_aside(room, true);
+        for command in commands {
+            self.do_aside(vec![command], false);
+        }
+    }
+
+    /// Does these one after the other, in a thread of their own.
+    fn do_aside(&self, works: Vec<(Work, Heal)>, humbly: bool) {
+        if works.is_empty() {
+            return;
+        }
+        let (tell, making_room) = (self.host.tell.clone(), self.host.making_room.clone());
         let heals: Vec<Heal> = works.iter().map(|(_, heal)| heal.clone()).collect();
         let thread = std::thread::Builder::new().name("heal".to_owned()).stack_size(512 * 1024);
-        // One after the other: who makes room need not remove what another has made smaller.
         let started = thread.spawn(move || {
-            let _ = thread::block_signals();
-            let _ = thread::lower_priority();
+            if humbly {
+                let _ = thread::block_signals();
+                let _ = thread::lower_priority();
+            }
             for (work, heal) in works {
-                let result = work.done();
+                let result = work.done(&making_room);
                 let _ = tell.blocking_send(HostNews::Done { heal, result });
             }
         });

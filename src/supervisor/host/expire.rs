@@ -8,17 +8,17 @@
 //! removed the next time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::core::host::{Kind, Share};
 use crate::core::ids::{JobName, RunId};
 use crate::state_dir::exit::read_exit;
 use crate::state_dir::layout::{RunDir, RuntimeDir, StateDir};
 use crate::state_dir::output::{self, Series};
-use crate::sys::{disk, host};
+use crate::sys::host;
 
 use super::super::saga::die_if_asked;
 
@@ -69,79 +69,74 @@ struct Ended {
     elsewhere: Option<PathBuf>,
 }
 
-/// Removes directories until the goal is reached; how many.
+/// How many were done, and the first of the errors that kept others from it.
+#[derive(Default)]
+struct Count {
+    done: u64,
+    first: Option<io::Error>,
+}
+
+impl Count {
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.done += 1,
+            // Somebody else has done it, or is about it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {}
+            Err(error) => {
+                tracing::warn!(%error, "while making room");
+                self.first.get_or_insert(error);
+            }
+        }
+    }
+
+    /// It has failed if nothing could be done.
+    fn result(self) -> io::Result<u64> {
+        self.first.filter(|_| self.done == 0).map_or(Ok(self.done), Err)
+    }
+}
+
+/// Removes directories until the goal is reached; how many. What cannot be removed is passed over.
 pub(super) fn expire(site: &Site, goal: &Goal) -> io::Result<u64> {
     let device = goal.device()?;
-    let mut removed = finish_what_was_begun(site)?;
+    let mut count = Count::default();
+    finish_what_was_begun(site, &mut count)?;
     for ended in ended(site)?.iter().filter(|ended| ended.is_on(device)) {
         if goal.is_reached()? {
             break;
         }
-        // A run that has become the latest meanwhile has another id: what was kept is kept.
-        let going = site.state.runs().join(format!("{}{GOING}", ended.run));
-        match std::fs::rename(&ended.dir.0, &going) {
-            // Nobody remembers it any more, and it went for that.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        }
-        die_if_asked("heal:expire");
-        tracing::info!(job = %ended.job, run = %ended.run, "its directory is removed to make room");
-        remove(&RunDir(going), ended.run, &ended.job)?;
-        removed += 1;
+        count.note(expire_one(site, ended));
     }
-    Ok(removed)
+    count.result()
+}
+
+fn expire_one(site: &Site, ended: &Ended) -> io::Result<()> {
+    // A run that has become the latest meanwhile has another id: what was kept is kept.
+    let going = site.state.runs().join(format!("{}{GOING}", ended.run));
+    // `NotFound`: nobody remembers it any more, and it went for that.
+    std::fs::rename(&ended.dir.0, &going)?;
+    die_if_asked("heal:expire");
+    tracing::info!(job = %ended.job, run = %ended.run, "its directory is removed to make room");
+    remove(&RunDir(going), ended.run, &ended.job)
 }
 
 /// Compresses closed segments of ended runs; how many.
 pub(super) fn rotate(site: &Site, goal: &Goal) -> io::Result<u64> {
     let device = goal.device()?;
-    let mut count = 0;
+    let mut count = Count::default();
     for ended in ended_with_latest(site)?.iter().filter(|ended| ended.is_on(device)) {
         let dir = ended.dir.output();
-        let names = output::scan(&dir)?;
+        let Ok(names) = output::scan(&dir) else { continue };
         for series in Series::ALL {
             let found = output::segments(&names, series);
             // The newest is always plain.
             let (_, closed) =
                 found.split_last().map_or((None, &found[..]), |(last, rest)| (Some(last), rest));
             for segment in closed.iter().filter(|segment| segment.plain) {
-                compress(&dir, series, segment.start)?;
-                count += 1;
+                count.note(output::compress(&dir, series, segment.start, &AtomicBool::new(false)));
             }
         }
     }
-    Ok(count)
-}
-
-/// As the keeper does it: the compressed file gets its name when it is whole, and only then the plain one goes.
-fn compress(dir: &Path, series: Series, start: u64) -> io::Result<()> {
-    let (plain, packed) = (series.plain(dir, start), series.compressed(dir, start));
-    if !packed.exists() {
-        let aside = series.compressing(dir, start);
-        let done = (|| {
-            let to = disk::create_or_truncate(&aside, 0o600)?;
-            pack(&mut disk::open_read(&plain)?, &to)?;
-            disk::sync_data(&to)?;
-            std::fs::rename(&aside, &packed)?;
-            disk::sync_dir(dir)
-        })();
-        if let Err(error) = done {
-            let _ = std::fs::remove_file(&aside);
-            return Err(error);
-        }
-    }
-    std::fs::remove_file(&plain)
-}
-
-fn pack(from: &mut File, to: &File) -> io::Result<()> {
-    let mut gz = flate2::write::GzEncoder::new(to, flate2::Compression::fast());
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return gz.finish().map(drop),
-            n => gz.write_all(&buffer[..n])?,
-        }
-    }
+    count.result()
 }
 
 impl Ended {
@@ -196,8 +191,7 @@ fn elsewhere(dir: &RunDir, run: RunId, job: &JobName) -> Option<PathBuf> {
 }
 
 /// Removes what another of us had begun to remove.
-fn finish_what_was_begun(site: &Site) -> io::Result<u64> {
-    let mut removed = 0;
+fn finish_what_was_begun(site: &Site, count: &mut Count) -> io::Result<()> {
     for entry in site.state.runs().read_dir()? {
         let entry = entry?;
         let name = entry.file_name();
@@ -205,14 +199,13 @@ fn finish_what_was_begun(site: &Site) -> io::Result<u64> {
         let (Some(run), true) = (run, entry.file_type()?.is_dir()) else { continue };
         let dir = RunDir(entry.path());
         match dir.read_run() {
-            Ok(Some(record)) if record.run == run => remove(&dir, run, &record.job)?,
+            Ok(Some(record)) if record.run == run => count.note(remove(&dir, run, &record.job)),
             // Nothing is left of it. If something is, that is not ours, and this fails.
-            Ok(None) if std::fs::remove_dir(&dir.0).is_ok() => {}
-            Ok(_) | Err(_) => continue,
+            Ok(None) if std::fs::remove_dir(&dir.0).is_ok() => count.note(Ok(())),
+            Ok(_) | Err(_) => {}
         }
-        removed += 1;
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Removes a directory; what proves that it is ours goes last.

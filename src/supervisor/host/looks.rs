@@ -62,7 +62,9 @@ impl Supervisor {
                 Look::Ask(ProbeAsk::Exec(argv)) => {
                     let command = self.command_of_check(&begin.name, argv);
                     let time = Duration::from_millis(begin.timeout_ms);
-                    aside(begin, tell, move || probe::succeeds(command, time).map(|()| yes("exit 0")));
+                    aside_as_we_are(begin, tell, move || {
+                        probe::succeeds(command, time).map(|()| yes("exit 0"))
+                    });
                 }
                 Look::Ask(ask) => {
                     let (ask, time) = (ask.clone(), Duration::from_millis(begin.timeout_ms));
@@ -103,11 +105,22 @@ fn yes(text: &str) -> Reading {
     Reading { text: text.to_owned(), ..Reading::default() }
 }
 
-/// Looks in a thread of its own. Without one, nobody looks.
+/// Looks in a thread of its own that no signal disturbs.
 fn aside(begin: Begin, tell: Tell, look: impl FnOnce() -> Result<Reading, String> + Send + 'static) {
+    aside_as_we_are(begin, tell, || {
+        let _ = thread::block_signals();
+        look()
+    });
+}
+
+/// Looks in a thread of its own, with the signal mask that a command may inherit. Without one, nobody looks.
+fn aside_as_we_are(
+    begin: Begin,
+    tell: Tell,
+    look: impl FnOnce() -> Result<Reading, String> + Send + 'static,
+) {
     let (name, serial, again) = (begin.name.clone(), begin.serial, tell.clone());
     let started = std::thread::Builder::new().name("health".to_owned()).stack_size(STACK).spawn(move || {
-        let _ = thread::block_signals();
         let answer = look();
         let _ = tell.blocking_send(told(begin, answer));
     });

@@ -9,6 +9,7 @@ mod looks;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -63,8 +64,10 @@ pub(super) struct Host {
     pending: Vec<(Heal, Input)>,
     /// What was done while nothing could be recorded.
     late: Vec<Input>,
-    /// Acts under way.
-    busy: BTreeSet<String>,
+    /// Acts under way: for which check, and which.
+    busy: BTreeSet<(String, String)>,
+    /// Room is made by one at a time: what one has removed the next need not.
+    making_room: Arc<Mutex<()>>,
 }
 
 impl Host {
@@ -79,6 +82,7 @@ impl Host {
             pending: Vec::new(),
             late: Vec::new(),
             busy: BTreeSet::new(),
+            making_room: Arc::default(),
         };
         (host, news)
     }
@@ -164,7 +168,7 @@ impl Supervisor {
             }
             HostNews::Largest { heal, found } => self.restart_largest(&heal, found, turn),
             HostNews::Done { heal, result } => {
-                self.host.busy.remove(&heal.act.in_words());
+                self.host.busy.remove(&(heal.check.clone(), heal.act.in_words()));
                 let (check, act) = (&heal.check, heal.act.in_words());
                 match &result {
                     Ok(text) => tracing::info!(check, act, "done: {text}"),
@@ -195,7 +199,7 @@ impl Supervisor {
             // For as long as the check is failed, not once.
             Act::HoldStarts => {}
             Act::Rotate | Act::Expire | Act::Command { .. } => {
-                if !self.host.busy.insert(heal.act.in_words()) {
+                if !self.host.busy.insert((heal.check.clone(), heal.act.in_words())) {
                     self.host.healed(&heal, "busy");
                     return;
                 }

@@ -4,7 +4,7 @@ use super::super::main_loop::{Supervisor, Turn};
 use crate::core::ids::RunId;
 use crate::core::input::Input;
 use crate::core::job::Phase;
-use crate::core::progress::Said;
+use crate::core::progress::{Published, Said};
 use crate::core::time::Stamp;
 use crate::core::vigil::{Look, Vigil};
 use crate::sys::clock;
@@ -13,10 +13,13 @@ use crate::wire::keeper::{Extend, RunStatus, Told};
 /// Less than this is no more time.
 const EXTENSION_US: u64 = 500_000;
 
+/// What a run tells is recorded within this time.
+const RECORDED_AFTER_US: u64 = 2_000_000;
+
 /// Lets a vigil know all that a run has told. What it knows already changes nothing.
 pub(super) fn tell(vigil: &mut Vigil, told: &Told, now_us: u64) {
     if let Some(watchdog) = told.watchdog {
-        vigil.interval(watchdog, now_us);
+        vigil.interval(watchdog, told.watchdog_at.map_or(now_us, |at| at.boot_us), now_us);
     }
     // To say that it comes up, ends or reads its configuration is a sign of life, too.
     let signs = [told.ready, told.stopping, told.reloading, told.beat];
@@ -48,7 +51,9 @@ impl Supervisor {
     /// A run has told something.
     pub(in super::super) fn hear(&mut self, run: RunId, told: Box<Told>, turn: &mut Turn) {
         let Some(name) = self.state.job_of(run).cloned() else { return };
-        let before = self.vigils.told.insert(run, told.clone()).unwrap_or_default();
+        let known = self.vigils.told.insert(run, told.clone());
+        let is_first = known.is_none();
+        let before = known.unwrap_or_default();
         let now_us = clock::boot_us();
         if told.rejected > before.rejected {
             tracing::warn!(job = %name, %run, "somebody who is not of this run wrote to its notify socket");
@@ -60,7 +65,7 @@ impl Supervisor {
         if told.ready.is_some() {
             self.observe(&Input::Ready { run }, turn);
         }
-        self.hear_progress(run, (&before, &told), turn);
+        self.hear_progress(run, (&before, &told), is_first, turn);
     }
 
     /// It has asked for more time. What was recorded of it is later already.
@@ -82,9 +87,16 @@ impl Supervisor {
         }
     }
 
-    fn hear_progress(&mut self, run: RunId, (before, told): (&Told, &Told), turn: &mut Turn) {
+    /// `is_first`: what is remembered may be later than what is heard.
+    fn hear_progress(&mut self, run: RunId, (before, told): (&Told, &Told), is_first: bool, turn: &mut Turn) {
         let Some(name) = self.state.job_of(run).cloned() else { return };
-        let known = self.progress_of(&name).filter(|known| known.run == run).map(|known| &known.said);
+        let published = self.progress_of(&name).filter(|known| known.run == run);
+        // A token may also come by `outlive publish`. What is remembered was recorded some time after it was said.
+        let is_later = |known: &Published| {
+            told.resume_at.is_some_and(|at| at.boot_us.saturating_add(RECORDED_AFTER_US) < known.at.boot_us)
+        };
+        let is_old = is_first && published.is_some_and(is_later);
+        let known = published.map(|known| &known.said);
         let new = |told: &Option<String>, before: &Option<String>, known: Option<&String>| {
             told.clone().filter(|text| Some(text) != before.as_ref() && Some(text) != known)
         };
@@ -93,7 +105,8 @@ impl Supervisor {
                 Some(*percent) != before.progress && Some(*percent) != known.and_then(|said| said.progress)
             }),
             text: new(&told.status, &before.status, known.and_then(|said| said.text.as_ref())),
-            resume: new(&told.resume, &before.resume, known.and_then(|said| said.resume.as_ref())),
+            resume: new(&told.resume, &before.resume, known.and_then(|said| said.resume.as_ref()))
+                .filter(|_| !is_old),
         };
         if said == Said::default() || self.read_only.is_some() {
             return;
@@ -104,7 +117,6 @@ impl Supervisor {
         } else {
             self.newest.remove(&name);
         }
-        self.made_progress(run);
     }
 
     /// The keeper tells the latest beats of runs. What it knows is as old as the question: the answer may have

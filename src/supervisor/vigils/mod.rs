@@ -240,6 +240,8 @@ impl Supervisor {
         for run in live {
             self.watch_over(run);
         }
+        // What runs have told comes back with the inventory, and is then new to what is remembered.
+        self.vigils.told.clear();
     }
 
     /// Before a survey after which all that is due is decided: who has to tell that it is ready, and could not be
