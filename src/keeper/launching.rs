@@ -184,6 +184,7 @@ impl Keeper {
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
+            asked_us: 0,
             killed: false,
             child: self.init.alive().is_some(),
             captured: false,

@@ -7,6 +7,7 @@ use crate::core::ids::{Generation, RunId};
 use crate::core::spec::KillScope;
 use crate::core::time::Stamp;
 use crate::state_dir::atomic;
+use crate::sys::clock;
 use crate::wire::keeper::{Answer, FromKeeper, MIN_VERSION, Numbered, Refusal, Request, RunStatus, VERSION};
 
 type Answered = Result<Answer, Refusal>;
@@ -74,7 +75,7 @@ impl Keeper {
             Request::Signal { run, signal, scope, cont, asked } => {
                 let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
                 if live.is_live() {
-                    live.asked = asked;
+                    (live.asked, live.asked_us) = (asked, clock::boot_us());
                     live.killed |= signal == libc::SIGKILL;
                 }
                 self.signal_run(run, (signal, scope, cont))

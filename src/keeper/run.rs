@@ -60,6 +60,9 @@ impl Leftovers {
     }
 }
 
+/// Who ends by a signal does so within this time, in microseconds.
+const ENDS_BY_IT_US: u64 = 10_000_000;
+
 /// One run.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -75,6 +78,8 @@ pub(super) struct Run {
     pub(super) phase: Phase,
     pub(super) leftovers: Leftovers,
     pub(super) asked: Asked,
+    /// When, boot clock in microseconds.
+    pub(super) asked_us: u64,
     /// Whether SIGKILL was asked for: then an end by it is no riddle.
     pub(super) killed: bool,
     /// Whether init holds it and waits for our acknowledgement.
@@ -119,7 +124,7 @@ impl Run {
             job: self.job.clone(),
             outcome: end.outcome.clone(),
             source: end.source,
-            asked: self.asked.clone(),
+            asked: asked_for(&self.asked, self.asked_us, end.at),
             started: self.started,
             ended: end.at,
             rusage: end.rusage,
@@ -131,11 +136,47 @@ impl Run {
     }
 }
 
+/// Who has asked for an end at this moment. A signal may have been for something else: to read a configuration again,
+/// say, a week ago.
+fn asked_for(asked: &Asked, asked_us: u64, at: Stamp) -> Asked {
+    let by_the_way = match asked {
+        Asked::Operator { verb, .. } => verb == "signal",
+        Asked::Policy { rule } => rule == "limits",
+        Asked::Nobody
+        | Asked::Reload
+        | Asked::Shutdown
+        | Asked::SupervisorDeath
+        | Asked::Health { .. }
+        | Asked::Group { .. } => false,
+    };
+    let long_ago = at.boot_us > asked_us.saturating_add(ENDS_BY_IT_US);
+    if by_the_way && long_ago { Asked::Nobody } else { asked.clone() }
+}
+
 /// The outcome in what the kernel said.
 pub(super) fn outcome_of(ended: &Ended) -> Outcome {
     match ended.code {
         libc::CLD_EXITED => Outcome::Exited { code: ended.status },
         libc::CLD_DUMPED => Outcome::Signaled { signal: ended.status, core: true },
         _ => Outcome::Signaled { signal: ended.status, core: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_of_long_ago_is_not_what_a_run_ends_by() {
+        let by = |verb: &str| Asked::Operator { uid: 0, verb: verb.to_owned() };
+        let limits = Asked::Policy { rule: "limits".to_owned() };
+        let stands = |asked: &Asked, after_us| {
+            asked_for(asked, 5, Stamp { boot_us: 5 + after_us, wall_us: 0 }) == *asked
+        };
+        for asked in [by("signal"), limits] {
+            assert!(stands(&asked, ENDS_BY_IT_US), "{asked:?}");
+            assert!(!stands(&asked, ENDS_BY_IT_US + 1), "{asked:?}");
+        }
+        assert!(stands(&by("stop"), 1000 * ENDS_BY_IT_US), "it may take its time");
     }
 }

@@ -346,6 +346,7 @@ impl Keeper {
             phase: Phase::Live,
             leftovers: Leftovers::default(),
             asked: Asked::Nobody,
+            asked_us: 0,
             killed: false,
             child,
             captured: false,

@@ -75,7 +75,7 @@ pub(super) fn launch(
 
 /// What the kernel is to hold a run to. Only where that is what would be done about it anyway: who is only to be
 /// told of it must be able to use more.
-fn group_limits(spec: &JobSpec) -> GroupLimits {
+pub(super) fn group_limits(spec: &JobSpec) -> GroupLimits {
     match spec.watch.as_ref().map(|watch| &watch.limits) {
         Some(limits) if limits.on_exceed == OnExceed::Restart => {
             GroupLimits { memory: limits.memory, pids: limits.pids.map(u64::from), cpu_percent: limits.cpu }

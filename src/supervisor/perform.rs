@@ -103,7 +103,10 @@ impl Supervisor {
         // The last token that was recorded: whoever goes on has the newest.
         let resume = self.state.published(&spec.name).and_then(|known| known.said.resume.as_deref());
         match launching::launch(run, attempt, spec, (&self.socket, resume)) {
-            Ok(launch) => self.request(Request::Launch(Box::new(launch)), Pending::Launch(run)),
+            Ok(launch) => {
+                self.vigils.launched(run, launch.limits);
+                self.request(Request::Launch(Box::new(launch)), Pending::Launch(run));
+            }
             Err(cannot) => {
                 tracing::error!(job = %spec.name, step = cannot.step, errno = cannot.errno, "cannot be started");
                 let outcome = Outcome::NotStarted { step: cannot.step, errno: cannot.errno };

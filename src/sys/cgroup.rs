@@ -158,6 +158,19 @@ pub fn limit(group: &Path, limits: Limits) -> Applied {
     applied
 }
 
+/// Takes back what [`limit`] has set. What is not there cannot be limited.
+pub fn lift(group: &Path) {
+    for (file, nothing) in [
+        ("memory.max", "max"),
+        ("memory.swap.max", "max"),
+        ("memory.oom.group", "0"),
+        ("pids.max", "max"),
+        ("cpu.max", "max"),
+    ] {
+        let _ = put(&group.join(file), nothing);
+    }
+}
+
 /// Whether a group has a controller, which is passed on to it if need be.
 fn has_controller(group: &Path, controller: &str, file: &str) -> bool {
     let file = group.join(file);

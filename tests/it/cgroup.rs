@@ -143,6 +143,31 @@ fn the_kernel_holds_each_run_to_its_own_limits() {
     for (file, text) in [("memory.max", "max\n"), ("pids.max", "max\n"), ("cpu.max", "max 100000\n")] {
         assert_eq!(group.of_run(&free, file), text, "nobody has limited this one: {file}");
     }
+
+    // Other limits are in force at once, and those that are gone are lifted.
+    let jobs = |cpu: &str, free: &str| {
+        format!(
+            "[job.cpu]\nshell = true\ncommand = \"while :; do :; done\"\n{cpu}\n\
+             [job.free]\ncommand = [\"sleep\", \"600\"]\n{free}\n"
+        )
+    };
+    let reads = |run: &str, file: &str, text: &str| {
+        until(&format!("{file} of {text}"), || (group.of_run(run, file).trim() == text).then_some(()));
+    };
+    daemon.write_config(&jobs("limits = { cpu = \"20%\" }", "limits = { memory = \"64MiB\", pids = 9 }"));
+    daemon.cli(["reload"]).expect(0);
+    reads(&run, "cpu.max", "20000 100000");
+    reads(&free, "memory.max", "67108864");
+    reads(&free, "pids.max", "9");
+    // Also by a supervisor that did not start them.
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    daemon.write_config(&jobs("", "limits = { memory = \"64MiB\", on_exceed = \"notify\" }"));
+    daemon.cli(["reload"]).expect(0);
+    reads(&run, "cpu.max", "max 100000");
+    reads(&free, "memory.max", "max");
+    reads(&free, "pids.max", "max");
+    assert_eq!((&daemon.job("cpu")["run"], &daemon.job("free")["run"]), (&run.into(), &free.into()));
     drop(daemon);
 }
 

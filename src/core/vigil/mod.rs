@@ -220,7 +220,8 @@ impl Vigil {
         let Some(sample) = &mut self.sample else { return };
         let busy = sample.note(seen, now_us);
         if let Some(pulse) = self.pulse(Fault::Idle) {
-            pulse.looked(busy.then_some(now_us), now_us);
+            // Whom nobody could see may have been busy.
+            pulse.looked((busy || seen.is_none()).then_some(now_us), now_us);
         }
     }
 
@@ -254,6 +255,15 @@ impl Vigil {
     #[must_use]
     pub fn is_by(&self, spec: &Arc<JobSpec>) -> bool {
         Arc::ptr_eq(&self.spec, spec) || self.spec.watch == spec.watch
+    }
+
+    /// The wall clock was set, and with it the times of files mean something else: nothing is known by them.
+    pub fn clock_was_set(&mut self, now_us: u64) {
+        for pulse in &mut self.pulses {
+            if matches!(pulse.look, Some(Look::Output | Look::File)) {
+                pulse.sign(now_us, now_us);
+            }
+        }
     }
 
     /// For so long nobody watched, and perhaps nobody ran: signs of life are awaited anew.

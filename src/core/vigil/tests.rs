@@ -264,6 +264,35 @@ fn exactly_as_much_as_it_may_is_not_too_much() {
     assert_eq!((fault, why.as_str()), (Fault::Cpu, "uses 60 % of a core, and may use 50 %"));
 }
 
+#[test]
+fn what_is_measured_is_allowed_its_error() {
+    for (percent, over) in [(800, false), (817, false), (818, true)] {
+        let limits = Limits { cpu: Some(800), ..Limits::default() };
+        let mut vigil = Vigil::new(&spec(Watch { limits, ..Watch::default() }), T0, true, (T0, 0)).unwrap();
+        for n in 0..8 {
+            let seen = Sampled { state: b'R', cpu_us: n * 5 * S * percent / 100, memory: 0, tasks: 1 };
+            vigil.sampled(Some(seen), T0 + n * 5 * S);
+        }
+        assert_eq!(fault(&mut vigil, T0 + 40 * S), over.then_some(Fault::Cpu), "{percent}");
+    }
+}
+
+#[test]
+fn who_sets_the_clock_makes_no_file_look_old() {
+    let beat = Heartbeat { output: Some(Millis(1000)), notify: Some(Millis(60_000)), ..Heartbeat::default() };
+    let mut vigil = vigil(heartbeat(beat));
+    vigil.sample = None;
+    vigil.clock_was_set(T0 + S);
+    assert!(vigil.judge(T0 + S).looks.is_empty(), "it has its time again");
+    assert_eq!(vigil.judge(T0 + 2 * S).looks, [Look::Output]);
+    vigil.looked(Look::Output, None, T0 + 2 * S);
+    assert_eq!(fault(&mut vigil, T0 + 2 * S), Some(Fault::Silent));
+    // What comes by the keeper has the clock of the boot, which nobody sets.
+    vigil.clock_was_set(T0 + 60 * S);
+    vigil.looked(Look::Beat, None, T0 + 60 * S);
+    assert_eq!(fault(&mut vigil, T0 + 60 * S), Some(Fault::Watchdog));
+}
+
 fn probe(failures: u32, successes: u32) -> Probe {
     let delay = Millis(2000);
     Probe { failures, successes, delay, ..Probe::new(ProbeAsk::Tcp("x:1".to_owned())) }

@@ -212,8 +212,16 @@ fn sampled(sample: sample::Sample) -> Sampled {
 
 /// When a file was touched last, on the boot clock. Who sets the wall clock between that and now moves it.
 fn touched_us(path: &Path) -> Option<u64> {
-    let touched = std::fs::metadata(path).and_then(|meta| meta.modified()).ok()?;
-    Some(on_boot_clock(touched))
+    match std::fs::metadata(path).and_then(|meta| meta.modified()) {
+        Ok(touched) => Some(on_boot_clock(touched)),
+        Err(error) => could_not_look(&error),
+    }
+}
+
+/// A lack of ours, or a disk that fails, says nothing about a run: it has had a sign as far as we know.
+fn could_not_look(error: &std::io::Error) -> Option<u64> {
+    let lacks = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR, libc::EIO, libc::ESTALE];
+    error.raw_os_error().is_some_and(|code| lacks.contains(&code)).then(clock::boot_us)
 }
 
 fn on_boot_clock(moment: SystemTime) -> u64 {
@@ -224,9 +232,16 @@ fn on_boot_clock(moment: SystemTime) -> u64 {
 
 /// When bytes were last captured. Only plain segments count: compressing a closed one is our own work.
 fn written_us(output: &Path) -> Option<u64> {
-    let entries = std::fs::read_dir(output).ok()?;
-    let plain = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"));
-    plain.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max().map(on_boot_clock)
+    let entries = match std::fs::read_dir(output) {
+        Ok(entries) => entries,
+        Err(error) => return could_not_look(&error),
+    };
+    let touched = entries.map(|entry| match entry {
+        Ok(entry) if entry.file_name().to_string_lossy().ends_with(".log") => touched_us(&entry.path()),
+        Ok(_) => None,
+        Err(error) => could_not_look(&error),
+    });
+    touched.flatten().max()
 }
 
 #[cfg(test)]
@@ -248,6 +263,14 @@ mod tests {
         assert!(!search(&wanted, &mut rest, &[b'x'; LINE_BYTES - 1]));
         assert!(search(&wanted, &mut rest, b"x"));
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_lack_of_our_own_is_no_silence() {
+        for (code, says_something) in [(libc::EMFILE, false), (libc::EIO, false), (libc::ENOENT, true)] {
+            let seen = could_not_look(&std::io::Error::from_raw_os_error(code));
+            assert_eq!(seen.is_none(), says_something, "{code}");
+        }
     }
 
     #[test]

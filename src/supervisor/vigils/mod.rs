@@ -9,6 +9,7 @@
 
 mod away;
 mod hears;
+mod limits;
 mod looks;
 pub(super) mod probe;
 
@@ -41,6 +42,9 @@ const STACK: usize = 256 * 1024;
 
 /// What was seen, and may wait for the loop.
 const SEEN_MAX: usize = 1024;
+
+/// Between two turns the wall clock is not slewed by as much, in microseconds: it was set.
+const CLOCK_SET_US: u64 = 1_000_000;
 
 /// What was seen.
 #[derive(Debug)]
@@ -90,6 +94,10 @@ pub(super) struct Vigils {
     pub(super) damaged: BTreeMap<RunId, String>,
     /// Where each run has its control group, if a tree is delegated to us.
     groups: Option<PathBuf>,
+    /// What the kernel holds live runs to, as far as this supervisor has asked for it.
+    limited: limits::Limited,
+    /// What the wall clock was ahead of the boot clock by at the latest turn, in microseconds.
+    wall_ahead_us: Option<i64>,
     /// Runs that were unwell, and are not watched any more.
     well: Vec<RunId>,
     /// Runs that get more time to become ready, because we were away.
@@ -107,6 +115,8 @@ impl Vigils {
             told: BTreeMap::new(),
             damaged: BTreeMap::new(),
             groups: cgroup::base(),
+            limited: limits::Limited::default(),
+            wall_ahead_us: None,
             extensions: Vec::new(),
             well: Vec::new(),
             tell,
@@ -134,6 +144,20 @@ impl Vigils {
         self.remove(run);
         self.runs.insert(run, Watched { job, vigil, next_us: None, log });
         self.schedule(run);
+    }
+
+    /// Files have the time of the wall clock. When that was set, they say nothing until they are touched again.
+    fn mind_the_clock(&mut self, now_us: u64) {
+        let ahead_us = clock::wall_us().saturating_sub(i64::try_from(now_us).unwrap_or(i64::MAX));
+        let Some(before_us) = self.wall_ahead_us.replace(ahead_us) else { return };
+        if ahead_us.abs_diff(before_us) < CLOCK_SET_US {
+            return;
+        }
+        tracing::warn!(by_ms = (ahead_us - before_us) / 1000, "the clock was set");
+        let all: Vec<RunId> = self.runs.keys().copied().collect();
+        for run in all {
+            self.change(run, |vigil| vigil.clock_was_set(now_us));
+        }
     }
 
     fn remove(&mut self, run: RunId) {
@@ -182,6 +206,7 @@ impl Supervisor {
                     self.vigils.remove(record.run);
                     self.vigils.told.remove(&record.run);
                     self.vigils.damaged.remove(&record.run);
+                    self.vigils.limited.forget(record.run);
                 }
                 _ => {}
             }
@@ -201,7 +226,9 @@ impl Supervisor {
     fn watch_over(&mut self, run: RunId) {
         let Some(name) = self.state.job_of(run).cloned() else { return };
         let spec = self.state.shared_spec(&name).cloned();
-        let (Some(job), Some(spec)) = (self.state.job(&name), spec) else { return };
+        let Some(spec) = spec else { return };
+        self.vigils.limit(run, &spec);
+        let Some(job) = self.state.job(&name) else { return };
         let Phase::Running { process, ready_at, ill, .. } = &job.phase else { return };
         if self.vigils.over(run).is_some_and(|vigil| vigil.is_by(&spec)) {
             return;
@@ -270,6 +297,7 @@ impl Supervisor {
         }
         let mut looks = Looks::default();
         let now_us = clock::boot_us();
+        self.vigils.mind_the_clock(now_us);
         // Each once, whatever it wants: time does not stand still for a vigil.
         let due: Vec<(u64, RunId)> =
             self.vigils.due.iter().take_while(|(at, _)| *at <= now_us).copied().collect();
