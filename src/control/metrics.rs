@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Gauge,
     Counter,
     Histogram,
+    /// Quantiles alone: of the latest, not of all there ever were, so that a count and a sum would be of others.
+    Summary,
 }
 
 /// A page in the making.
@@ -48,6 +50,7 @@ impl Page {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
             Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
         };
         // Nothing refuses to be put into memory.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -331,7 +334,7 @@ fn runs(page: &mut Page, stats: &[(&JobStatus, StatsView)]) {
         uptime.is(&[("job", job.name.as_str())], thousandths(stats.uptime_ms));
     }
     let help = "From an end, or the request for a restart, to the next start: quantiles of the last 32.";
-    let mut restart = page.metric("outlive_job_restart_time_seconds", Gauge, help);
+    let mut restart = page.metric("outlive_job_restart_time_seconds", Kind::Summary, help);
     for (job, stats) in stats {
         let Some(time) = &stats.restart_time else { continue };
         for (quantile, ms) in [("0.5", time.p50_ms), ("0.95", time.p95_ms), ("0.99", time.p99_ms)] {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::common::{Daemon, job, until};
+use crate::common::{Daemon, job, skip, until};
 use crate::stats::four_fates;
 
 /// The samples of a page: name and labels as they are written, and the value.
@@ -24,7 +24,7 @@ fn parse(page: &str) -> Samples {
             assert!(name(metric) && text.ends_with('.'), "{line}");
             assert!(seen.insert(metric.to_owned()), "{metric} twice");
             let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {metric} ")).unwrap();
-            assert!(["gauge", "counter", "histogram"].contains(&kind), "{kind}");
+            assert!(["gauge", "counter", "histogram", "summary"].contains(&kind), "{kind}");
             assert_eq!(kind == "counter", metric.ends_with("_total"), "{metric} is a {kind}");
             now = (metric.to_owned(), kind.to_owned());
             continue;
@@ -50,6 +50,7 @@ fn parse(page: &str) -> Samples {
         for label in labels.split("\",").filter(|label| !label.is_empty()) {
             let (label, text) = label.split_once("=\"").unwrap();
             assert!(name(label) && !text.contains('\n'), "{line}");
+            assert!(label != "quantile" || now.1 == "summary", "{line}");
         }
         assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {series}");
     }
@@ -182,4 +183,24 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
     let dashboard = std::fs::read_to_string(format!("{root}/packaging/grafana/outlive.json")).unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() > 8);
+}
+
+#[test]
+fn the_checker_of_prometheus_finds_nothing_to_say() {
+    use std::process::{Command, Stdio};
+    let tool = |arguments: &[&str]| {
+        let mut tool = Command::new("promtool");
+        tool.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        tool.spawn()
+    };
+    let Ok(mut checker) = tool(&["check", "metrics"]) else { return skip("there is no promtool here") };
+    let (daemon, _) = four_fates();
+    let page = daemon.get("/metrics").unwrap().text();
+    std::io::Write::write_all(&mut checker.stdin.take().unwrap(), page.as_bytes()).unwrap();
+    let said = checker.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && words.is_empty(), "{words}");
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus/outlive.rules.yml");
+    let said = tool(&["check", "rules", rules]).unwrap().wait_with_output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
