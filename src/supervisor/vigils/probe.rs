@@ -19,7 +19,7 @@ use super::aside;
 use crate::core::ids::RunId;
 use crate::core::job::Job;
 use crate::core::spec::JobSpec;
-use crate::core::watch::{Probe, ProbeAsk};
+use crate::core::watch::{Probe, ProbeAsk, http_port};
 use crate::sys::pidfd;
 
 /// Who asks, and what about.
@@ -113,7 +113,9 @@ async fn get(address: &str) -> Result<(), String> {
     let host = uri.host().ok_or_else(|| format!("{address} names no host"))?;
     let target = uri.path_and_query().map_or("/", |path| path.as_str());
     let name = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((name, uri.port_u16().unwrap_or(80))).await;
+    let port = http_port(uri.authority().map_or(host, |authority| authority.as_str()));
+    let port = port.ok_or_else(|| format!("{address} names no port that there is"))?;
+    let stream = TcpStream::connect((name, port)).await;
     let stream = stream.map_err(|error| error.to_string())?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -177,6 +179,8 @@ mod tests {
         }
         let nonsense = server("no http\r\n\r\n").await;
         assert!(ask(ProbeAsk::Http(format!("http://{nonsense}")), 5000).await.is_err());
+        let answer = ask(ProbeAsk::Http("http://127.0.0.1:80800/x".to_owned()), 5000).await;
+        assert!(answer.unwrap_err().contains("no port"));
     }
 
     #[tokio::test]
