@@ -1,6 +1,6 @@
 //! Hooks: commands around the runs of a job.
 
-use crate::common::{Daemon, job, procs, until};
+use crate::common::{Daemon, is_root, job, procs, skip, until};
 
 const QUICK: &str = "backoff = { initial = \"1ms\", max = \"1ms\" }\nstart_limit = { count = 0 }\n";
 
@@ -153,4 +153,39 @@ fn a_stop_begins_when_before_stop_has_failed_or_its_time_is_over() {
     }
     let hook = pid_in(&lines(&daemon)[0]);
     until("the end of the hook", || (!procs::is_alive(hook)).then_some(()));
+}
+
+#[test]
+fn hooks_stop_commands_and_probes_have_the_groups_of_the_job() {
+    if !is_root() {
+        return skip("only root can become another user");
+    }
+    let says = |who: &str| {
+        let line = format!("echo {who} $(grep Groups: /proc/self/status) >> @dir@/groups");
+        format!("[\"/bin/sh\", \"-c\", \"{line}\"]")
+    };
+    let config = format!(
+        "[job.j]\ncommand = [\"/bin/sh\", \"-c\", \"echo job $(grep Groups: /proc/self/status) >> @dir@/groups; \
+         exec sleep 1000\"]\nuser = 65534\ngroup = 65534\nhooks.before_start = {}\nstop = {{ command = {} }}\n\
+         probe.startup = {{ exec = {} }}\n",
+        says("hook"),
+        says("stop"),
+        says("probe")
+    );
+    let mut daemon = Daemon::prepare(&config);
+    daemon.write("groups", "");
+    std::os::unix::fs::chown(daemon.path("groups"), Some(65534), Some(65534)).unwrap();
+    daemon.up();
+    let said = |who: &str| {
+        until(&format!("the groups of {who}"), || {
+            let text = daemon.read("groups");
+            let line = text.lines().find(|line| line.starts_with(who))?;
+            line.strip_prefix(who).map(str::to_owned)
+        })
+    };
+    let job = said("job");
+    assert!(job.contains("65534"), "{job}");
+    assert_eq!((said("hook"), said("probe")), (job.clone(), job.clone()));
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    assert_eq!(said("stop"), job);
 }
