@@ -10,6 +10,7 @@
 mod away;
 mod hears;
 mod looks;
+mod lookup;
 pub(super) mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};

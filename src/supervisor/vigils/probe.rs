@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::super::main_loop::Supervisor;
 use super::super::stop_command;
-use super::aside;
+use super::{aside, lookup};
 use crate::core::ids::RunId;
 use crate::core::job::Job;
 use crate::core::spec::JobSpec;
@@ -139,7 +139,8 @@ fn host_and_port(address: &str) -> Option<(&str, u16)> {
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, NoYes> {
     let name = host.trim_start_matches('[').trim_end_matches(']');
-    TcpStream::connect((name, port)).await.map_err(|error| NoYes::of(&error))
+    let addresses = lookup::addresses(name, port).await?;
+    TcpStream::connect(&addresses[..]).await.map_err(|error| NoYes::of(&error))
 }
 
 /// Runs a command in a process group of its own, which is killed when the time is over.
@@ -288,6 +289,26 @@ mod tests {
         let reader = std::thread::spawn(move || std::fs::read(fifo));
         assert_eq!(ask(shell(&line), 500).await, Err("no answer within 500 ms".to_owned()));
         assert_eq!(reader.join().unwrap().unwrap(), b"");
+    }
+
+    #[test]
+    fn no_name_has_to_be_looked_up_to_ask_this_host() {
+        // All of the pool, with one place, is taken.
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().max_blocking_threads(1).build().unwrap();
+        let (free, taken) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || {
+            let _ = taken.recv();
+        });
+        runtime.block_on(async {
+            let port = server("HTTP/1.1 200 OK\r\n\r\n").await.rsplit_once(':').unwrap().1.to_owned();
+            for host in ["localhost", "127.0.0.1", "LOCALHOST"] {
+                assert_eq!(ask(ProbeAsk::Tcp(format!("{host}:{port}")), 5000).await, Ok(()), "{host}");
+                let address = format!("http://{host}:{port}/");
+                assert_eq!(ask(ProbeAsk::Http(address), 5000).await, Ok(()), "{host}");
+            }
+        });
+        drop(free);
     }
 
     #[test]
