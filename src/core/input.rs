@@ -1,5 +1,7 @@
 //! What the core may be told. Every observation names its run.
 
+use std::collections::BTreeSet;
+
 use super::alerts::Change;
 use super::fault::Fault;
 use super::freshness::Freshness;
@@ -220,6 +222,8 @@ pub enum Input {
 pub struct Survey {
     /// The facts, one for each run.
     pub runs: Vec<Surveyed>,
+    /// Runs that this supervisor has not asked the keeper for yet, and still will: nothing was looked for.
+    pub pending: BTreeSet<RunId>,
 }
 
 /// One run, looked for.

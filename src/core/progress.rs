@@ -233,6 +233,7 @@ mod tests {
             let lost = Fact::Lost { why: "gone".to_owned() };
             let survey = super::super::input::Survey {
                 runs: vec![super::super::input::Surveyed::new(run(1), Some(name("a")), lost)],
+                ..Default::default()
             };
             let report = plan(&world.state, &survey, world.now);
             assert_eq!(report.items[0].class, class, "{report:#?}");

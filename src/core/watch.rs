@@ -197,6 +197,14 @@ pub enum ProbeAsk {
     Unix(String),
 }
 
+/// The port in what stands between `http://` and the path, or the usual one; none if there is no such port.
+#[must_use]
+pub fn http_port(authority: &str) -> Option<u16> {
+    // A name and a password may stand before it, and the colons of an IPv6 address stand in brackets.
+    let after = authority.rsplit(['@', ']']).next().unwrap_or_default();
+    after.rsplit_once(':').map_or(Some(80), |(_, port)| port.parse().ok().filter(|port| *port > 0))
+}
+
 /// How a run tells that it is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {

@@ -2,9 +2,10 @@
 //!
 //! Each runs in a process group of its own, so that all of it can be ended when its time is over. One that
 //! outlives us becomes init's orphan. A launch waits here for its `before_start`; what becomes of it is
-//! known to nobody else, so a survey, which finds that nothing was launched, ends the waiting.
+//! known to nobody else, so a survey leaves these runs alone. As long as we live, no hook of a run that is waited
+//! for begins twice: what it came to while nothing could be done about it is told when that is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,7 +21,6 @@ use crate::core::event::Event;
 use crate::core::hook::When;
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::Input;
-use crate::core::instance::Link;
 use crate::core::job::Phase;
 use crate::core::outcome::Outcome;
 use crate::core::spec::JobSpec;
@@ -39,10 +39,14 @@ pub(super) struct Ended {
     result: Result<(), String>,
 }
 
-/// Launches that wait for their hook.
+/// Launches and stops that wait for their hook.
 #[derive(Debug)]
 pub(super) struct Hooks {
     starting: BTreeMap<RunId, Starting>,
+    /// Runs whose `before_stop` has begun, and whether it has ended.
+    stopping: BTreeMap<RunId, bool>,
+    /// Ends that nothing could be done about yet.
+    late: Vec<Ended>,
     tell: mpsc::Sender<Ended>,
 }
 
@@ -67,7 +71,7 @@ pub(super) struct About {
 impl Hooks {
     pub(super) fn new() -> (Self, mpsc::Receiver<Ended>) {
         let (tell, ended) = mpsc::channel(64);
-        (Self { starting: BTreeMap::new(), tell }, ended)
+        (Self { starting: BTreeMap::new(), stopping: BTreeMap::new(), late: Vec::new(), tell }, ended)
     }
 
     /// Whether the launch of this run waits here.
@@ -75,9 +79,9 @@ impl Hooks {
         self.starting.contains_key(&run)
     }
 
-    /// Nothing waits any more: a survey settles what did.
-    pub(super) fn clear(&mut self) {
-        self.starting.clear();
+    /// The runs whose launch waits here.
+    pub(super) fn starting(&self) -> BTreeSet<RunId> {
+        self.starting.keys().copied().collect()
     }
 }
 
@@ -107,9 +111,24 @@ impl Supervisor {
     }
 
     /// Starts a hook that is not part of a launch. The ladder has a time limit of its own for its hook.
-    pub(super) fn hook(&self, about: &About, spec: &JobSpec) {
-        if let Err(error) = self.run_hook(about, spec, None) {
-            tracing::error!(job = %about.job, hook = about.when.as_str(), %error, "a hook cannot be run");
+    pub(super) fn hook(&mut self, about: &About, spec: &JobSpec) {
+        let stopped = about.run.filter(|_| about.when == When::BeforeStop);
+        if let Some(run) = stopped
+            && let Some(ended) = self.hooks.stopping.get(&run)
+        {
+            // A survey has asked for it once more.
+            let again = Ended { run, when: When::BeforeStop, result: Ok(()) };
+            self.hooks.late.extend(ended.then_some(again));
+            return;
+        }
+        match self.run_hook(about, spec, None) {
+            Ok(()) => {
+                let lives = stopped.filter(|run| self.state.job_of(*run).is_some());
+                self.hooks.stopping.extend(lives.map(|run| (run, false)));
+            }
+            Err(error) => {
+                tracing::error!(job = %about.job, hook = about.when.as_str(), %error, "a hook cannot be run");
+            }
         }
     }
 
@@ -152,16 +171,18 @@ impl Supervisor {
     pub(super) fn hook_ended(&mut self, ended: Ended, turn: &mut Turn) {
         let Ended { run, when, result } = ended;
         if when == When::BeforeStop {
+            if let Some(ended) = self.hooks.stopping.get_mut(&run) {
+                *ended = true;
+            }
             self.observe(&Input::HookEnded { run }, turn);
             return;
         }
-        let Some(Starting { attempt, spec, .. }) = self.hooks.starting.remove(&run) else { return };
-        // While nothing can be recorded, or a survey is due, which would not know of it, nothing is started: that
-        // survey finds that it was not.
-        if self.read_only.is_some() || self.state.instance.link != Link::Working {
-            self.pace.answered(run);
+        // While nothing can be recorded, or a survey is due, nothing is started.
+        if !self.may_judge() {
+            self.hooks.late.push(Ended { run, when, result });
             return;
         }
+        let Some(Starting { attempt, spec, .. }) = self.hooks.starting.remove(&run) else { return };
         let wanted = self.state.job(&spec.name).is_some_and(|job| job.phase == Phase::Starting { run });
         match result {
             _ if !wanted => self.never_launched(run, Outcome::Cancelled),
@@ -173,18 +194,36 @@ impl Supervisor {
         }
     }
 
+    /// Whether there are ends of hooks about which something can be done now.
+    pub(super) fn has_late_hooks(&self) -> bool {
+        self.may_judge() && !self.hooks.late.is_empty()
+    }
+
+    /// Does about them what could not be done before.
+    pub(super) fn late_hooks(&mut self, turn: &mut Turn) {
+        for ended in std::mem::take(&mut self.hooks.late) {
+            self.hook_ended(ended, turn);
+        }
+    }
+
     fn never_launched(&mut self, run: RunId, outcome: Outcome) {
         self.pace.answered(run);
         self.refused.push((run, outcome));
     }
 
-    /// A run that is stopped while its launch waits never ran; its hook is ended.
+    /// A run that is stopped while its launch waits never ran; its hook is ended. What is over has no hooks to wait
+    /// for.
     pub(super) fn call_off_hooks(&mut self, decision: &Decision) {
         for event in &decision.events {
-            if let Event::StopBegun { run, .. } = event
-                && self.hooks.starting.remove(run).is_some()
-            {
-                self.never_launched(*run, Outcome::Cancelled);
+            match event {
+                Event::StopBegun { run, .. } if self.hooks.starting.remove(run).is_some() => {
+                    self.never_launched(*run, Outcome::Cancelled);
+                }
+                Event::RunEnded { record, .. } => {
+                    self.hooks.starting.remove(&record.run);
+                    self.hooks.stopping.remove(&record.run);
+                }
+                _ => {}
             }
         }
     }

@@ -49,10 +49,6 @@ pub(super) fn launch(
     spec: &JobSpec,
     (socket, resume): (&Path, Option<&str>),
 ) -> Result<Launch, CannotLaunch> {
-    let user = match (&spec.user, &spec.group) {
-        (None, None) => None,
-        _ => Some(user_of(spec)?),
-    };
     Ok(Launch {
         run,
         job: spec.name.clone(),
@@ -60,7 +56,7 @@ pub(super) fn launch(
         argv: arguments(spec, resume),
         env: environment(run, attempt, spec, (socket, resume)),
         cwd: spec.cwd.clone().unwrap_or_else(|| "/".to_owned()),
-        user: user.map(|user| user.ids),
+        user: user(spec)?,
         umask: spec.umask,
         rlimits: spec.rlimits.iter().map(|(name, limit)| (name.clone(), *limit)).collect(),
         nice: spec.nice,
@@ -71,6 +67,14 @@ pub(super) fn launch(
         listen: listen(spec),
         limits: group_limits(spec),
     })
+}
+
+/// Who the runs of a job are, if that is configured.
+pub(super) fn user(spec: &JobSpec) -> Result<Option<UserIds>, CannotLaunch> {
+    match (&spec.user, &spec.group) {
+        (None, None) => Ok(None),
+        _ => user_of(spec).map(|user| Some(user.ids)),
+    }
 }
 
 /// What the kernel is to hold a run to. Only where that is what would be done about it anyway: who is only to be

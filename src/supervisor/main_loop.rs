@@ -254,7 +254,7 @@ impl Supervisor {
         loop {
             let mut turn = match first.take() {
                 Some(turn) => turn,
-                None if !self.refused.is_empty() => self.turn_of_refusals(),
+                None if !self.refused.is_empty() || self.has_late_hooks() => self.turn_of_what_waited(),
                 None => {
                     let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
                     let (deadline, before_us) = (self.next_deadline(), clock::boot_us());
@@ -332,8 +332,11 @@ impl Supervisor {
             .min_by_key(|at| at.boot_us)
     }
 
-    fn turn_of_refusals(&mut self) -> Turn {
+    fn turn_of_what_waited(&mut self) -> Turn {
         let mut turn = Turn::default();
+        if self.has_late_hooks() {
+            self.late_hooks(&mut turn);
+        }
         for (run, outcome) in std::mem::take(&mut self.refused) {
             self.observe(&Input::Refused { run, outcome }, &mut turn);
         }

@@ -50,7 +50,7 @@ pub fn plan(state_dir: &Path, config: Option<&Path>) -> Result<RunsReport, Strin
     }
     let live: BTreeMap<RunId, JobName> = state.live_runs().map(|(run, job)| (run, job.clone())).collect();
     let look = |(run, job)| look(&state_dir, &epoch, (run, job), !state.is_of_earlier_epoch(run));
-    let mut survey = Survey { runs: live.into_iter().map(look).collect() };
+    let mut survey = Survey { runs: live.into_iter().map(look).collect(), ..Survey::default() };
     survey.runs.extend(beyond(&state_dir, &state, &survey, false));
     Ok(plan::plan(&state, &survey, at))
 }

@@ -184,9 +184,11 @@ impl Supervisor {
         self.hear_all(&inventory, turn);
         self.hear_before_judging(turn);
         let told: Vec<RunStatus> = inventory.iter().filter(|status| status.told.is_some()).cloned().collect();
-        self.hooks.clear();
         self.startup.begin("survey");
-        let mut facts = survey(&self.state_dir, &self.epoch, self.open_runs(), inventory, true);
+        let pending = self.hooks.starting();
+        let open = self.open_runs().into_iter().filter(|open| !pending.contains(&open.run)).collect();
+        let mut facts = survey(&self.state_dir, &self.epoch, open, inventory, true);
+        facts.pending = pending;
         if self.state.instance.link == Link::Recovering {
             facts.runs.extend(beyond(&self.state_dir, &self.state, &facts, true));
         }

@@ -4,7 +4,6 @@
 //! the log, goes on to the next rung.
 
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,8 +11,9 @@ use super::launching;
 use super::main_loop::Supervisor;
 use crate::core::ids::{JobName, RunId};
 use crate::core::spec::JobSpec;
+use crate::sys::exec;
 
-/// A command about a run of a job: with the environment, the directory and the user of the job.
+/// A command about a run of a job: with the environment, the directory, the user and the groups of the job.
 ///
 /// # Errors
 /// If its user is not known: as somebody else it might do what its owner may not.
@@ -32,15 +32,15 @@ pub(super) fn command(
         command.env("OUTLIVE_PID", pid.to_string());
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Some(cwd) = &spec.cwd {
-        command.current_dir(cwd);
-    }
-    if spec.user.is_some() || spec.group.is_some() {
-        let launch = launching::launch(run, 0, spec, (socket, None))
-            .map_err(|cannot| io::Error::from_raw_os_error(cannot.errno))?;
-        if let Some(user) = launch.user {
-            command.uid(user.uid).gid(user.gid);
+    let user = launching::user(spec).map_err(|cannot| io::Error::from_raw_os_error(cannot.errno))?;
+    match (user, &spec.cwd) {
+        (Some(user), cwd) => {
+            exec::as_user(&mut command, (user.uid, user.gid, user.groups), cwd.as_deref())?;
         }
+        (None, Some(cwd)) => {
+            command.current_dir(cwd);
+        }
+        (None, None) => {}
     }
     Ok(command)
 }

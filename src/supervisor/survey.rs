@@ -57,7 +57,7 @@ pub(super) fn survey(
     for Open { run, job, this_epoch } in open.into_iter().filter(|open| !listed.contains(&open.run)) {
         runs.push(from_disk(state, (run, job), this_epoch, set_aside));
     }
-    Survey { runs }
+    Survey { runs, ..Survey::default() }
 }
 
 /// Runs that have a directory, were made after the end of what is remembered, and are not among those found:

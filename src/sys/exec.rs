@@ -144,3 +144,32 @@ pub fn in_a_session_of_its_own(command: &mut std::process::Command) {
         })
     };
 }
+
+/// Makes a command run as somebody else with these groups, in a directory that this user may enter. The library's
+/// own way would leave it without supplementary groups.
+///
+/// # Errors
+/// A path that holds a NUL.
+pub fn as_user(
+    command: &mut std::process::Command,
+    (uid, gid, groups): (u32, u32, Vec<u32>),
+    cwd: Option<&str>,
+) -> io::Result<()> {
+    use std::os::unix::process::CommandExt;
+    let cwd = cwd.map(CString::new).transpose()?;
+    let become_it = move || {
+        super::spawn::become_user(uid, gid, &groups)
+            .map_err(|(_, errno)| io::Error::from_raw_os_error(errno))?;
+        if let Some(cwd) = &cwd {
+            // SAFETY: the path is only read.
+            let entered = unsafe { libc::chdir(cwd.as_ptr()) };
+            if entered < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: system calls on prepared memory, which are safe to make between fork and exec.
+    unsafe { command.pre_exec(become_it) };
+    Ok(())
+}

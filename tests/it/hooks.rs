@@ -1,6 +1,8 @@
 //! Hooks: commands around the runs of a job.
 
-use crate::common::{Daemon, job, procs, until};
+use rustix::process::Signal;
+
+use crate::common::{Daemon, is_root, job, procs, skip, until};
 
 const QUICK: &str = "backoff = { initial = \"1ms\", max = \"1ms\" }\nstart_limit = { count = 0 }\n";
 
@@ -153,4 +155,106 @@ fn a_stop_begins_when_before_stop_has_failed_or_its_time_is_over() {
     }
     let hook = pid_in(&lines(&daemon)[0]);
     until("the end of the hook", || (!procs::is_alive(hook)).then_some(()));
+}
+
+#[test]
+fn a_before_stop_under_way_when_the_keeper_dies_is_not_begun_again_and_the_stop_waits_for_it() {
+    let mut daemon = Daemon::prepare(&job("j", "hang", &waits("before_stop", "1m")));
+    let mut door = daemon.gate("door");
+    daemon.up();
+    let (pid, _) = daemon.wait_running("j");
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    wait_lines(&daemon, 1);
+    let old = daemon.kill_role("keeper");
+    daemon.wait_role_back("keeper", old);
+    // The stop has gone on by then, and waits for the same hook.
+    until("the stop going on", || (daemon.events_of("run.stop_step", "j").len() >= 2).then_some(()));
+    assert!(procs::is_alive(pid));
+    door.release();
+    assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 15);
+    assert_eq!(lines(&daemon).len(), 1, "{:?}", lines(&daemon));
+}
+
+#[test]
+fn a_before_start_under_way_when_the_keeper_dies_goes_on_and_its_run_follows() {
+    let mut daemon =
+        Daemon::prepare(&job("j", "mark @dir@/started hang", &(waits("before_start", "1m") + QUICK)));
+    let mut door = daemon.gate("door");
+    daemon.up();
+    let hook = pid_in(&wait_lines(&daemon, 1)[0]);
+    let run = daemon.job("j")["run"].as_str().unwrap().to_owned();
+    let old = daemon.kill_role("keeper");
+    daemon.wait_role_back("keeper", old);
+    assert!(procs::is_alive(hook));
+    door.release();
+    assert_eq!(daemon.wait_running("j").1, run);
+    until("the mark", || daemon.read("started").contains(&run).then_some(()));
+    assert_eq!((lines(&daemon).len(), daemon.read("started").lines().count()), (1, 1));
+    assert!(daemon.events_of("run.ended", "j").is_empty());
+}
+
+#[test]
+fn hooks_that_end_while_the_keeper_is_away_have_ended() {
+    let config = job("starts", "hang", &(waits("before_start", "1m") + QUICK))
+        + &job("stops", "hang", &waits("before_stop", "1m"));
+    let mut daemon = Daemon::prepare(&config);
+    let mut door = daemon.gate("door");
+    daemon.up();
+    let (pid, _) = daemon.wait_running("stops");
+    daemon.cli(["stop", "--no-wait", "stops"]).expect(0);
+    let hooks: Vec<i32> = wait_lines(&daemon, 2).iter().map(|line| pid_in(line)).collect();
+    let run = daemon.job("starts")["run"].as_str().unwrap().to_owned();
+    // Init does not bring another keeper before it goes on.
+    let init = procs::handle(daemon.init_pid()).unwrap();
+    procs::send(&init, Signal::STOP);
+    let old = daemon.role("keeper");
+    procs::send(&procs::handle(old).unwrap(), Signal::KILL);
+    until("a supervisor without a keeper", || {
+        daemon.try_status()?["instance"]["roles"]["keeper"]["pid"].is_null().then_some(())
+    });
+    door.release();
+    door.release();
+    for hook in hooks {
+        until("the end of the hook", || (!procs::is_alive(hook)).then_some(()));
+    }
+    assert!(procs::is_alive(pid));
+    procs::send(&init, Signal::CONT);
+    assert_eq!(daemon.wait_running("starts").1, run);
+    assert_eq!(daemon.wait_state("stops", "stopped")["outcome"]["signal"], 15);
+    assert_eq!(lines(&daemon).len(), 2, "{:?}", lines(&daemon));
+}
+
+#[test]
+fn hooks_stop_commands_and_probes_have_the_groups_of_the_job() {
+    if !is_root() {
+        return skip("only root can become another user");
+    }
+    let says = |who: &str| {
+        let line = format!("echo {who} $(grep Groups: /proc/self/status) >> @dir@/groups");
+        format!("[\"/bin/sh\", \"-c\", \"{line}\"]")
+    };
+    let config = format!(
+        "[job.j]\ncommand = [\"/bin/sh\", \"-c\", \"echo job $(grep Groups: /proc/self/status) >> @dir@/groups; \
+         exec sleep 1000\"]\nuser = 65534\ngroup = 65534\nhooks.before_start = {}\nstop = {{ command = {} }}\n\
+         probe.startup = {{ exec = {} }}\n",
+        says("hook"),
+        says("stop"),
+        says("probe")
+    );
+    let mut daemon = Daemon::prepare(&config);
+    daemon.write("groups", "");
+    std::os::unix::fs::chown(daemon.path("groups"), Some(65534), Some(65534)).unwrap();
+    daemon.up();
+    let said = |who: &str| {
+        until(&format!("the groups of {who}"), || {
+            let text = daemon.read("groups");
+            let line = text.lines().find(|line| line.starts_with(who))?;
+            line.strip_prefix(who).map(str::to_owned)
+        })
+    };
+    let job = said("job");
+    assert!(job.contains("65534"), "{job}");
+    assert_eq!((said("hook"), said("probe")), (job.clone(), job.clone()));
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    assert_eq!(said("stop"), job);
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit};
 use serde_json::Value;
 
 use crate::common::{Daemon, job, procs, skip, until};
@@ -514,4 +514,22 @@ fn a_reload_changes_how_a_live_run_is_watched_and_does_not_touch_it() {
     assert_eq!(daemon.cli(["reload"]).code, 0);
     daemon.wait_job("j", "another run", |job| job["run"] != *run);
     assert_eq!(fault(&daemon, "j").0, "max_runtime");
+}
+
+#[test]
+fn a_probe_that_cannot_be_asked_is_not_held_against_the_run() {
+    let probe = "probe.liveness = { exec = \"/bin/true\", interval = \"50ms\", failures = 1 }\n";
+    let daemon = Daemon::start(&job("j", "hang", &(probe.to_owned() + QUICK)));
+    let (_, run) = daemon.wait_running("j");
+    let supervisor = rustix::process::Pid::from_raw(daemon.role("supervisor"));
+    let files = |limit: Rlimit| rustix::process::prlimit(supervisor, Resource::Nofile, limit).unwrap();
+    let few = Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = files(few);
+    until("probes that cannot be asked", || {
+        (daemon.read("up.log").matches("cannot be asked").count() >= 3).then_some(())
+    });
+    files(before);
+    let job = daemon.wait_running("j");
+    assert_eq!(job.1, run);
+    assert!(events(&daemon, "run.unwell").is_empty());
 }

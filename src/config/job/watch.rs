@@ -6,7 +6,7 @@ use crate::core::spec::JobSpec;
 use crate::core::time::Millis;
 use crate::core::watch::{
     BeatFile, FrozenStep, Heartbeat, Limits, NOTIFY_TIMEOUT, OnExceed, Probe, ProbeAsk, Probes,
-    READY_TIMEOUT, Ready, ReadyBy, Role, STEP_WAIT, Watch,
+    READY_TIMEOUT, Ready, ReadyBy, Role, STEP_WAIT, Watch, http_port,
 };
 
 use super::super::node::{Node, Table};
@@ -24,6 +24,8 @@ pub(in super::super) const PROBE_KEYS: &[&str] =
 pub(super) const QUESTIONS: [&str; 4] = ["exec", "http", "tcp", "unix"];
 pub(in super::super) const READY_KEYS: &[&str] = &["notify", "fd", "log", "probe", "timeout"];
 pub(in super::super) const LIMIT_KEYS: &[&str] = &["memory", "cpu", "pids", "on_exceed"];
+/// What a limit can be on.
+const LIMITED: [&str; 3] = ["memory", "cpu", "pids"];
 pub(in super::super) const FROZEN_KEYS: &[&str] = &["continue", "dump", "wait"];
 
 impl<'a> Reader<'a, '_> {
@@ -127,15 +129,17 @@ impl<'a> Reader<'a, '_> {
         }
         let text = self.text(node, "a string")?;
         if key == "http" {
-            let host = text.strip_prefix("http://").and_then(|rest| rest.split('/').next());
-            return match host {
-                Some(host) if !host.is_empty() => Some(ProbeAsk::Http(text)),
-                _ => {
-                    let suggestion = "write \"http://127.0.0.1:8080/health\"".to_owned();
-                    node.error("not an http:// address", Some(suggestion));
-                    None
+            let authority = text.strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
+            let wrong = match authority {
+                None | Some("") => "not an http:// address",
+                // The number of an instance may be part of it.
+                Some(authority) if !substitute::has_instance(authority) && http_port(authority).is_none() => {
+                    "the port is not a number from 1 to 65535"
                 }
+                Some(_) => return Some(ProbeAsk::Http(text)),
             };
+            node.error(wrong, Some("write \"http://127.0.0.1:8080/health\"".to_owned()));
+            return None;
         }
         let port =
             text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
@@ -197,6 +201,14 @@ impl<'a> Reader<'a, '_> {
         if let Some((0, node)) = &memory {
             node.error("no run fits in that", None);
         }
+        // The defaults may say what is done about limits that only some jobs have.
+        if let Some(own) = &layers.own
+            && let Some(node) = own.get("on_exceed")
+            && !LIMITED.iter().any(|key| layers.get(key).is_some() || own.has_slip_of(key))
+        {
+            let suggestion = "write limits = { memory = \"512MB\", on_exceed = … }".to_owned();
+            node.key_error("there is no limit to exceed", Some(suggestion));
+        }
         Limits {
             memory: memory.map(|(bytes, _)| bytes),
             cpu: layers.get("cpu").and_then(|n| percent(&n)),
@@ -238,7 +250,12 @@ impl<'a> Reader<'a, '_> {
             let table = node.table("a step", FROZEN_KEYS)?;
             let wait = table.get("wait").map(|n| duration(&n));
             return match (table.get("continue"), table.get("dump")) {
-                (Some(time), None) => some_time(&time).map(|wait| FrozenStep::Continue { wait }),
+                (Some(time), None) => {
+                    if let Some(wait) = table.get("wait") {
+                        wait.key_error("the time of `continue` is how long it waits; leave `wait` out", None);
+                    }
+                    some_time(&time).map(|wait| FrozenStep::Continue { wait })
+                }
                 (None, Some(signal)) => Some(FrozenStep::Dump {
                     signal: Some(self.signal(&signal)?),
                     wait: wait.unwrap_or(Some(STEP_WAIT))?,

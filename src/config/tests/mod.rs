@@ -3,6 +3,7 @@
 mod right;
 mod wrong;
 mod wrong_policy;
+mod wrong_watch;
 
 pub(super) use right::EVERY_KEY;
 

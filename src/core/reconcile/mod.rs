@@ -75,6 +75,7 @@ fn settle(d: &mut Draft<'_>, survey: &Survey, link: Link) {
     for (run, job) in held {
         let fact = match facts.get(&run) {
             Some(fact) => fact,
+            None if survey.pending.contains(&run) => continue,
             // A survey without a loss before it may be older than what has been asked for since.
             None if link == Link::Working => continue,
             None => &lost,

@@ -2,7 +2,7 @@
 
 use super::super::fault::Fault;
 use super::super::hook::{Hook, Hooks, When};
-use super::super::input::{Fact, Input};
+use super::super::input::{Fact, Input, Survey};
 use super::super::outcome::Outcome;
 use super::super::spec::{JobSpec, Leftovers, Restart};
 use super::super::time::Millis;
@@ -161,4 +161,14 @@ fn a_run_that_is_stopped_before_the_keeper_has_answered_has_its_hooks_when_it_ha
             "> hook before_stop 1 pid 101",
         ],
     );
+}
+
+#[test]
+fn a_start_that_still_waits_for_its_hook_is_not_given_up_by_a_survey() {
+    let mut world = World::with(&[hooked(&[When::BeforeStart])]);
+    world.feed(Input::KeeperLost);
+    let pending = [run(1)].into();
+    let found = world.feed(Input::Surveyed(Survey { pending, ..Survey::default() }));
+    expect(&found, &["supervisor.surveyed"]);
+    expect(&world.launched(1), &["run.started a"]);
 }

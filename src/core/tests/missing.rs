@@ -184,7 +184,7 @@ fn a_live_run_that_nobody_asked_for_is_taken_back_by_a_job_that_has_no_other() {
         Surveyed::new(run(1), Some(name("once")), Fact::Cancelled),
         Surveyed::new(run(2), Some(name("other")), Fact::Cancelled),
     ];
-    let decision = world.feed(Input::Surveyed(Survey { runs }));
+    let decision = world.feed(Input::Surveyed(Survey { runs, ..Survey::default() }));
     expect(
         &decision,
         &[
@@ -222,7 +222,7 @@ fn an_end_that_nobody_recorded_is_recorded_and_the_policy_has_the_word() {
         Surveyed::new(run, Some(name(job)), Fact::Ended { record: Box::new(record), leftovers: false })
     };
     let runs = vec![ended("web", web, 1), ended("once", once, 0)];
-    let decision = world.feed(Input::Surveyed(Survey { runs }));
+    let decision = world.feed(Input::Surveyed(Survey { runs, ..Survey::default() }));
     let events: Vec<String> =
         super::told(&decision).into_iter().filter(|line| !line.starts_with('>')).collect();
     assert_eq!(
@@ -249,7 +249,7 @@ fn a_run_of_a_job_that_is_gone_holds_tasks_as_well() {
     begin(&mut world, &specs);
     let fact = Fact::Alive { identity: identity(9), started: world.now };
     let runs = vec![Surveyed::new(stranger, Some(name("gone")), fact)];
-    let decision = world.feed(Input::Surveyed(Survey { runs }));
+    let decision = world.feed(Input::Surveyed(Survey { runs, ..Survey::default() }));
     expect(&decision, &["supervisor.surveyed", "run.orphan", "job.held once"]);
 }
 
@@ -268,7 +268,10 @@ fn survey(world: &mut World, orphan: Option<RunId>) -> Decision {
     let other = world.state.job(&name("other")).unwrap().run().unwrap();
     let other = Surveyed::new(other, Some(name("other")), alive(101));
     let orphan = orphan.map(|run| Surveyed::new(run, Some(name("web")), alive(9)));
-    world.feed(Input::Surveyed(Survey { runs: orphan.into_iter().chain([other]).collect() }))
+    world.feed(Input::Surveyed(Survey {
+        runs: orphan.into_iter().chain([other]).collect(),
+        ..Survey::default()
+    }))
 }
 
 #[test]
@@ -332,7 +335,7 @@ fn an_instance_that_ends_stops_what_it_takes_back_first() {
     // Of the run that is known there is nothing left; a later one is not known, and lives.
     let alive = Fact::Alive { identity: identity(9), started: world.now };
     let runs = vec![Surveyed::new(late(3), Some(name("web")), alive)];
-    let decision = world.feed(Input::Surveyed(Survey { runs }));
+    let decision = world.feed(Input::Surveyed(Survey { runs, ..Survey::default() }));
     let told = super::told(&decision);
     assert!(told.contains(&"run.adopted web".to_owned()), "{told:?}");
     assert!(told.contains(&"run.stopping web".to_owned()), "{told:?}");
@@ -346,7 +349,7 @@ fn an_instance_that_ends_stops_what_it_takes_back_first() {
     world.shutdown();
     let alive = Fact::Alive { identity: identity(9), started: world.now };
     let runs = vec![Surveyed::new(late(3), Some(name("web")), alive)];
-    let told = super::told(&world.feed(Input::Surveyed(Survey { runs })));
+    let told = super::told(&world.feed(Input::Surveyed(Survey { runs, ..Survey::default() })));
     assert!(told.contains(&"run.stopping web".to_owned()), "{told:?}");
     assert!(!told.iter().any(|line| line.contains("exit 0")), "{told:?}");
 }

@@ -176,7 +176,7 @@ impl World {
             before.live.contains_key(&found.run) || self.state.orphans.contains_key(&found.run)
         };
         let known: Vec<Surveyed> = survey.runs.iter().filter(known).cloned().collect();
-        let again = plan(&self.state, &Survey { runs: known }, self.now);
+        let again = plan(&self.state, &Survey { runs: known, ..Survey::default() }, self.now);
         assert!(again.is_idle(), "{again:#?} again after {survey:?}");
     }
 
@@ -230,7 +230,7 @@ impl World {
     pub(super) fn surveyed(&mut self, facts: Vec<(u128, &str, Fact)>) -> Decision {
         let runs =
             facts.into_iter().map(|(n, job, fact)| Surveyed::new(run(n), Some(name(job)), fact)).collect();
-        self.feed(Input::Surveyed(Survey { runs }))
+        self.feed(Input::Surveyed(Survey { runs, ..Survey::default() }))
     }
 
     pub(super) fn start(&mut self, job: &str) -> Decision {

@@ -240,7 +240,7 @@ impl Keeper {
                 found.fact = Fact::Lost { why: "no record".to_owned() };
             }
         }
-        Survey { runs }
+        Survey { runs, ..Survey::default() }
     }
 
     /// The host starts anew: no process is left, and of what ran there is no record.

@@ -27,7 +27,7 @@ fn lose(spec: &JobSpec, seen_ms_ago: Option<u64>, new_epoch: bool) -> World {
     world.configured(&specs);
     let mut found = Surveyed::new(run(1), Some(name("a")), lost());
     found.seen_us = seen_ms_ago.map(|ms| world.now.wall_us - i64::try_from(ms * 1000).unwrap());
-    world.feed(Input::Surveyed(Survey { runs: vec![found] }));
+    world.feed(Input::Surveyed(Survey { runs: vec![found], ..Survey::default() }));
     world
 }
 
@@ -138,6 +138,7 @@ fn a_plan_says_of_every_run_what_it_is_and_what_is_done() {
             Surveyed::new(of("stopping"), Some(name("stopping")), alive(&world, 12)),
             Surveyed::new(run(99), Some(name("stranger")), alive(&world, 13)),
         ],
+        ..Survey::default()
     };
     let report = plan(&world.state, &survey, world.now);
     assert_eq!(line(&report, "alive"), (Class::Adoptable, vec![Act::Adopt]));
@@ -160,7 +161,10 @@ fn what_does_not_hold_is_said() {
     let mut world = World::with(&specs);
     world.launched(1);
     let before = Before::of(&world.state);
-    let survey = Survey { runs: vec![Surveyed::new(run(1), Some(name("a")), alive(&world, 101))] };
+    let survey = Survey {
+        runs: vec![Surveyed::new(run(1), Some(name("a")), alive(&world, 101))],
+        ..Survey::default()
+    };
     assert!(check(&before, &survey, &world.state).violations.is_empty());
     let forgotten = check(&before, &survey, &World::with(&[]).state);
     let said = forgotten.violations.join("; ");

@@ -58,6 +58,11 @@ impl Asking {
         (self.under_way, self.next_us) = (false, now_us);
     }
 
+    /// It was not asked, and is asked in its interval.
+    pub(super) const fn put_off(&mut self, now_us: u64) {
+        (self.under_way, self.next_us) = (false, now_us + self.interval_us);
+    }
+
     pub(super) fn answered(&mut self, answer: Result<(), String>, now_us: u64) {
         self.under_way = false;
         self.next_us = now_us + self.interval_us;

@@ -284,6 +284,13 @@ impl Vigil {
         }
     }
 
+    /// A question could not be asked, which says nothing of it: it is asked when the next one is due.
+    pub fn unasked(&mut self, role: Role, now_us: u64) {
+        if let Some(asking) = &mut self.probes[role as usize] {
+            asking.put_off(now_us);
+        }
+    }
+
     /// Something was wrong with it when it was seen last: its processes are looked at soon.
     pub const fn hurry(&mut self, now_us: u64) {
         if let Some(sample) = &mut self.sample {

@@ -329,6 +329,27 @@ fn a_probe_is_asked_at_its_times_and_fails_after_so_many() {
 }
 
 #[test]
+fn a_question_that_could_not_be_asked_is_neither_a_success_nor_a_failure_and_is_asked_again() {
+    let probe = Probes { liveness: Some(probe(2, 1)), ..Probes::default() };
+    let mut vigil = vigil(Watch { probe, ..Watch::default() });
+    let mut now = T0 + 2 * S;
+    let mut hear = |answer: Option<Result<(), String>>| {
+        let asked = vigil.judge(now);
+        assert_eq!(asked.looks, [Look::Probe(Role::Liveness)]);
+        match answer {
+            Some(answer) => vigil.probed(Role::Liveness, answer, now),
+            None => vigil.unasked(Role::Liveness, now),
+        }
+        now += 10 * S;
+        assert_eq!(vigil.next_us(), Some(now));
+        asked.fault.is_some()
+    };
+    let answers = [None, Some(no()), None, None, Some(no()), None, Some(Ok(())), Some(Ok(()))];
+    let faults = answers.map(&mut hear);
+    assert_eq!(faults, [false, false, false, false, false, true, true, false]);
+}
+
+#[test]
 fn nothing_else_is_asked_before_the_startup_probe_succeeds() {
     let probes =
         Probes { startup: Some(probe(2, 1)), readiness: Some(probe(1, 1)), liveness: Some(probe(1, 1)) };

@@ -34,7 +34,9 @@ impl Work {
                 let n = expire::rotate(&site, &goal).map_err(words)?;
                 Ok(format!("{n} files of output compressed"))
             }
-            Self::Run(command, time) => probe::succeeds(command, time).map(|()| "exit 0".to_owned()),
+            Self::Run(command, time) => {
+                probe::succeeds(command, time).map(|()| "exit 0".to_owned()).map_err(probe::NoYes::words)
+            }
         }
     }
 }

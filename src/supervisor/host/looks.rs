@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::super::main_loop::Supervisor;
-use super::super::vigils::probe;
+use super::super::vigils::probe::{self, NoYes};
 use super::HostNews;
 use crate::core::host::{Begin, Kind, Look, Reading, Share};
 use crate::core::watch::ProbeAsk;
@@ -63,13 +63,14 @@ impl Supervisor {
                     let command = self.command_of_check(&begin.name, argv);
                     let time = Duration::from_millis(begin.timeout_ms);
                     aside_as_we_are(begin, tell, move || {
-                        probe::succeeds(command, time).map(|()| yes("exit 0"))
+                        probe::succeeds(command, time).map(|()| yes("exit 0")).map_err(NoYes::words)
                     });
                 }
                 Look::Ask(ask) => {
                     let (ask, time) = (ask.clone(), Duration::from_millis(begin.timeout_ms));
                     tokio::spawn(async move {
-                        let answer = probe::ask(&ask, time).await.map(|()| yes("answers"));
+                        let answer = probe::ask(&ask, time).await;
+                        let answer = answer.map(|()| yes("answers")).map_err(NoYes::words);
                         let _ = tell.send(told(begin, answer)).await;
                     });
                 }

@@ -11,6 +11,7 @@ mod away;
 mod hears;
 mod limits;
 mod looks;
+mod lookup;
 pub(super) mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ use crate::sys::{cgroup, clock};
 use crate::wire::keeper::Told;
 
 use looks::{LogWatch, Looks};
+use probe::NoYes;
 
 /// How long who could not be heard may take to tell that it is ready.
 const HEARING: Millis = Millis::from_secs(10);
@@ -54,7 +56,7 @@ pub(super) enum Seen {
     /// What its processes do was written down, or cannot be.
     Diagnosed { run: RunId },
     /// A probe was answered, or not.
-    Probed { run: RunId, role: Role, answer: Result<(), String>, asked_us: u64, at_us: u64 },
+    Probed { run: RunId, role: Role, answer: Result<(), NoYes>, asked_us: u64, at_us: u64 },
 }
 
 /// What one look has shown.
@@ -372,7 +374,12 @@ impl Supervisor {
             {
                 self.vigils.change(run, |vigil| vigil.ask_again(role, at_us));
             }
+            Seen::Probed { run, role, answer: Err(NoYes::Unasked(why)), at_us, .. } => {
+                tracing::warn!(%run, probe = role.as_str(), why, "cannot be asked");
+                self.vigils.change(run, |vigil| vigil.unasked(role, at_us));
+            }
             Seen::Probed { run, role, answer, at_us, .. } => {
+                let answer = answer.map_err(NoYes::words);
                 if let Err(why) = &answer {
                     tracing::debug!(%run, probe = role.as_str(), why, "does not answer");
                 }

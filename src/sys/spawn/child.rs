@@ -57,7 +57,7 @@ fn check(step: Step, result: libc::c_int) -> Result<libc::c_int, Failed> {
 
 /// Changes the user of this process alone. The functions of the C library would have all threads of a
 /// process follow, and take a lock to find them: the spawner's threads, in memory that is the spawner's too.
-fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failed> {
+pub(in crate::sys) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Failed> {
     // SAFETY: the list is only read.
     unsafe {
         let set = libc::syscall(SETGROUPS, groups.len(), groups.as_ptr());

@@ -33,6 +33,8 @@ use std::ptr;
 
 use child::{Child, start};
 
+pub(super) use child::become_user;
+
 pub use super::step::Step;
 
 /// How a standard descriptor is made.

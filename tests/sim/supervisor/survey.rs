@@ -85,7 +85,7 @@ impl Supervisor {
             });
             runs.extend(late.map(|(run, files)| from_files((*run, files.job.clone()), true, ground)));
         }
-        Survey { runs }
+        Survey { runs, ..Survey::default() }
     }
 }
 
