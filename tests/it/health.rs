@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 
 use serde_json::{Value, json};
 
@@ -184,9 +185,9 @@ fn a_directory_that_cannot_be_removed_keeps_no_other_from_it() {
     let runs = daemon.state_dir().join("runs");
     let oldest = names(runs.clone()).into_iter().next().unwrap();
     // What is no directory cannot be removed as one.
-    let output = daemon.path(&format!("out/many/{oldest}"));
-    fs::remove_dir_all(&output).unwrap();
-    fs::write(&output, "x").unwrap();
+    let output = format!("out/many/{oldest}");
+    fs::remove_dir_all(daemon.path(&output)).unwrap();
+    daemon.write(&output, "x");
     daemon.write_config(&format!("{QUIET}disk = \"0.01%\"\non_disk = [\"expire\"]\n{jobs}"));
     daemon.cli(["reload"]).expect(0);
     let kept = BTreeSet::from([latest, format!("{oldest}.expired")]);
@@ -196,7 +197,7 @@ fn a_directory_that_cannot_be_removed_keeps_no_other_from_it() {
     daemon.cli(["start", "many"]).expect(0);
     daemon.wait_job("many", "fatal again", |job| job["state"] == "fatal" && job["run"] != before);
     until("none but the latest", || (names(runs.clone()).len() == 2).then_some(()));
-    assert_eq!(fs::read_to_string(&output).unwrap(), "x");
+    assert_eq!(daemon.read(&output), "x");
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn two_disks_that_are_full_at_a_time_are_both_helped() {
         return skip("/dev/shm is where the state is");
     }
     // Not even an empty disk is that empty.
-    fs::write(memory.path().join("x"), vec![1; 16 << 20]).unwrap();
+    fs::File::create(memory.path().join("x")).unwrap().write_all(&vec![1; 16 << 20]).unwrap();
     daemon.write_config(&format!("{QUIET}disk = \"0.01%\"\non_disk = [\"expire\"]\n{jobs}"));
     daemon.cli(["reload"]).expect(0);
     for path in [daemon.state_dir(), memory.path().to_owned()] {

@@ -113,7 +113,7 @@ mod tests {
         segment(dir.path(), b"x\n");
         // What the other has written so far stays, too.
         let temp = Series::Merged.compressing(dir.path(), 0);
-        std::fs::write(&temp, b"half").unwrap();
+        disk::create_or_truncate(&temp, 0o600).unwrap().write_all(b"half").unwrap();
         let other = File::open(Series::Merged.plain(dir.path(), 0)).unwrap();
         rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
         assert_eq!(compress(dir.path(), false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
