@@ -1,8 +1,10 @@
 //! A disk that is full.
 
-use super::common::{job, procs, until};
+use serde_json::Value;
+
+use super::common::{Daemon, job, procs, until};
 use super::machine::{Disk, in_own_mounts};
-use super::site::Site;
+use super::site::{STATE, Site};
 
 const FULL: &str = "No space left on device";
 
@@ -100,14 +102,11 @@ fn what_a_run_tells_while_nothing_can_be_recorded_is_recorded_afterwards() {
         daemon.write_config(&format!("{teller}{other}"));
         let mut tell = daemon.gate("tell");
         daemon.up();
-        let token = |job: &serde_json::Value| job["progress"]["resume_token"].as_str().map(str::to_owned);
+        let token = |job: &Value| job["progress"]["resume_token"].as_str().map(str::to_owned);
         daemon.wait_job("teller", "first token", |job| token(job).as_deref() == Some("first"));
         daemon.wait_running("other");
         disk.fill();
-        let verbs = ["stop", "start"].into_iter().cycle().take(2000);
-        let mut codes =
-            verbs.map(|verb| daemon.post(&format!("/v1/jobs/other/{verb}"), &serde_json::Value::Null).code);
-        assert_eq!(codes.find(|code| *code != 200), Some(503));
+        refuse(daemon);
         tell.release();
         daemon.wait_job("teller", "word that was heard", |job| job["health"]["errno"] == 7);
         assert_eq!(token(&daemon.job("teller")).as_deref(), Some("first"));
@@ -116,5 +115,65 @@ fn what_a_run_tells_while_nothing_can_be_recorded_is_recorded_afterwards() {
         let old = daemon.kill_role("supervisor");
         daemon.wait_role_back("supervisor", old);
         assert_eq!(token(&daemon.job("teller")).as_deref(), Some("second"));
+    });
+}
+
+/// Changes a job until that is refused.
+fn refuse(daemon: &Daemon) {
+    let refused = (0..2000).find(|n| {
+        let verb = if n % 2 == 0 { "stop" } else { "start" };
+        daemon.post(&format!("/v1/jobs/other/{verb}"), &Value::Null).code == 503
+    });
+    assert!(refused.is_some(), "a full disk takes everything");
+}
+
+#[test]
+fn hooks_that_end_while_the_disk_is_full_have_ended_and_none_begins_twice() {
+    in_own_mounts(|| {
+        let waits = |name: &str| {
+            let words = format!("\"mark\", \"@dir@/hooks\", \"{name} {{pid}}\", \"gate\", \"@dir@/{name}\"");
+            format!("hooks.{name} = {{ command = [\"@misbehave@\", {words}], timeout = \"5m\" }}\n")
+        };
+        let out = "output = { dir = \"@dir@/out\" }\n";
+        let config = [
+            job("starts", "hang", &(waits("before_start") + out)),
+            job("stops", "hang", &(waits("before_stop") + out)),
+            job("still-starts", "hang", &(waits("before_start").replace("@dir@/before", "@dir@/late") + out)),
+            job("still-stops", "hang", &(waits("before_stop").replace("@dir@/before", "@dir@/late") + out)),
+            job("other", "hang", out),
+        ];
+        let mut daemon = Daemon::prepare(&config.concat());
+        daemon.state = STATE;
+        std::fs::create_dir(daemon.path("out")).unwrap();
+        let Some(disk) = Disk::tmpfs(&mut daemon, "disk", "2m") else { return };
+        let early = ["before_start", "before_stop"].map(|name| daemon.gate(name));
+        let late = ["late_start", "late_stop"].map(|name| daemon.gate(name));
+        daemon.up();
+        for name in ["stops", "still-stops"] {
+            daemon.wait_running(name);
+            daemon.cli(["stop", "--no-wait", name]).expect(0);
+        }
+        let lines = || daemon.read("hooks").lines().map(str::to_owned).collect::<Vec<_>>();
+        until("four hooks", || (lines().len() == 4).then_some(()));
+        let run = |name: &str| daemon.job(name)["run"].clone();
+        let runs = ["starts", "still-starts"].map(run);
+
+        disk.fill();
+        refuse(&daemon);
+        early.into_iter().for_each(|mut door| door.release());
+        let alive = || {
+            let pids = lines().into_iter().filter_map(|line| line.rsplit(' ').next()?.parse().ok());
+            pids.filter(|pid| procs::is_alive(*pid)).count()
+        };
+        until("the end of two of them", || (alive() == 2).then_some(()));
+        disk.free();
+        daemon.wait_running("starts");
+        daemon.wait_state("stops", "stopped");
+        assert_eq!(alive(), 2, "{:?}", lines());
+        late.into_iter().for_each(|mut door| door.release());
+        daemon.wait_running("still-starts");
+        assert_eq!(daemon.wait_state("still-stops", "stopped")["outcome"]["signal"], 15);
+        assert_eq!(runs, ["starts", "still-starts"].map(run));
+        assert_eq!(lines().len(), 4, "{:?}", lines());
     });
 }
