@@ -372,6 +372,14 @@ fn files_are_short() {
     none("longer than agreed, or excused without need", &wrong);
 }
 
+/// Who wants to know how it works inside reads it in a quarter of an hour.
+#[test]
+fn the_architecture_page_is_short() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let lines = text.lines().count();
+    assert!(lines <= 150, "ARCHITECTURE.md has {lines} lines");
+}
+
 #[test]
 fn every_test_file_is_reached() {
     let mut wrong = Vec::new();
