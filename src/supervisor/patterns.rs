@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::mpsc;
 
 use super::main_loop::Supervisor;
+use super::vigils::aside;
 use crate::core::ids::{JobName, RunId};
 use crate::core::job::{PastRun, Phase};
 use crate::core::patterns::{LastLine, MemoryTrend, patterns};
@@ -90,13 +91,14 @@ impl Supervisor {
         let wanted = |(run, name)| Some((run, self.wanted(run, self.state.job(name)?)?));
         let (runs, wanted): (Vec<RunId>, Vec<Wanted>) = self.state.live_runs().filter_map(wanted).unzip();
         let tell = self.patterns.tell.clone();
-        self.patterns.due_us = None;
-        tokio::task::spawn_blocking(move || {
+        let begun = aside(move || {
             let samples = sample::sample(&wanted, false);
             let sizes = runs.into_iter().zip(samples);
             let sizes = sizes.filter_map(|(run, sample)| Some((run, sample?.rss_bytes / 1024))).collect();
             let _ = tell.blocking_send(Learned::Memory(sizes));
         });
+        // Until it is told, nobody looks again.
+        self.patterns.due_us = (!begun).then(|| now_us.saturating_add(MEMORY_EVERY_US));
     }
 
     /// Something was read.
@@ -108,6 +110,8 @@ impl Supervisor {
                 known.extend(lines);
                 known.drain(..known.len().saturating_sub(LINES_KEPT));
                 self.dirty.insert(job);
+                // Others may have waited for it.
+                self.alerting.look_again();
             }
             Learned::Memory(sizes) => {
                 self.patterns.due_us = Some(clock::boot_us().saturating_add(MEMORY_EVERY_US));
@@ -135,7 +139,6 @@ impl Supervisor {
             .filter(|name| state.job(name).is_some_and(|job| job.failures >= LINES_FROM))
             .cloned()
             .collect();
-        let mut begun = 0;
         for job in failing {
             let lines = known.lines.get(&job);
             let is_known = |run: RunId| lines.is_some_and(|lines| lines.iter().any(|line| line.run == run));
@@ -145,18 +148,21 @@ impl Supervisor {
             if runs.is_empty() {
                 continue;
             }
-            begun += 1;
-            if begun > LINES_JOBS {
-                // They have their turn at the next look.
-                self.alerting.look_again();
+            // The others have their turn when these have been read. On a disk that hangs, that is never.
+            if known.reading.len() >= LINES_JOBS {
                 return;
             }
             known.reading.insert(job.clone());
             let (dir, tell) = (self.state_dir.clone(), known.tell.clone());
-            tokio::task::spawn_blocking(move || {
+            let name = job.clone();
+            let begun = aside(move || {
                 let lines = runs.iter().rev().map(|run| LastLine { run: *run, line: last_line(&dir, *run) });
                 let _ = tell.blocking_send(Learned::Lines { job, lines: lines.collect() });
             });
+            if !begun {
+                known.reading.remove(&name);
+                return;
+            }
         }
     }
 }

@@ -88,7 +88,11 @@ impl Supervisor {
         state.keep_runs = super::start::keep_runs(&self.config);
         let dir = self.state_dir.0.clone();
         let read = move || journal::recover(&dir, state, &mut |_, _| {}).map_err(|e| e.to_string());
-        let read = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())??;
+        // In a thread of its own: those that everybody shares may be waiting for another disk.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("read-back".to_owned());
+        thread.spawn(move || tell.send(read())).map_err(|e| format!("no thread: {e}"))?;
+        let read = told.await.map_err(|e| e.to_string())??;
         // What was missing before may be covered by a checkpoint by now.
         let known = read.report.lost.iter().all(|range| self.lost.contains(range));
         if read.last_seq() < seq || !known {

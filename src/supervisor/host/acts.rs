@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::super::main_loop::Supervisor;
-use super::super::vigils::probe;
+use super::super::vigils::{aside, probe};
 use super::HostNews;
 use super::expire::{self, Goal, Site};
 use crate::core::host::{Act, CLEARANCE, Heal, Kind, Settings, Share};
@@ -131,12 +131,16 @@ impl Supervisor {
         let (runs, wanted): (Vec<RunId>, Vec<sample::Wanted>) =
             self.state.live_runs().filter_map(wanted).unzip();
         let tell = self.host.tell.clone();
-        tokio::task::spawn_blocking(move || {
+        let unseen = heal.clone();
+        let begun = aside(move || {
             let samples = sample::sample(&wanted, false);
             let sizes =
                 runs.into_iter().zip(samples).filter_map(|(run, found)| Some((run, found?.rss_bytes)));
             let found = sizes.max_by_key(|(_, bytes)| *bytes);
             let _ = tell.blocking_send(HostNews::Largest { heal, found });
         });
+        if !begun {
+            let _ = self.host.tell.try_send(HostNews::Largest { heal: unseen, found: None });
+        }
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::super::main_loop::Supervisor;
+use super::super::vigils;
 use super::super::vigils::probe::{self, NoYes};
 use super::HostNews;
 use crate::core::host::{Begin, Kind, Look, Reading, Share};
@@ -79,7 +80,8 @@ impl Supervisor {
         }
         if !cheap.is_empty() {
             let tell = self.host.tell.clone();
-            tokio::task::spawn_blocking(move || {
+            // Without a thread, each fails when its time is over.
+            vigils::aside(move || {
                 for (kind, begin) in cheap {
                     let _ = tell.blocking_send(told(begin, look_at_host(kind)));
                 }

@@ -156,21 +156,7 @@ impl Supervisor {
         }
         // What looks at /proc does not wait; a disk may, and one that hangs holds up nobody's look but its own.
         let (runs, wanted): (Vec<RunId>, Vec<Wanted>) = samples.into_iter().unzip();
-        if !wanted.is_empty() {
-            let tell = self.vigils.tell.clone();
-            tokio::task::spawn_blocking(move || {
-                let samples = sample::sample(&wanted, false);
-                let at_us = clock::boot_us();
-                let see = |(run, sample): (RunId, Option<sample::Sample>)| Looked {
-                    run,
-                    at_us,
-                    what: What::Sample(sample.map(sampled)),
-                };
-                let seen = runs.into_iter().zip(samples).map(see).collect();
-                // Only a loop that has ended does not take it.
-                let _ = tell.blocking_send(Seen::Looked(seen));
-            });
-        }
+        self.look_at_processes(runs, wanted);
         for (run, kind, path) in files {
             self.look_aside(run, kind, move || {
                 let at = if kind == Look::Output { written_us(&path) } else { touched_us(&path) };
@@ -182,6 +168,29 @@ impl Supervisor {
                 let found = log.look();
                 What::Log(log, found)
             });
+        }
+    }
+
+    fn look_at_processes(&mut self, runs: Vec<RunId>, wanted: Vec<Wanted>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let (tell, looked_at) = (self.vigils.tell.clone(), runs.clone());
+        let begun = aside(move || {
+            let samples = sample::sample(&wanted, false);
+            let at_us = clock::boot_us();
+            let see = |(run, sample): (RunId, Option<sample::Sample>)| Looked {
+                run,
+                at_us,
+                what: What::Sample(sample.map(sampled)),
+            };
+            let seen = looked_at.into_iter().zip(samples).map(see).collect();
+            // Only a loop that has ended does not take it.
+            let _ = tell.blocking_send(Seen::Looked(seen));
+        });
+        let now_us = clock::boot_us();
+        for run in runs.into_iter().filter(|_| !begun) {
+            self.vigils.change(run, |vigil| vigil.sampled(None, now_us));
         }
     }
 
