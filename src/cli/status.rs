@@ -9,7 +9,10 @@ use super::table::{cut, table};
 use super::when::{ago, now_ms, until};
 use super::{Ctx, code};
 use crate::client::Error;
-use crate::wire::control::{Instance, InstanceState, JobStatus, Role, StateWord, Status, WantWord};
+use crate::wire::control::{
+    Instance, InstanceState, JobStatus, OutcomeView, Role, StateWord, Status, WantWord,
+};
+use crate::wire::health::Verdict;
 use crate::wire::insight::AlertView;
 
 /// How long a status waits for a start before it shows how far that is.
@@ -67,7 +70,10 @@ pub(crate) fn is_well(job: &JobStatus) -> bool {
     match job.state {
         StateWord::Running => true,
         StateWord::Starting => job.pid.is_some(),
-        StateWord::Exited => job.outcome.as_ref().is_some_and(|o| o.kind == "exited" && o.code == Some(0)),
+        StateWord::Exited => {
+            let well = |o: &OutcomeView| o.kind == "exited" && o.code == Some(0) && !o.is_failure();
+            job.outcome.as_ref().is_some_and(well)
+        }
         StateWord::Stopped
         | StateWord::Frozen
         | StateWord::Waiting
@@ -156,6 +162,11 @@ impl Rendering {
         if !reason.is_empty() {
             words.push(reason.to_owned());
         }
+        // It runs, and cannot be used: nothing else tells.
+        if let Some(why) = job.health.as_ref().filter(|health| health.verdict == Verdict::Unready) {
+            let why = why.why.as_deref().unwrap_or("by its readiness probe");
+            words.push(format!("not ready: {why}"));
+        }
         if let Some(next) = job.next_try.as_ref().and_then(|at| until(at, self.now_ms)) {
             words.push(format!("next try {next}"));
         }
@@ -192,7 +203,7 @@ fn head(instance: &Instance, now_ms: i64) -> String {
     let state = match instance.state {
         InstanceState::Recovering => "recovering",
         InstanceState::Running => "running",
-        InstanceState::Recovery => "in recovery mode: nothing is started unless asked for",
+        InstanceState::Recovery => "in recovery mode, nothing starts by itself",
         InstanceState::ReadOnly => "read-only: nothing can be changed",
         InstanceState::ShuttingDown => "shutting down",
     };

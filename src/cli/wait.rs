@@ -50,9 +50,14 @@ impl Exits {
     }
 }
 
-/// The exit code for what became of the jobs: one job's own, or whether all ended well.
+/// The exit code for what became of the jobs: one job's own, or whether all ended well. Who was ended because something
+/// was wrong with it has failed, also if it said 0 in the end.
 pub(crate) fn shell_code(jobs: &[JobStatus]) -> u8 {
-    let one = |job: &JobStatus| job.outcome.as_ref().map_or(125, |view| outcome(view).shell_code());
+    let of = |view: &OutcomeView| match outcome(view).shell_code() {
+        0 if view.is_failure() => code::FAILED,
+        code => code,
+    };
+    let one = |job: &JobStatus| job.outcome.as_ref().map_or(125, of);
     match jobs {
         [job] => one(job),
         several if several.iter().all(|job| one(job) == 0) => code::OK,
@@ -64,7 +69,7 @@ pub(crate) fn shell_code(jobs: &[JobStatus]) -> u8 {
 pub(crate) fn say_what_no_code_says(jobs: &[JobStatus], ctx: &mut Ctx<'_>) {
     for job in jobs {
         match &job.outcome {
-            Some(view) if matches!(view.kind.as_str(), "exited" | "signaled") => {}
+            Some(view) if matches!(view.kind.as_str(), "exited" | "signaled") && !view.is_failure() => {}
             Some(view) => ctx.out.note(&format!("outlive: {}: {}", job.name, view.text)),
             None => ctx.out.note(&format!("outlive: {} has never run", job.name)),
         }
@@ -89,7 +94,10 @@ fn outcome(view: &OutcomeView) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::status::is_well;
     use crate::cli::tests::{job, outcome_view};
+    use crate::core::fault::Fault;
+    use crate::core::outcome::Asked;
 
     #[test]
     fn one_job_gives_its_code_and_several_give_a_verdict() {
@@ -110,6 +118,11 @@ mod tests {
             ..outcome_view("not_started", None)
         });
         assert_eq!(shell_code(&[missing]), 127);
+        let mut hung = with("exited", Some(0), None);
+        let asked = Asked::Health { fault: Fault::Silent, why: "no output for 5s".into(), again: false };
+        hung.outcome = hung.outcome.map(|view| OutcomeView { asked: Some(asked), ..view });
+        assert_eq!(shell_code(&[hung.clone()]), 1, "it has failed, whatever its exit code");
+        assert!(!is_well(&hung));
         let good = with("exited", Some(0), None);
         assert_eq!(shell_code(&[good.clone(), good.clone()]), 0);
         assert_eq!(shell_code(&[good, with("exited", Some(7), None)]), 1);

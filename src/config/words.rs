@@ -34,7 +34,7 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, Bad> {
             }
             '|' | '&' | ';' | '<' | '>' | '(' | ')' | '`' => {
                 let message = format!("`{c}` outside quotes is for a shell, and none is asked for");
-                return Err((message, Some("set `shell = true`, or quote it".into())));
+                return Err((message, Some("write [\"sh\", \"-c\", \"…\"], quote it, or set `shell = true` for the command of a job".into())));
             }
             _ => word.get_or_insert_default().push(c),
         }

@@ -76,9 +76,23 @@ pub(super) fn not_ready(d: &mut Draft<'_>, name: &JobName, run: RunId, ready: &R
 
 /// Nothing is wrong with a run any more.
 pub(super) fn well(d: &mut Draft<'_>, name: &JobName, run: RunId) {
-    if ill(d, name).is_some() {
+    if ill(d, name).is_some_and(|ill| !has_only_answered(d, name, &ill)) {
         d.record(Event::RunWell { job: name.clone(), run });
     }
+}
+
+/// Whether what looks like life may be the answer to a signal of ours: who prints its stack because it was told to has
+/// written something, used the CPU, and hangs as before. The ladder goes on, if it leads any further.
+fn has_only_answered(d: &Draft<'_>, name: &JobName, ill: &Ill) -> bool {
+    let Some(step) = ill.step.filter(|_| matches!(ill.fault, Fault::Silent | Fault::Idle)) else {
+        return false;
+    };
+    let ladder = d.spec(name).map(|spec| spec.frozen_ladder()).unwrap_or_default();
+    let (taken, left) = ladder.split_at(ladder.len().min(step as usize + 1));
+    let asked = taken.iter().any(|rung| matches!(rung, FrozenStep::Dump { signal: Some(_), .. }));
+    asked
+        && ill.until.is_some()
+        && left.iter().any(|rung| matches!(rung, FrozenStep::Stop | FrozenStep::Restart))
 }
 
 /// The time of a rung may be over.

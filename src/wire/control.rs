@@ -229,6 +229,14 @@ pub struct OutcomeView {
     pub text: String,
 }
 
+impl OutcomeView {
+    /// Whether it counts as a failure whatever the exit code: it was ended because something was wrong with it.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        self.asked.as_ref().is_some_and(Asked::is_failure)
+    }
+}
+
 /// `GET /v1/jobs/NAME/runs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunView {

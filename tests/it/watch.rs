@@ -199,7 +199,7 @@ fn a_run_says_by_each_way_that_it_is_ready_and_dependents_wait_for_it() {
     let config = [
         job("fd", "gate @dir@/gate ready-fd 3 hang", "ready = { fd = 3 }"),
         job("notify", "gate @dir@/gate sd-notify READY=1 hang", "ready = { notify = true }"),
-        job("log", "gate @dir@/gate print listening\\n hang", "ready = { log = \"listening$\" }"),
+        job("log", "gate @dir@/gate print listening\\n hang", "ready = { log = '(?i)LISTENING\\b' }"),
         job(
             "probe",
             "hang",
@@ -413,6 +413,29 @@ fn the_ladder_goes_rung_by_rung_and_a_snapshot_is_left_behind() {
         assert!(snapshot.contains(part), "{part} in {snapshot}");
     }
     assert_eq!(daemon.job("j")["state"], "exited", "a task or service that is not to be restarted is not");
+}
+
+#[test]
+fn who_answers_the_signal_for_a_dump_and_hangs_on_is_stopped_and_restarted() {
+    let script = "trap 'echo my stack' QUIT; echo begun; while :; do sleep 1000 & wait $$!; done";
+    let ladder = "heartbeat = { output = \"300ms\" }\nrestart = \"always\"\n\
+                  on_frozen = [\"continue\", { dump = \"QUIT\", wait = \"700ms\" }, \"stop\", \"restart\"]";
+    let daemon = Daemon::start(&shell("j", script, ladder));
+    let (_, run) = daemon.wait_running("j");
+    daemon.wait_next_run("j", &run);
+    let ended = &daemon.events_of("run.ended", "j")[0]["record"];
+    assert_eq!(ended["asked"]["health"]["fault"], "silent", "{ended:#}");
+    assert!(events(&daemon, "run.well").is_empty());
+}
+
+#[test]
+fn a_task_that_is_ended_for_hanging_has_failed_also_for_who_waits_for_it() {
+    let script = "trap 'exit 0' TERM; echo begun; sleep 1000 & wait";
+    let daemon = Daemon::start(&shell("j", script, "kind = \"task\"\nmax_runtime = \"300ms\""));
+    let said = daemon.cli(["wait", "j"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("j: took longer than 300ms: exit 0"), "{said:?}");
+    assert_eq!(daemon.cli(["status", "j"]).code, 3);
 }
 
 #[test]

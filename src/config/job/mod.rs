@@ -263,9 +263,10 @@ impl<'a> Reader<'a, '_> {
         let mut settings = Settings::default();
         self.process(spec, &mut settings);
         self.policy(spec);
+        self.capture(spec, &mut settings);
+        // What is not captured is no sign of life.
         self.watch(spec);
         self.hooks(spec);
-        self.capture(spec, &mut settings);
         settings
     }
 

@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use crate::core::spec::JobSpec;
+use crate::core::spec::{JobSpec, OutputMode};
 use crate::core::time::Millis;
 use crate::core::watch::{
     BeatFile, FrozenStep, Heartbeat, Limits, NOTIFY_TIMEOUT, OnExceed, Probe, ProbeAsk, Probes,
@@ -52,6 +52,19 @@ impl<'a> Reader<'a, '_> {
             // Who asks whether it can be used wants to wait for a yes.
             None if asks => watch.ready = Some(Ready { by: ReadyBy::Probe, timeout: READY_TIMEOUT }),
             Some(_) | None => {}
+        }
+        let by_log = matches!(watch.ready, Some(Ready { by: ReadyBy::Log(_), .. }));
+        if spec.output.mode == OutputMode::None {
+            let uncaptured = |node: Option<Node<'_>>| {
+                if let Some(node) = node {
+                    node.error(
+                        "no output is captured",
+                        Some("leave out `output.mode = \"none\"`".to_owned()),
+                    );
+                }
+            };
+            uncaptured(get("heartbeat").filter(|_| watch.heartbeat.output.is_some()));
+            uncaptured(get("ready").filter(|_| by_log));
         }
         spec.watch = (!watch.is_empty()).then(|| Box::new(watch));
     }

@@ -197,7 +197,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[job.a]\ncommand = \"x | y\"\n",
         &[
-            "outlive.toml:2:11: job.a.command: `|` outside quotes is for a shell, and none is asked for; set `shell = true`, or quote it",
+            "outlive.toml:2:11: job.a.command: `|` outside quotes is for a shell, and none is asked for; write [\"sh\", \"-c\", \"…\"], quote it, or set `shell = true` for the command of a job",
         ],
     ),
     (

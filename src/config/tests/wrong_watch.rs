@@ -24,6 +24,25 @@ fn what_is_done_about_a_limit_needs_one() {
 }
 
 #[test]
+fn what_is_not_captured_can_be_no_sign() {
+    let none = "output.mode = \"none\"\n";
+    let wrong = |key: &str| {
+        let at = format!("outlive.toml:4:{}: job.a.{key}", key.len() + 4);
+        [format!("{at}: no output is captured; leave out `output.mode = \"none\"`")]
+    };
+    assert_eq!(errors(&format!("{none}heartbeat = {{ output = \"5s\" }}")), wrong("heartbeat"));
+    assert_eq!(errors(&format!("{none}ready = {{ log = \"up\" }}")), wrong("ready"));
+    assert_eq!(errors(&format!("{none}heartbeat = {{ cpu = \"5s\" }}\nready = {{ fd = 3 }}")), [""; 0]);
+}
+
+#[test]
+fn lines_are_looked_for_by_what_people_write() {
+    for expression in [r"port \d+$", r"(?i)\bready\b", r"^\w+\s+up", "größe"] {
+        assert_eq!(errors(&format!("ready = {{ log = '{expression}' }}")), [""; 0], "{expression}");
+    }
+}
+
+#[test]
 fn an_address_has_a_port_that_there_is_or_none() {
     let probe = |address: &str| errors(&format!("probe.liveness = {{ http = \"{address}\" }}"));
     for address in ["h:80800/x", "h:0", "h:", "h:eighty?a:1", "[::1]:80800", "me:secret@h:65536/"] {

@@ -59,6 +59,36 @@ fn who_was_seen_stopped_has_longer_to_show_that_it_goes_on() {
 }
 
 #[test]
+fn the_answer_to_a_signal_for_a_dump_is_no_sign_of_life() {
+    let dump = FrozenStep::Dump { signal: Some(3), wait: Millis(5000) };
+    let ladder = |steps: &[FrozenStep]| Watch { on_frozen: Some(steps.to_vec()), ..Watch::default() };
+    for (fault, counts) in [(Fault::Silent, false), (Fault::Idle, false), (Fault::Watchdog, true)] {
+        let steps = [FrozenStep::Continue { wait: Millis(100) }, dump, FrozenStep::Restart];
+        let mut world = World::with(&[watched("a", ladder(&steps))]);
+        world.launched(1);
+        unwell(&mut world, 1, fault);
+        expect(
+            &world.tick_after(100),
+            &["run.heal_step a", "> diagnose 1 it hangs", "> QUIT 1 process cont"],
+        );
+        let said = told(&well(&mut world, 1));
+        assert_eq!(said, if counts { vec!["run.well a"] } else { vec![] }, "{fault:?}");
+        if !counts {
+            let stop = ["run.heal_step a", "run.stopping a", "run.stop_step a 0", "> TERM 1 process cont"];
+            expect(&world.tick_after(5000), &stop);
+        }
+    }
+    // Before the signal, and where nothing else would be done, a sign is a sign.
+    let mut world = World::with(&[watched("a", ladder(&[FrozenStep::Continue { wait: Millis(100) }, dump]))]);
+    world.launched(1);
+    unwell(&mut world, 1, Fault::Silent);
+    expect(&well(&mut world, 1), &["run.well a"]);
+    unwell(&mut world, 1, Fault::Silent);
+    world.tick_after(100);
+    expect(&well(&mut world, 1), &["run.well a"]);
+}
+
+#[test]
 fn signs_of_life_end_the_ladder() {
     let mut world = World::with(&[spec("a")]);
     world.launched(1);
