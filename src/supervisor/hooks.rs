@@ -148,6 +148,9 @@ impl Supervisor {
             command.env("OUTLIVE_OUTCOME", outcome.describe());
             command.env("OUTLIVE_EXIT_CODE", outcome.shell_code().to_string());
         }
+        if matches!(about.when, When::OnFrozen | When::OnFatal) {
+            command.env("OUTLIVE_WHY", self.state.reason(&about.job));
+        }
         command.process_group(0);
         let (job, when, timeout) = (about.job.clone(), about.when, hook.timeout);
         let tell = matches!(when, When::BeforeStart | When::BeforeStop).then(|| self.hooks.tell.clone());

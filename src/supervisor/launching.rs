@@ -11,7 +11,7 @@ use crate::core::watch::OnExceed;
 use crate::wire::keeper::{GroupLimits, Launch, Listen, UserIds};
 
 /// Variables that speak about our own relation to whoever started us; a job must not take them as its own.
-const NOT_INHERITED: [&str; 12] = [
+const NOT_INHERITED: [&str; 13] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -24,6 +24,7 @@ const NOT_INHERITED: [&str; 12] = [
     "OUTLIVE_HOOK",
     "OUTLIVE_OUTCOME",
     "OUTLIVE_EXIT_CODE",
+    "OUTLIVE_WHY",
 ];
 
 /// Why a job cannot be launched, as a step and an error number for its outcome.

@@ -61,6 +61,14 @@ fn what_is_given_up_or_hangs_is_told() {
     let daemon = Daemon::start(&job("j", "exit 7", &(limit.to_owned() + &tells("on_fatal"))));
     let run = daemon.wait_state("j", "fatal")["run"].as_str().unwrap().to_owned();
     assert_eq!(wait_lines(&daemon, 1), [format!("on_fatal j {run} pid= code=7 outcome=exit 7")]);
+
+    let says =
+        "hooks.on_frozen = [\"sh\", \"-c\", \"echo $OUTLIVE_HOOK $OUTLIVE_PID: $OUTLIVE_WHY > @dir@/why\"]\n";
+    let hangs = "heartbeat = { output = \"200ms\" }\non_frozen = []\n";
+    let daemon = Daemon::start(&job("j", "hang", &format!("{hangs}{says}")));
+    let (pid, _) = daemon.wait_running("j");
+    let why = until("the hook", || Some(daemon.read("why")).filter(|text| text.ends_with('\n')));
+    assert_eq!(why, format!("on_frozen {pid}: no output for 200ms\n"));
 }
 
 #[test]
