@@ -91,7 +91,7 @@ impl Supervisor {
         // In a thread of its own: those that everybody shares may be waiting for another disk.
         let (tell, told) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("read-back".to_owned());
-        thread.spawn(move || tell.send(read())).map_err(|e| format!("no thread: {e}"))?;
+        thread.spawn(move || drop(tell.send(read()))).map_err(|e| format!("no thread: {e}"))?;
         let read = told.await.map_err(|e| e.to_string())??;
         // What was missing before may be covered by a checkpoint by now.
         let known = read.report.lost.iter().all(|range| self.lost.contains(range));
