@@ -3,6 +3,10 @@
 //! Two things are seen that a plain splitter would not see. What only a shell can do (`|`, `&&`, `>`) is an
 //! error instead of an argument. And `${…}` stays in one word, because it is substituted after the split.
 
+/// What to do about a text that only a shell can read.
+const FOR_A_SHELL: &str =
+    "write [\"sh\", \"-c\", \"…\"], quote it, or set `shell = true` for the command of a job";
+
 /// Why a command cannot be split: the message and a suggestion.
 pub(super) type Bad = (String, Option<String>);
 
@@ -34,7 +38,7 @@ pub(super) fn split(text: &str) -> Result<Vec<String>, Bad> {
             }
             '|' | '&' | ';' | '<' | '>' | '(' | ')' | '`' => {
                 let message = format!("`{c}` outside quotes is for a shell, and none is asked for");
-                return Err((message, Some("write [\"sh\", \"-c\", \"…\"], quote it, or set `shell = true` for the command of a job".into())));
+                return Err((message, Some(FOR_A_SHELL.into())));
             }
             _ => word.get_or_insert_default().push(c),
         }

@@ -22,6 +22,7 @@ use crate::sys::clock;
 const EVERY_US: u64 = 1_000_000;
 /// So much longer for each job, in microseconds: a look goes through all of them.
 const EVERY_JOB_US: u64 = 100;
+
 /// What is kept from one look to the next. What is raised is in the memory of the core.
 #[derive(Debug)]
 pub(super) struct Alerting {

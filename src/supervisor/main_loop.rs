@@ -264,7 +264,8 @@ impl Supervisor {
                     let away = self.was_away(deadline.filter(|at| at.boot_us > before_us)).await;
                     let mut turn = Turn::default();
                     self.handle(happening, &mut turn);
-                    for _ in 1..if away { TURN_AFTER_MAX } else { TURN_MAX } {
+                    let most = if away { TURN_AFTER_MAX } else { TURN_MAX };
+                    for _ in 1..most {
                         let Some(more) = sources.waiting() else { break };
                         self.handle(more, &mut turn);
                     }

@@ -158,17 +158,22 @@ pub fn limit(group: &Path, limits: Limits) -> Applied {
     applied
 }
 
-/// Takes back what [`limit`] has set. What is not there cannot be limited.
-pub fn lift(group: &Path) {
-    for (file, nothing) in [
-        ("memory.max", "max"),
-        ("memory.swap.max", "max"),
-        ("memory.oom.group", "0"),
-        ("pids.max", "max"),
-        ("cpu.max", "max"),
-    ] {
-        let _ = put(&group.join(file), nothing);
+/// Limits a group that may have other limits: those that are not asked for any more are lifted. What the kernel will
+/// not hold it to is not held.
+pub fn limit_anew(group: &Path, limits: Limits) {
+    let lift = |file: &str, nothing: &str| drop(put(&group.join(file), nothing));
+    if limits.memory.is_none() {
+        lift("memory.max", "max");
+        lift("memory.swap.max", "max");
+        lift("memory.oom.group", "0");
     }
+    if limits.pids.is_none() {
+        lift("pids.max", "max");
+    }
+    if limits.cpu_percent.is_none() {
+        lift("cpu.max", "max");
+    }
+    let _ = limit(group, limits);
 }
 
 /// Whether a group has a controller, which is passed on to it if need be.
