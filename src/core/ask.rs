@@ -99,7 +99,7 @@ pub(super) fn signal(d: &mut Draft<'_>, job: &JobName, (signal, scope): (i32, Ki
     let name = super::signal::name(signal).map_or_else(|| signal.to_string(), str::to_owned);
     let (verb, job_name) = ("signal".to_owned(), Some(job.clone()));
     d.record(Event::Acted { verb, job: job_name, detail: name, by: by.clone() });
-    d.effect(Effect::Signal { run, signal, scope, cont: false, asked: by.clone() });
+    d.effect(Effect::Signal { run, signal, scope, cont: false, asked: by.clone(), rung: None });
     d.answer(job, true, "signalled");
 }
 

@@ -12,6 +12,7 @@ use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
 use super::instance::{Instance, Link};
 use super::job::Job;
+use super::rung::Rung;
 use super::spec::JobSpec;
 use super::state::{Dependents, Specs, State, dependents_of};
 use super::time::Stamp;
@@ -38,6 +39,8 @@ pub(super) struct Draft<'a> {
     submitted: Option<Arc<JobSpec>>,
     /// When runs of a survey were last seen alive, wall clock.
     pub(super) seen_us: BTreeMap<RunId, i64>,
+    /// The last rungs whose signals were sent to runs of a survey.
+    pub(super) sent: BTreeMap<RunId, Rung>,
     /// Orphans as they are by now.
     orphans: BTreeMap<RunId, Option<JobName>>,
     /// Whether tasks are held instead of started.
@@ -60,6 +63,7 @@ impl<'a> Draft<'a> {
             specs: None,
             submitted: None,
             seen_us: BTreeMap::new(),
+            sent: BTreeMap::new(),
             orphans: base.orphans.clone(),
             holding: false,
             putting_off: false,

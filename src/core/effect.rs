@@ -5,6 +5,7 @@ use super::hook::When;
 use super::identity::Identity;
 use super::ids::{JobName, RunId};
 use super::outcome::{Asked, Outcome};
+use super::rung::Rung;
 use super::spec::{JobSpec, KillScope};
 
 /// One act.
@@ -31,6 +32,8 @@ pub enum Effect {
         cont: bool,
         /// Who asked.
         asked: Asked,
+        /// The rung whose signal this is; `None`: it may be sent again.
+        rung: Option<Rung>,
     },
     /// Run a stop command for a run; its end comes back as `StopCommandEnded`.
     RunStopCommand {

@@ -2,7 +2,8 @@
 //!
 //! That a run is unwell is an observation: [`super::vigil`] makes it, and makes it again as often as it is asked,
 //! so nothing of it has to survive but what was decided. What is decided is a ladder of rungs, each recorded
-//! before it is taken: a new supervisor goes on at the rung that the last one had reached.
+//! before it is taken: a new supervisor goes on at the rung that the last one had reached, and does not send again what
+//! was sent ([`super::rung`]): who was told to print its stack and is told so twice may end.
 //!
 //! A run that is stopped for being unwell has failed, whatever its exit code says, and the restart policy has the
 //! word. In recovery mode, which somebody is to look into, and during a shutdown nothing is done but to say it.
@@ -17,6 +18,7 @@ use super::ill::Ill;
 use super::job::{Job, Phase};
 use super::outcome::Asked;
 use super::restart::in_words;
+use super::rung::{Of, Rung};
 use super::signal;
 use super::spec::KillScope;
 use super::stop;
@@ -149,13 +151,22 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
             scope: KillScope::Tree,
             cont: false,
             asked: Asked::Nobody,
+            // Once more does no harm, and may help.
+            rung: None,
         }),
         Some(FrozenStep::Dump { signal, .. }) => {
             let (job, identity, why) = (name.clone(), process.identity, ill.why.clone());
             d.effect(Effect::Diagnose { run, job, identity, why });
             if let Some(signal) = signal {
                 let scope = KillScope::Process;
-                d.effect(Effect::Signal { run, signal, scope, cont: true, asked: asked() });
+                d.effect(Effect::Signal {
+                    run,
+                    signal,
+                    scope,
+                    cont: true,
+                    asked: asked(),
+                    rung: Some(rung_of(&ill, step)),
+                });
             }
         }
         Some(FrozenStep::Stop) => {
@@ -168,6 +179,10 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
     if wait.is_some_and(|until| until.boot_us <= d.now.boot_us) {
         take(d, name, step + 1);
     }
+}
+
+const fn rung_of(ill: &Ill, step: u32) -> Rung {
+    Rung { of: Of::Frozen { since_us: ill.since.boot_us }, step }
 }
 
 fn health(ill: &Ill, again: bool) -> Asked {
@@ -187,7 +202,8 @@ fn exceeds(d: &mut Draft<'_>, name: &JobName, run: RunId) {
         OnExceed::Stop => end(d, name, run, false),
         OnExceed::Signal(signal) => {
             let asked = Asked::Policy { rule: "limits".to_owned() };
-            d.effect(Effect::Signal { run, signal, scope: KillScope::Process, cont: false, asked });
+            let (scope, cont) = (KillScope::Process, false);
+            d.effect(Effect::Signal { run, signal, scope, cont, asked, rung: None });
         }
         OnExceed::Notify => {}
     }
@@ -200,7 +216,15 @@ pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
     let Some(ill) = ill(d, name) else { return };
     match (ill.fault.meaning(), ill.step, ill.until) {
         (Meaning::Frozen, None, _) => take(d, name, 0),
-        (Meaning::Frozen, Some(step), Some(_)) => take(d, name, step),
+        (Meaning::Frozen, Some(step), Some(until)) => {
+            if d.sent.get(&run) != Some(&rung_of(&ill, step)) {
+                take(d, name, step);
+            } else if until.boot_us <= d.now.boot_us {
+                // It has had its time, and whoever is to see what came of it has only begun to look.
+                let until = Some(d.now.plus(MAYBE_STOPPED));
+                d.record(Event::HealStepBegun { job: name.clone(), run, step, until });
+            }
+        }
         // One that waits for nothing is the end of the ladder, or was left to rest.
         (Meaning::Frozen, Some(step), None) => {
             let ladder = d.spec(name).map(|spec| spec.frozen_ladder()).unwrap_or_default();

@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::ids::{Generation, JobName, RunId};
 use super::outcome::{Asked, ExitRecord, Outcome};
 use super::progress::Said;
+use super::rung::Rung;
 use super::spec::{JobSpec, KillScope};
 use super::time::{Millis, Stamp};
 
@@ -241,13 +242,15 @@ pub struct Surveyed {
     pub damage: Option<String>,
     /// Whether one that lives was watched until now.
     pub freshness: Freshness,
+    /// The last rung whose signal was sent to it.
+    pub rung: Option<Rung>,
 }
 
 impl Surveyed {
     /// A run with nothing but its fact.
     #[must_use]
     pub const fn new(run: RunId, job: Option<JobName>, fact: Fact) -> Self {
-        Self { run, job, fact, seen_us: None, damage: None, freshness: Freshness::Fresh }
+        Self { run, job, fact, seen_us: None, damage: None, freshness: Freshness::Fresh, rung: None }
     }
 }
 

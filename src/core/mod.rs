@@ -37,6 +37,7 @@ pub mod recoveries;
 pub mod reload;
 pub mod report;
 pub mod rest;
+pub mod rung;
 pub mod saga;
 pub mod select;
 pub mod severity;

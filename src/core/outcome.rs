@@ -89,10 +89,11 @@ const fn libc_enoent() -> i32 {
 }
 
 /// Who or what asked for the end of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Asked {
     /// Nobody: it ended by itself.
+    #[default]
     Nobody,
     /// An operator, by a request: user id and verb.
     Operator {

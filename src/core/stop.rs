@@ -2,8 +2,8 @@
 //!
 //! A ladder's rungs are the job's `stop` steps and then `KILL`, repeated until the run is gone: a
 //! process in an uninterruptible wait dies when the kernel lets it. The rung is remembered by an event,
-//! so a new supervisor goes on at the rung the last one had reached, with its time anew; that a signal is
-//! then sent twice is harmless.
+//! so a new supervisor goes on at the rung the last one had reached. If its signal was sent by then, it is not sent again
+//! and the time of the rung goes on; if not, both begin now. See [`super::rung`].
 //!
 //! While the keeper is away no rung begins. The stop itself is recorded, and the survey that follows
 //! makes the ladder go on.
@@ -16,6 +16,7 @@ use super::ids::{JobName, RunId};
 use super::job::{Ladder, Phase, Process};
 use super::life::{News, tell};
 use super::outcome::Asked;
+use super::rung::{Of, Rung as RungId};
 use super::signal;
 use super::spec::{JobSpec, KillScope, Leftovers, OnFatal, StopAct, StopStep};
 use super::time::Millis;
@@ -37,7 +38,19 @@ pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
     if reached.is_none_or(|ladder| ladder.hook) && take_hook(d, name) {
         return;
     }
-    take(d, name, reached.map_or(0, |ladder| ladder.step));
+    if !reached.is_some_and(|ladder| was_sent(d, name, ladder)) {
+        take(d, name, reached.map_or(0, |ladder| ladder.step));
+    }
+}
+
+/// Whether a survey has found that the signal of the rung that was reached has been sent.
+fn was_sent(d: &Draft<'_>, name: &JobName, reached: Ladder) -> bool {
+    let Some(target) = target(d, name).filter(|_| !reached.kill && !is_forced(d)) else { return false };
+    d.sent.get(&target.run) == Some(&target.rung(reached.step))
+}
+
+fn is_forced(d: &Draft<'_>) -> bool {
+    d.instance.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced)
 }
 
 /// The time of a rung is over.
@@ -57,10 +70,9 @@ pub(super) fn hook_ended(d: &mut Draft<'_>, name: &JobName) {
 /// Has the `before_stop` hook run, if there is one and a main process for it to talk to. When the time for an orderly
 /// shutdown is over, there is none for this either.
 fn take_hook(d: &mut Draft<'_>, name: &JobName) -> bool {
-    let forced = d.instance.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
     let Some(Target { run, process: Some(_), .. }) = target(d, name) else { return false };
     let timeout = d.spec(name).and_then(|spec| spec.hook(When::BeforeStop).map(|hook| hook.timeout));
-    let Some(timeout) = timeout.filter(|_| d.working() && !forced) else { return false };
+    let Some(timeout) = timeout.filter(|_| d.working() && !is_forced(d)) else { return false };
     let (job, until) = (name.clone(), d.now.plus(timeout));
     d.record(Event::StopStepBegun { job, run, step: 0, until, kill: false, hook: true });
     hook::run(d, name, When::BeforeStop, Some(run));
@@ -91,6 +103,12 @@ struct Target {
     /// The main process; `None` once only leftovers are there.
     process: Option<Process>,
     by: Asked,
+}
+
+impl Target {
+    const fn rung(&self, step: u32) -> RungId {
+        RungId { of: if self.process.is_some() { Of::Stop } else { Of::Leftovers }, step }
+    }
 }
 
 fn target(d: &Draft<'_>, name: &JobName) -> Option<Target> {
@@ -127,11 +145,11 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
         return;
     }
     let Some(target) = target(d, name) else { return };
-    let forced = d.instance.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
+    let forced = is_forced(d);
     let spec = d.spec(name);
     let rung = rung(spec.as_deref(), target.process.is_none(), if forced { u32::MAX } else { step });
     let (run, scope) = (target.run, if forced { KillScope::Tree } else { rung.scope });
-    let until = d.now.plus(rung.timeout);
+    let (until, id) = (d.now.plus(rung.timeout), (!rung.kill).then(|| target.rung(rung.step)));
     d.record(Event::StopStepBegun {
         job: name.clone(),
         run,
@@ -142,7 +160,8 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
     });
     match (rung.act, target.process, spec) {
         (StopAct::Signal(signal), _, _) => {
-            d.effect(Effect::Signal { run, signal, scope, cont: signal != signal::KILL, asked: target.by });
+            let cont = signal != signal::KILL;
+            d.effect(Effect::Signal { run, signal, scope, cont, asked: target.by, rung: id });
         }
         (StopAct::Command(argv), Some(process), Some(spec)) => d.effect(Effect::RunStopCommand {
             run,

@@ -122,7 +122,7 @@ impl Keeper {
     /// and only such an end is worth the look.
     fn name_oom_kill(&mut self, id: RunId, outcome: Outcome) -> Outcome {
         let Some(run) = self.runs.get(&id) else { return outcome };
-        let ours = run.killed || run.killed_for_supervisor;
+        let ours = run.signalled.killed || run.killed_for_supervisor;
         if ours || !matches!(outcome, Outcome::Signaled { signal: libc::SIGKILL, .. }) {
             return outcome;
         }
@@ -384,11 +384,12 @@ impl Keeper {
         let mut ids = Vec::new();
         for run in self.runs.values_mut().filter(due) {
             run.killed_for_supervisor = true;
-            run.asked = Asked::SupervisorDeath;
+            run.signalled.asked = Asked::SupervisorDeath;
             ids.push(run.id);
         }
         for id in ids {
             let _ = self.signal_run(id, (libc::SIGKILL, KillScope::Tree, false));
+            self.save_signalled(id);
         }
     }
 

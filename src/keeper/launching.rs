@@ -17,10 +17,10 @@ use super::launch::{NotLaunched, Site, Started};
 use super::launcher::{Launcher, News, Order};
 use super::main_loop::{Keeper, now};
 use super::requests::about;
-use super::run::{End, Leftovers, Phase, Run};
+use super::run::{End, Leftovers, Phase, Run, Signalled};
 use crate::core::identity::Identity;
 use crate::core::ids::RunId;
-use crate::core::outcome::{Asked, Outcome, Source};
+use crate::core::outcome::{Outcome, Source};
 use crate::core::spec::Output;
 use crate::core::time::Stamp;
 use crate::sys::clock;
@@ -183,9 +183,7 @@ impl Keeper {
             listening: None,
             phase: Phase::Live,
             leftovers: Leftovers::default(),
-            asked: Asked::Nobody,
-            asked_us: 0,
-            killed: false,
+            signalled: Signalled::default(),
             child: self.init.alive().is_some(),
             captured: false,
             stalled: false,

@@ -448,7 +448,7 @@ fn find_line_end(fifo: BorrowedFd<'_>) -> rustix::io::Result<Said> {
 
 /// For tests: dies here if the file that the environment names says so.
 #[cfg(debug_assertions)]
-fn die_at(name: &str) {
+pub(super) fn die_at(name: &str) {
     let Some(path) = std::env::var_os("OUTLIVE_TEST_DIE_AT").map(std::path::PathBuf::from) else { return };
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let Some((first, rest)) = text.split_once('\n') else { return };
@@ -459,4 +459,4 @@ fn die_at(name: &str) {
 }
 
 #[cfg(not(debug_assertions))]
-fn die_at(_: &str) {}
+pub(super) fn die_at(_: &str) {}

@@ -1,9 +1,12 @@
 //! What a supervisor asks, and the answers.
 
+use super::listen::die_at;
 use super::main_loop::{Keeper, generation_file};
 use super::run::{Phase, Run};
 use super::tree;
 use crate::core::ids::{Generation, RunId};
+use crate::core::outcome::Asked;
+use crate::core::rung::Rung;
 use crate::core::spec::KillScope;
 use crate::core::time::Stamp;
 use crate::state_dir::atomic;
@@ -72,13 +75,8 @@ impl Keeper {
                 Ok(Answer::Inventory { runs: self.runs.values().map(|run| self.status(run)).collect() })
             }
             Request::Beats { runs } => Ok(Answer::Beats { beats: self.beats(&runs) }),
-            Request::Signal { run, signal, scope, cont, asked } => {
-                let live = self.runs.get_mut(&run).ok_or(Refusal::UnknownRun)?;
-                if live.is_live() {
-                    (live.asked, live.asked_us) = (asked, clock::boot_us());
-                    live.killed |= signal == libc::SIGKILL;
-                }
-                self.signal_run(run, (signal, scope, cont))
+            Request::Signal { run, signal, scope, cont, asked, rung } => {
+                self.signal_by(run, (signal, scope, cont), asked, rung)
             }
             Request::Stdin { run, data, close } => self.stdin(run, &data, close),
             Request::Forget { run } => {
@@ -159,6 +157,41 @@ impl Keeper {
             output_bytes: totals.stdout_bytes + totals.stderr_bytes,
             kill_in: None,
             told: run.listening.as_ref().map(|listening| Box::new(listening.told.clone())),
+            rung: run.signalled.rung,
+        }
+    }
+
+    /// Signals a run, and remembers why. What it is asked to send once was sent if it knows that rung.
+    fn signal_by(
+        &mut self,
+        id: RunId,
+        what: (i32, KillScope, bool),
+        asked: Asked,
+        rung: Option<Rung>,
+    ) -> Answered {
+        let run = self.runs.get_mut(&id).ok_or(Refusal::UnknownRun)?;
+        if rung.is_some() && run.signalled.rung == rung {
+            return Ok(Answer::Done);
+        }
+        if run.is_live() {
+            run.signalled.asked = asked;
+            run.signalled.at_us = clock::boot_us();
+            run.signalled.killed |= what.0 == libc::SIGKILL;
+        }
+        self.signal_run(id, what)?;
+        die_at("keeper.signalled");
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.signalled.rung = rung.or(run.signalled.rung);
+        }
+        self.save_signalled(id);
+        Ok(Answer::Done)
+    }
+
+    /// Where this cannot be written, a keeper after us does not know who asked, and what was sent once may be sent again.
+    pub(super) fn save_signalled(&self, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        if let Ok(text) = serde_json::to_vec(&run.signalled) {
+            let _ = atomic::write_unsynced(&self.runtime.run(id).signalled(), &text, 0o600);
         }
     }
 

@@ -10,12 +10,15 @@
 
 use std::os::fd::OwnedFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::capture::Totals;
 use super::listen::Listening;
 use super::tree::Member;
 use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
+use crate::core::rung::Rung;
 use crate::core::spec::OnSupervisorDeath;
 use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
@@ -63,6 +66,22 @@ impl Leftovers {
 /// Who ends by a signal does so within this time, in microseconds.
 const ENDS_BY_IT_US: u64 = 10_000_000;
 
+/// What was sent to a run, in a file of its runtime directory: a keeper after this one says who asked for its end, too.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Signalled {
+    /// Who asked for the last signal.
+    pub(super) asked: Asked,
+    /// When, boot clock in microseconds.
+    pub(super) at_us: u64,
+    /// Whether SIGKILL was asked for: then an end by it is no riddle.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) killed: bool,
+    /// The last rung whose signal was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rung: Option<Rung>,
+}
+
 /// One run.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -77,11 +96,7 @@ pub(super) struct Run {
     pub(super) listening: Option<Box<Listening>>,
     pub(super) phase: Phase,
     pub(super) leftovers: Leftovers,
-    pub(super) asked: Asked,
-    /// When, boot clock in microseconds.
-    pub(super) asked_us: u64,
-    /// Whether SIGKILL was asked for: then an end by it is no riddle.
-    pub(super) killed: bool,
+    pub(super) signalled: Signalled,
     /// Whether init holds it and waits for our acknowledgement.
     pub(super) child: bool,
     /// Whether a capture worker has it.
@@ -124,7 +139,7 @@ impl Run {
             job: self.job.clone(),
             outcome: end.outcome.clone(),
             source: end.source,
-            asked: asked_for(&self.asked, self.asked_us, end.at),
+            asked: asked_for(&self.signalled.asked, self.signalled.at_us, end.at),
             started: self.started,
             ended: end.at,
             rusage: end.rusage,

@@ -21,14 +21,14 @@ use super::end::captures;
 use super::init_link::Held;
 use super::launch::{c_path, identify, open_output, open_stdin, paperwork};
 use super::main_loop::{Keeper, now};
-use super::run::{End, Leftovers, Phase, Run};
+use super::run::{End, Leftovers, Phase, Run, Signalled};
 use crate::core::identity::{Epoch, Identity};
 use crate::core::ids::{JobName, RunId};
-use crate::core::outcome::{Asked, ExitRecord, Outcome, Source};
+use crate::core::outcome::{ExitRecord, Outcome, Source};
 use crate::core::spec::{OnSupervisorDeath, OutputMode, Stdin};
 use crate::state_dir::exit::read_exit;
 use crate::state_dir::quarantine;
-use crate::state_dir::records::{ReadError, RunRecord};
+use crate::state_dir::records::{ReadError, RunRecord, read_json};
 use crate::sys::spawn::Step;
 use crate::sys::{identity, pidfd};
 use crate::wire::init::{HELD, Kind};
@@ -345,9 +345,7 @@ impl Keeper {
             listening: None,
             phase: Phase::Live,
             leftovers: Leftovers::default(),
-            asked: Asked::Nobody,
-            asked_us: 0,
-            killed: false,
+            signalled: self.read_signalled(id),
             child,
             captured: false,
             stalled: false,
@@ -394,6 +392,18 @@ impl Keeper {
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    fn read_signalled(&self, id: RunId) -> Signalled {
+        let path = self.runtime.run(id).signalled();
+        match read_json(&path) {
+            Ok(signalled) => signalled.unwrap_or_default(),
+            Err(ReadError::Bad { .. }) => {
+                let _ = quarantine::set_aside(&self.state, &path, "not what a run was sent");
+                Signalled::default()
+            }
+            Err(_) => Signalled::default(),
         }
     }
 

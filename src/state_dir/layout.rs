@@ -376,6 +376,12 @@ impl RunRuntime {
         self.0.join("ready")
     }
 
+    /// What signals were sent to the run, and who asked for them.
+    #[must_use]
+    pub fn signalled(&self) -> PathBuf {
+        self.0.join("signalled.json")
+    }
+
     /// What the run has told so far.
     #[must_use]
     pub fn told(&self) -> PathBuf {

@@ -77,8 +77,9 @@ impl Supervisor {
                     self.launch(run, attempt, &spec);
                 }
             }
-            Effect::Signal { run, signal, scope, cont, asked } => {
-                self.request(Request::Signal { run, signal, scope, cont, asked }, Pending::Nothing);
+            Effect::Signal { run, signal, scope, cont, asked, rung } => {
+                let request = Request::Signal { run, signal, scope, cont, asked, rung };
+                self.request(request, Pending::Nothing);
             }
             Effect::RunStopCommand { run, job, pid, argv, spec } => {
                 super::stop_command::run(self, run, &job, pid, &argv, &spec);

@@ -76,6 +76,7 @@ pub(super) fn beyond(dir: &StateDir, state: &State, found: &Survey, set_aside: b
 }
 
 fn from_keeper(dir: &StateDir, status: RunStatus, epoch: &Epoch) -> Surveyed {
+    let rung = status.rung;
     let fact = match (status.ended, status.identity) {
         (Some(record), _) => Fact::Ended { record, leftovers: status.leftovers },
         (None, Some(identity)) if identity.epoch == *epoch => {
@@ -89,7 +90,7 @@ fn from_keeper(dir: &StateDir, status: RunStatus, epoch: &Epoch) -> Surveyed {
     if freshness != Freshness::Fresh {
         tracing::warn!(run = %status.run, job = %status.job, "{}", freshness.words());
     }
-    Surveyed { freshness, ..Surveyed::new(status.run, Some(status.job), fact) }
+    Surveyed { freshness, rung, ..Surveyed::new(status.run, Some(status.job), fact) }
 }
 
 /// What the files say of a run that no keeper lists.

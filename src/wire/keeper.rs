@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::identity::Identity;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord};
+use crate::core::rung::Rung;
 use crate::core::spec::{KillScope, OnSupervisorDeath, Output, Rlimit, Stdin};
 use crate::core::time::{Millis, Stamp};
 
@@ -229,6 +230,10 @@ pub enum Request {
         cont: bool,
         /// Noted in the exit record if the run ends after this.
         asked: Asked,
+        /// Of which rung of a ladder this is the signal: it is sent once. An older keeper sends it as often as it is
+        /// asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rung: Option<Rung>,
     },
     /// Write to a run's stdin. Answered by [`Answer::Written`], possibly with fewer bytes.
     Stdin {
@@ -451,6 +456,9 @@ pub struct RunStatus {
     /// What it has told, if it was given a way to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Box<Told>>,
+    /// The last rung whose signal was sent to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<Rung>,
 }
 
 #[cfg(test)]

@@ -182,3 +182,69 @@ fn a_job_that_is_still_being_started_is_stopped_when_it_has_been() {
     let left = daemon.processes().into_iter().filter(|p| matches!(p.part, procs::Part::Run(_)));
     assert_eq!(left.count(), 0);
 }
+
+/// Prints a line for each of the signals, and ends well by USR1.
+fn counting(name: &str, signal: &str, keys: &str) -> String {
+    let script = format!(
+        "trap \"echo told\" {signal}; trap \"exit 0\" USR1; echo ready; while :; do /bin/sleep 0.02; done"
+    );
+    format!("[job.{name}]\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']\n{keys}\n")
+}
+
+#[test]
+fn a_signal_of_the_ladder_is_sent_once_over_the_deaths_of_supervisor_and_keeper() {
+    let mut daemon = Daemon::start(&counting("j", "INT", "stop = { signal = \"INT\", timeout = \"1h\" }"));
+    let (pid, _) = daemon.wait_running("j");
+    daemon.wait_line("j", "ready");
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    daemon.wait_line("j", "told");
+    for role in ["supervisor", "keeper", "supervisor"] {
+        let old = daemon.kill_role(role);
+        daemon.wait_role_back(role, old);
+    }
+    assert_eq!(daemon.events_of("run.stop_step", "j").len(), 1, "its time has not begun anew");
+    procs::send(&procs::handle(pid).unwrap(), rustix::process::Signal::USR1);
+    let ended = daemon.wait_state("j", "stopped");
+    assert_eq!(ended["outcome"]["code"], 0, "{ended:#}");
+    assert_eq!(ended["outcome"]["asked"]["operator"]["verb"], "stop", "{ended:#}");
+    assert_eq!(daemon.log("j"), "ready\ntold\n");
+}
+
+#[test]
+fn a_keeper_that_dies_before_it_has_sent_the_signal_is_followed_by_one_that_sends_it() {
+    let mut daemon = Daemon::prepare(&counting("j", "INT", "stop = { signal = \"INT\", timeout = \"1h\" }"));
+    daemon.up();
+    let (pid, _) = daemon.wait_running("j");
+    daemon.wait_line("j", "ready");
+    // Stopped, it takes no request.
+    let keeper = daemon.role("keeper");
+    let handle = procs::handle(keeper).unwrap();
+    procs::send(&handle, rustix::process::Signal::STOP);
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    until("the rung", || (!daemon.events_of("run.stop_step", "j").is_empty()).then_some(()));
+    assert_eq!(daemon.log("j"), "ready\n");
+    daemon.kill_role("keeper");
+    daemon.wait_role_back("keeper", keeper);
+    daemon.wait_line("j", "told");
+    procs::send(&procs::handle(pid).unwrap(), rustix::process::Signal::USR1);
+    daemon.wait_state("j", "stopped");
+    assert_eq!(daemon.log("j"), "ready\ntold\n");
+}
+
+#[test]
+fn the_time_of_a_rung_goes_on_while_the_supervisor_is_away() {
+    // The rung is over when nobody is there to see it: KILL follows as soon as somebody is.
+    let mut daemon =
+        Daemon::start(&counting("j", "INT", "stop = { signal = \"INT\", timeout = \"1500ms\" }"));
+    daemon.wait_running("j");
+    daemon.wait_line("j", "ready");
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    daemon.wait_line("j", "told");
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 9);
+    let steps = daemon.events_of("run.stop_step", "j");
+    let kills: Vec<bool> = steps.iter().map(|step| step["kill"] == true).collect();
+    assert_eq!(kills[..2], [false, true], "{steps:#?}");
+    assert_eq!(daemon.log("j"), "ready\ntold\n");
+}

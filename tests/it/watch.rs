@@ -556,3 +556,19 @@ fn a_probe_that_cannot_be_asked_is_not_held_against_the_run() {
     assert_eq!(job.1, run);
     assert!(events(&daemon, "run.unwell").is_empty());
 }
+
+#[test]
+fn the_signal_for_a_dump_is_sent_once_over_the_deaths_of_supervisor_and_keeper() {
+    let keys = "heartbeat = { output = \"200ms\" }\n\
+                on_frozen = [{ dump = \"QUIT\", wait = \"1h\" }, \"restart\"]";
+    let script = "trap 'echo told' QUIT; echo ready; while :; do /bin/sleep 0.02; done";
+    let mut daemon = Daemon::start(&shell("j", script, keys));
+    daemon.wait_line("j", "told");
+    for role in ["supervisor", "keeper", "supervisor"] {
+        let old = daemon.kill_role(role);
+        daemon.wait_role_back(role, old);
+        until("it is known that it hangs", || (daemon.job("j")["state"] == "frozen").then_some(()));
+    }
+    assert_eq!(events(&daemon, "run.heal_step").len(), 1, "its time has not begun anew");
+    assert_eq!(daemon.log("j"), "ready\ntold\n");
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use outlive::core::identity::{Epoch, Identity};
 use outlive::core::ids::{JobName, RunId};
 use outlive::core::outcome::{Asked, ExitRecord, Outcome, Source};
+use outlive::core::rung::Rung;
 use outlive::core::spec::KillScope;
 use outlive::core::time::Stamp;
 
@@ -71,6 +72,8 @@ pub(crate) struct RunFiles {
     /// The runtime directory, which no reboot survives, and the decision in it.
     pub(crate) runtime: bool,
     pub(crate) claim: Claim,
+    /// The last rung whose signal was sent; in the runtime directory, too.
+    pub(crate) sent: Option<Rung>,
     pub(crate) exit: Option<ExitRecord>,
     pub(crate) exit_synced: bool,
 }

@@ -214,6 +214,7 @@ impl Keeper {
                     dir_synced: false,
                     runtime: true,
                     claim: Claim::Open,
+                    sent: None,
                     exit: None,
                     exit_synced: false,
                 };
@@ -321,8 +322,17 @@ impl Keeper {
                 })
             }
             Request::Inventory => Ok(Answer::Inventory { runs: self.inventory(around) }),
-            Request::Signal { run, signal, scope, asked, .. } => {
+            Request::Signal { run, signal, scope, asked, rung, .. } => {
                 let Some(known) = self.runs.get_mut(&run) else { return Ok(Err(Refusal::UnknownRun)) };
+                let careless = around.mistake == Some(Mistake::SignalsForgotten);
+                let files = around.host.files.get_mut(&run);
+                if let (Some(rung), Some(files)) = (rung, files) {
+                    if files.sent == Some(rung) && !careless {
+                        return Ok(Ok(Answer::Done));
+                    }
+                    files.sent = Some(rung);
+                    around.oracle.signalled(run, rung)?;
+                }
                 if known.ended.is_none() {
                     known.asked = asked;
                 }
@@ -353,6 +363,7 @@ impl Keeper {
 
     fn inventory(&mut self, around: &mut Around<'_>) -> Vec<RunStatus> {
         let silent = around.mistake == Some(Mistake::EndsToldOnce);
+        let careless = around.mistake == Some(Mistake::SignalsForgotten);
         let mut all = Vec::with_capacity(self.runs.len());
         for (run, known) in &mut self.runs {
             let leftovers = leftovers(*run, around.host);
@@ -360,6 +371,7 @@ impl Keeper {
             if silent && known.ended.is_some() {
                 continue;
             }
+            let files = around.host.files.get(run);
             all.push(RunStatus {
                 run: *run,
                 job: known.job.clone(),
@@ -370,6 +382,7 @@ impl Keeper {
                 output_bytes: 0,
                 kill_in: None,
                 told: None,
+                rung: files.and_then(|files| files.sent).filter(|_| !careless),
             });
         }
         all

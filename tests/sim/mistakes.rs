@@ -25,6 +25,8 @@ pub(crate) enum Mistake {
     SeenRunsForgotten,
     /// The keeper tells an end once, and never in the inventory.
     EndsToldOnce,
+    /// The keeper does not remember which signals it has sent.
+    SignalsForgotten,
     /// The supervisor looks at no inventory and no file.
     SurveyIgnored,
     /// An inventory that comes after a survey is taken for another survey.
@@ -56,7 +58,7 @@ pub(crate) enum Mistake {
 }
 
 /// The mistakes, and the laws of which at least one has to notice.
-pub(crate) const ALL: [(Mistake, &[&str]); 32] = [
+pub(crate) const ALL: [(Mistake, &[&str]); 33] = [
     (Mistake::Journal(Fault::AckBeforeSync), &["J2"]),
     (Mistake::Journal(Fault::SegmentNameUnsynced), &["J2"]),
     (Mistake::Journal(Fault::SegmentNamedUnsynced), &["J1", "J9"]),
@@ -75,6 +77,7 @@ pub(crate) const ALL: [(Mistake, &[&str]); 32] = [
     (Mistake::GenerationUnchecked, &["J17"]),
     (Mistake::SeenRunsForgotten, &["J22"]),
     (Mistake::EndsToldOnce, &["J24", "truth", "sight", "one life"]),
+    (Mistake::SignalsForgotten, &["once"]),
     (Mistake::SurveyIgnored, &["one life", "truth"]),
     (Mistake::LateSurveyTaken, &["one life", "truth", "J24"]),
     (Mistake::RecoveryTakenForSurvey, &["one life", "truth"]),

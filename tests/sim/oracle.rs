@@ -9,6 +9,7 @@ use outlive::core::event::{Event, Want};
 use outlive::core::ids::{Generation, JobName, RunId};
 use outlive::core::input::Input;
 use outlive::core::outcome::Outcome;
+use outlive::core::rung::Rung;
 use outlive::core::spec::Kind;
 use outlive::core::state::State;
 use outlive::core::time::Stamp;
@@ -75,6 +76,8 @@ pub(crate) struct Oracle {
     /// Runs that durable lines ask for, and those whose end is in one.
     requested: BTreeSet<RunId>,
     ended: BTreeSet<RunId>,
+    /// Signals of ladders that were sent.
+    rungs: BTreeSet<(RunId, Rung)>,
     stops: Vec<Stop>,
     suspects: Vec<Suspect>,
     /// The file system was damaged behind our back.
@@ -131,6 +134,7 @@ impl Oracle {
             base,
             requested: BTreeSet::new(),
             ended: BTreeSet::new(),
+            rungs: BTreeSet::new(),
             stops: Vec::new(),
             suspects: Vec::new(),
             damaged: false,
@@ -508,6 +512,11 @@ impl Oracle {
         let ran = host.procs.get(&run).is_some_and(|proc| proc.ran);
         let known = !ran || self.ended.contains(&run) || self.lossy;
         law(known, "J24", || format!("{run} is to be forgotten, and its end is not durable"))
+    }
+
+    /// The signal of a rung is sent.
+    pub(crate) fn signalled(&mut self, run: RunId, rung: Rung) -> Result<(), Broken> {
+        law(self.rungs.insert((run, rung)), "once", || format!("{run} gets the signal of {rung:?} again"))
     }
 
     /// A program begins.

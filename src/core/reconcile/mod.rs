@@ -31,6 +31,7 @@ use super::stop;
 pub(super) fn surveyed(d: &mut Draft<'_>, survey: &Survey) {
     let (link, life) = (d.instance.link, d.instance.life);
     d.seen_us = survey.runs.iter().filter_map(|found| Some((found.run, found.seen_us?))).collect();
+    d.sent = survey.runs.iter().filter_map(|found| Some((found.run, found.rung?))).collect();
     d.record(Event::Surveyed);
     if missing::is_unsettled(d.base) {
         d.record(Event::LossSettled { entries: d.base.instance.missing });

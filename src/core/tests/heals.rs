@@ -2,6 +2,7 @@
 
 use super::super::fault::Fault;
 use super::super::job::Phase;
+use super::super::rung::{Of, Rung};
 use super::super::spec::OnFatal;
 use super::super::stats::Cause;
 use super::super::watch::{FrozenStep, Limits, OnExceed, Ready, ReadyBy, Watch};
@@ -369,4 +370,42 @@ fn who_hangs_is_healed_although_it_also_uses_too_much() {
     let wanted = ["run.unwell a", "run.heal_step a", "> CONT 1 tree"];
     expect(&unwell(&mut world, 1, Fault::Silent), &wanted);
     assert_eq!(told(&unwell(&mut world, 1, Fault::Memory)), [""; 0]);
+}
+
+#[test]
+fn a_dump_signal_that_was_sent_is_not_sent_again() {
+    let steps = vec![FrozenStep::Dump { signal: Some(3), wait: Millis(4000) }, FrozenStep::Restart];
+    let frozen = || {
+        let watch = Watch { on_frozen: Some(steps.clone()), ..Watch::default() };
+        let mut world = World::with(&[watched("a", watch)]);
+        world.launched(1);
+        let started = world.now;
+        let decision = unwell(&mut world, 1, Fault::Silent);
+        let sent = decision.effects.iter().find_map(|effect| match effect {
+            Effect::Signal { rung, .. } => *rung,
+            _ => None,
+        });
+        world.feed(Input::KeeperLost);
+        (world, started, sent)
+    };
+    let back = |world: &mut World, started, rung| {
+        let alive = Fact::Alive { identity: identity(101), started };
+        let found = Surveyed { rung, ..Surveyed::new(run(1), Some(name("a")), alive) };
+        told(&world.feed(Input::Surveyed(Survey { runs: vec![found], ..Survey::default() })))
+    };
+    let (mut world, started, sent) = frozen();
+    assert!(sent.is_some());
+    world.pass(1000);
+    assert_eq!(back(&mut world, started, sent), ["supervisor.surveyed"]);
+    assert_eq!(world.due_in(), Some(3000));
+    // Of an earlier time it hung: it hangs anew.
+    let (mut world, started, sent) = frozen();
+    let earlier = sent.map(|rung| Rung { of: Of::Frozen { since_us: 1 }, ..rung });
+    let again = back(&mut world, started, earlier);
+    assert_eq!(again.len(), 4, "{again:?}");
+    // Its time was over while nobody was there: somebody has to look first what came of it.
+    let (mut world, started, sent) = frozen();
+    world.pass(4000);
+    assert_eq!(back(&mut world, started, sent), ["supervisor.surveyed", "run.heal_step a"]);
+    assert_eq!(world.due_in(), Some(250));
 }

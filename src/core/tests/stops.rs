@@ -2,9 +2,10 @@
 
 use super::super::input::Input;
 use super::super::outcome::Outcome;
+use super::super::rung::{Of, Rung};
 use super::super::spec::{JobSpec, KillScope, Leftovers, Restart, StopAct, StopStep};
 use super::super::time::Millis;
-use super::{World, exited, expect, name, operator, run, signal_step, spec};
+use super::{Decision, Effect, World, exited, expect, name, operator, run, signal_step, spec};
 
 fn running(a: JobSpec) -> World {
     let mut world = World::with(&[a]);
@@ -213,4 +214,51 @@ fn a_job_whose_settings_are_unknown_can_be_stopped_but_not_started() {
     let decision = world.start("a");
     expect(&decision, &[]);
     assert_eq!(decision.answers[0].text, "its settings are not known yet");
+}
+
+/// What a survey makes of a run that is being stopped, whose keeper has sent the signal of this rung.
+fn surveyed_with(world: &mut World, rung: Option<Rung>) -> Decision {
+    let alive = super::Fact::Alive { identity: super::identity(101), started: world.now };
+    let found = super::Surveyed { rung, ..super::Surveyed::new(super::run(1), Some(name("a")), alive) };
+    world.feed(Input::Surveyed(super::Survey { runs: vec![found], ..super::Survey::default() }))
+}
+
+#[test]
+fn a_rung_whose_signal_was_sent_goes_on_and_one_whose_was_not_begins() {
+    let sent = |step| Some(Rung { of: Of::Stop, step });
+    let stopping = || {
+        let mut world = running(spec("a"));
+        let decision = world.stop("a");
+        let Some(Effect::Signal { rung, .. }) = decision.effects.first() else { panic!("{decision:?}") };
+        assert_eq!(*rung, sent(0));
+        world.pass(4000);
+        world.feed(Input::KeeperLost);
+        world.pass(1000);
+        world
+    };
+    let again: &[&str] =
+        &["supervisor.surveyed", "run.adopted a", "run.stop_step a 0", "> TERM 1 process cont"];
+    for rung in [None, sent(1), Some(Rung { of: Of::Leftovers, step: 0 })] {
+        let mut world = stopping();
+        expect(&surveyed_with(&mut world, rung), again);
+        assert_eq!(world.due_in(), Some(10_000), "{rung:?}");
+    }
+    let mut world = stopping();
+    expect(&surveyed_with(&mut world, sent(0)), &["supervisor.surveyed", "run.adopted a"]);
+    assert_eq!(world.due_in(), Some(5000));
+    expect(&world.tick_after(5000), &["run.stop_step a 1 kill", "> KILL 1 tree"]);
+    // KILL may come as often as it likes.
+    world.feed(Input::KeeperLost);
+    let again: &[&str] = &["supervisor.surveyed", "run.adopted a", "run.stop_step a 1 kill", "> KILL 1 tree"];
+    expect(&surveyed_with(&mut world, sent(1)), again);
+}
+
+#[test]
+fn a_rung_that_was_over_while_nobody_was_there_is_followed_by_the_next() {
+    let mut world = running(spec("a"));
+    world.stop("a");
+    world.feed(Input::KeeperLost);
+    world.pass(10_000);
+    let back = surveyed_with(&mut world, Some(Rung { of: Of::Stop, step: 0 }));
+    expect(&back, &["supervisor.surveyed", "run.adopted a", "run.stop_step a 1 kill", "> KILL 1 tree"]);
 }

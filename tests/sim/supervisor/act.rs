@@ -11,11 +11,11 @@ impl Supervisor {
                     self.launch(run, attempt, &spec, ground)?;
                 }
             }
-            Effect::Signal { run, signal, scope, cont, asked } => {
+            Effect::Signal { run, signal, scope, cont, asked, rung } => {
                 if self.read_only.is_some() && !matches!(asked, Asked::Operator { .. }) {
                     return Err(Broken::new("J25", || format!("{run} is signalled while read-only")).into());
                 }
-                self.request(Request::Signal { run, signal, scope, cont, asked }, None, ground);
+                self.request(Request::Signal { run, signal, scope, cont, asked, rung }, None, ground);
             }
             Effect::Diagnose { .. } | Effect::RunHook { .. } => {}
             Effect::RunStopCommand { run, .. } => {

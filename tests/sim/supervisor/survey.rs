@@ -97,7 +97,7 @@ fn from_keeper(status: RunStatus, host: &Host) -> Surveyed {
         }
         (None, _) => Fact::Lost { why: "the keeper holds it without a proven identity".to_owned() },
     };
-    Surveyed::new(status.run, Some(status.job), fact)
+    Surveyed { rung: status.rung, ..Surveyed::new(status.run, Some(status.job), fact) }
 }
 
 /// What the files say of a run that no keeper lists.
