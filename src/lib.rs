@@ -12,6 +12,7 @@
 //! | [`journal`] | the event log and its checkpoints: bytes and sync | `core`, `sys` |
 //! | [`init`] | parent and reaper | `sys`, `wire` |
 //! | [`keeper`] | spawns and captures | `core` types, `sys`, `wire`, `state_dir` |
+//! | [`helper`] | a process around one command of the supervisor's | `core` types, `sys`, `wire` |
 //! | [`supervisor`] | the driver around `core` | everything but `cli`, `client` |
 //! | [`control`] | HTTP on the control socket | `core`, `wire`, `state_dir`, `journal`, the supervisor's handle |
 //! | [`client`], [`cli`] | the command line | `wire`, `client`, `config`, `core`, what `journal` shows |
@@ -21,6 +22,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod helper;
 pub mod init;
 pub mod journal;
 pub mod keeper;

@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use outlive::cli::{self, Hooks};
 use outlive::roles::{Role, RoleArguments};
-use outlive::{init, keeper, supervisor, up};
+use outlive::{helper, init, keeper, supervisor, up};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let title = arguments.next().unwrap_or_default();
+    if title == helper::TITLE {
+        return ended(helper::TITLE, helper::main(arguments));
+    }
     let Some(role) = Role::from_title(&title) else {
         return ExitCode::from(cli::main(Hooks {
             up: up::run,
@@ -22,8 +25,12 @@ fn main() -> ExitCode {
         Ok(arguments) => play(role, arguments),
         Err(why) => Err(why),
     };
+    ended(role.title(), code)
+}
+
+fn ended(title: &str, code: Result<u8, String>) -> ExitCode {
     ExitCode::from(code.unwrap_or_else(|why| {
-        complain(&format!("{}: {why}\n", role.title()));
+        complain(&format!("{title}: {why}\n"));
         74
     }))
 }

@@ -7,6 +7,7 @@ use super::ids::{JobName, RunId};
 use super::outcome::{Asked, Outcome};
 use super::rung::Rung;
 use super::spec::{JobSpec, KillScope};
+use super::time::Millis;
 
 /// One act.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +40,16 @@ pub enum Effect {
     RunStopCommand {
         /// The run.
         run: RunId,
+        /// Which rung of its ladder this is.
+        step: u32,
         /// Its job.
         job: JobName,
         /// Main process, for `OUTLIVE_PID`.
         pid: i32,
         /// The command.
         argv: Vec<String>,
+        /// How long it may take: as long as its rung.
+        timeout: Millis,
         /// Settings of the job (environment, working directory, user).
         spec: Box<JobSpec>,
     },

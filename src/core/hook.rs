@@ -2,8 +2,9 @@
 //!
 //! Two of them are waited for. Without the success of `before_start` there is no run, and before `before_stop` has
 //! ended, or had its time, nothing of a run is signalled. The others tell somebody, and hold nothing up. What
-//! is decided is that one is to run, at most once for each time; the two that are waited for run once more
-//! when a supervisor dies before they have ended, because nobody knows how far they came.
+//! is decided is that one is to run, at most once for each time. When a supervisor dies before one of the two has
+//! ended, the next asks for the same `before_stop` and gets how that one ends; it has another run for the job, and thus
+//! another `before_start`, which begins when the first has been ended.
 
 use serde::{Deserialize, Serialize};
 

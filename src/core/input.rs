@@ -161,6 +161,8 @@ pub enum Input {
     StopCommandEnded {
         /// The run it was to stop.
         run: RunId,
+        /// Which rung of its ladder it was.
+        step: u32,
         /// Whether it succeeded.
         ok: bool,
     },

@@ -38,7 +38,7 @@ pub(super) enum News<'a> {
     /// Nothing of its run is left.
     TreeGone,
     /// The stop command in progress has ended.
-    StopCommandEnded { ok: bool },
+    StopCommandEnded { step: u32, ok: bool },
     /// Its `before_stop` hook has ended.
     HookEnded,
     /// Its run was looked for. `first`: by a new supervisor.
@@ -280,7 +280,7 @@ fn stopping(d: &mut Draft<'_>, name: &JobName, at: &Stopping, news: &News<'_>) {
         News::Ended { record, leftovers, interrupted } => {
             ended(d, name, &End { record, leftovers: *leftovers, interrupted: *interrupted });
         }
-        News::StopCommandEnded { ok } => stop::command_ended(d, name, *ok),
+        News::StopCommandEnded { step, ok } => stop::command_ended(d, name, (*step, *ok)),
         News::HookEnded => stop::hook_ended(d, name),
         News::Found { fact, .. } => match fact {
             Fact::Alive { identity, started } => {

@@ -155,8 +155,8 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
             life::news_of_run(&mut d, record.run, &news);
         }
         Input::TreeGone { run } => life::news_of_run(&mut d, *run, &life::News::TreeGone),
-        Input::StopCommandEnded { run, ok } => {
-            life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { ok: *ok });
+        Input::StopCommandEnded { run, step, ok } => {
+            life::news_of_run(&mut d, *run, &life::News::StopCommandEnded { step: *step, ok: *ok });
         }
         Input::HookEnded { run } => life::news_of_run(&mut d, *run, &life::News::HookEnded),
         Input::Ready { run } => life::news_of_run(&mut d, *run, &life::News::Ready),

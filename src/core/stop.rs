@@ -81,8 +81,8 @@ fn take_hook(d: &mut Draft<'_>, name: &JobName) -> bool {
 
 /// A stop command has ended. One that succeeded has asked the job to end, which may take it the rest of
 /// the rung's time; after one that failed there is nothing to wait for.
-pub(super) fn command_ended(d: &mut Draft<'_>, name: &JobName, ok: bool) {
-    let Some(at) = ladder(d, name) else { return };
+pub(super) fn command_ended(d: &mut Draft<'_>, name: &JobName, (step, ok): (u32, bool)) {
+    let Some(at) = ladder(d, name).filter(|at| at.step == step) else { return };
     let spec = d.spec(name);
     let command = spec.as_deref().and_then(|spec| spec.stop.get(at.step as usize));
     if !ok && !at.kill && !at.hook && matches!(command, Some(StopStep { act: StopAct::Command(_), .. })) {
@@ -168,6 +168,8 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
             job: name.clone(),
             pid: process.identity.pid,
             argv,
+            step: rung.step,
+            timeout: rung.timeout,
             spec: Box::new((*spec).clone()),
         }),
         // `rung` gives commands only for a main process, and only from settings.

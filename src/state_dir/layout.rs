@@ -236,7 +236,20 @@ impl RuntimeDir {
         let runtime = Self(path.into());
         make_private(&runtime.0)?;
         make_private(&runtime.runs())?;
+        make_private(&runtime.helpers())?;
         Ok(runtime)
+    }
+
+    /// What is under way around the runs of jobs: hooks, stop commands.
+    #[must_use]
+    pub fn helpers(&self) -> PathBuf {
+        self.0.join("helpers")
+    }
+
+    /// One kind of it for one job: locked while it is under way, then how the last one ended.
+    #[must_use]
+    pub fn helper(&self, job: &JobName, what: &str) -> PathBuf {
+        self.helpers().join(format!("{job}.{what}"))
     }
 
     /// Where clients connect.

@@ -1,21 +1,18 @@
 //! Hooks: commands around the runs of a job. See [`crate::core::hook`] for what is promised.
 //!
-//! Each runs in a process group of its own, so that all of it can be ended when its time is over. One that
-//! outlives us becomes init's orphan. A launch waits here for its `before_start`; what becomes of it is
+//! Each is in the hands of a helper, see [`commands`]. A launch waits here for its `before_start`; what becomes of it is
 //! known to nobody else, so a survey leaves these runs alone. As long as we live, no hook of a run that is waited
-//! for begins twice: what it came to while nothing could be done about it is told when that is over.
+//! for begins twice: what it came to while nothing could be done about it is told when that is over. After our death
+//! the next supervisor asks for the same `before_stop`, and is told how that one ended; it has another run for the job,
+//! whose `before_start` begins when that of the run before has been ended.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::commands;
 use super::main_loop::{Supervisor, Turn};
-use super::stop_command;
 use crate::core::Decision;
 use crate::core::event::Event;
 use crate::core::hook::When;
@@ -24,8 +21,6 @@ use crate::core::input::Input;
 use crate::core::job::Phase;
 use crate::core::outcome::Outcome;
 use crate::core::spec::JobSpec;
-use crate::core::time::Millis;
-use crate::sys::{clock, pidfd};
 
 /// Stack of a thread that starts a command and waits for it.
 const STACK: usize = 128 * 1024;
@@ -132,28 +127,27 @@ impl Supervisor {
         }
     }
 
-    /// Starts a hook, with a thread of its own that waits for its end. `wanted`: see [`live`].
+    /// Starts a hook, with a thread of its own that waits for its end. `wanted`: see [`commands::Helped::live`].
     fn run_hook(&self, about: &About, spec: &JobSpec, wanted: Option<UnixStream>) -> std::io::Result<()> {
         let Some(hook) = spec.hook(about.when) else { return Ok(()) };
-        let run = about.run.unwrap_or(RunId::from_bytes([0; 16]));
-        let mut command = stop_command::command(spec, &hook.command, (run, None), &self.socket)?;
-        command.env("OUTLIVE_HELPER", "hook").env("OUTLIVE_HOOK", about.when.as_str());
-        if about.run.is_none() {
-            command.env_remove("OUTLIVE_RUN_ID");
-        }
-        if let Some(pid) = about.pid {
-            command.env("OUTLIVE_PID", pid.to_string());
-        }
+        let ids = (about.run, about.pid);
+        let mut environment = commands::environment(spec, ids, &self.socket, "hook");
+        let mut tell = |name: &str, value: String| environment.push((name.into(), value.into()));
+        tell("OUTLIVE_HOOK", about.when.as_str().to_owned());
         if let Some(outcome) = &about.outcome {
-            command.env("OUTLIVE_OUTCOME", outcome.describe());
-            command.env("OUTLIVE_EXIT_CODE", outcome.shell_code().to_string());
+            tell("OUTLIVE_OUTCOME", outcome.describe());
+            tell("OUTLIVE_EXIT_CODE", outcome.shell_code().to_string());
         }
         if matches!(about.when, When::OnFrozen | When::OnFatal) {
-            command.env("OUTLIVE_WHY", self.state.reason(&about.job));
+            tell("OUTLIVE_WHY", self.state.reason(&about.job));
         }
-        command.process_group(0);
-        let (job, when, timeout) = (about.job.clone(), about.when, hook.timeout);
-        let tell = matches!(when, When::BeforeStart | When::BeforeStop).then(|| self.hooks.tell.clone());
+        // Whose end is waited for is asked for once more by the next supervisor.
+        let waited_for = matches!(about.when, When::BeforeStart | When::BeforeStop);
+        let run = about.run.unwrap_or(RunId::from_bytes([0; 16]));
+        let once = waited_for.then(|| (about.when.as_str(), run.to_string()));
+        let helped = self.helped(spec, (&hook.command, hook.timeout), environment, once)?;
+        let (job, when) = (about.job.clone(), about.when);
+        let tell = waited_for.then(|| self.hooks.tell.clone());
         let end = move |result: Result<(), String>| {
             if let Err(why) = &result {
                 tracing::warn!(%job, %run, hook = when.as_str(), why, "a hook failed");
@@ -162,7 +156,7 @@ impl Supervisor {
         };
         let waiting = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK);
         let spawned = waiting.spawn(move || {
-            let ended = end(live(command, timeout, wanted.as_ref()));
+            let ended = end(helped.live(wanted.as_ref()));
             if let Some(tell) = tell {
                 let _ = tell.blocking_send(ended);
             }
@@ -230,83 +224,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// What ends the wait for a hook.
-enum Woken {
-    Ended,
-    TooLong,
-    Unwanted,
-}
-
-/// A hook from its start to its end. `wanted`: when the other end of it is gone, nobody wants it any more.
-fn live(command: Command, timeout: Millis, wanted: Option<&UnixStream>) -> Result<(), String> {
-    let (mut child, pidfd) = spawn(command)?;
-    let cut_short = match wait(&pidfd, timeout, wanted) {
-        Woken::Ended => None,
-        Woken::TooLong => Some(format!("not done within {:?}, killed", Duration::from_millis(timeout.0))),
-        Woken::Unwanted => Some("not wanted any more, killed".to_owned()),
-    };
-    if cut_short.is_some() {
-        kill_group(&child, &pidfd);
-    }
-    let status = child.wait().map_err(|e| format!("its end is not known: {e}"))?;
-    match cut_short {
-        Some(why) => Err(why),
-        None if status.success() => Ok(()),
-        None => Err(words(status)),
-    }
-}
-
-/// Waits for the end of a process without reaping it: as long as nobody has, its number is its own.
-fn wait(pidfd: &OwnedFd, timeout: Millis, wanted: Option<&UnixStream>) -> Woken {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let until = clock::boot_us().saturating_add(timeout.0.saturating_mul(1000));
-    loop {
-        let left = until.saturating_sub(clock::boot_us());
-        let time = Timespec {
-            tv_sec: i64::try_from(left / 1_000_000).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(left % 1_000_000).unwrap_or(0) * 1000,
-        };
-        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
-        fds.extend(wanted.map(|wanted| PollFd::new(wanted, PollFlags::IN)));
-        match poll(&mut fds, Some(&time)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) if clock::boot_us() < until => {}
-            Ok(0) | Err(_) => return Woken::TooLong,
-            Ok(_) if !fds[0].revents().is_empty() => return Woken::Ended,
-            Ok(_) => return Woken::Unwanted,
-        }
-    }
-}
-
-fn spawn(mut command: Command) -> Result<(Child, OwnedFd), String> {
-    let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;
-    match pidfd::open(child.id().cast_signed()) {
-        Ok(pidfd) => Ok((child, pidfd)),
-        Err(e) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(format!("cannot be watched: {e}"))
-        }
-    }
-}
-
-/// Before Linux 6.9 the group is found by its number, which is its leader's as long as nobody has waited for that.
-fn kill_group(child: &Child, leader: &OwnedFd) {
-    const KILL: i32 = crate::core::signal::KILL;
-    if pidfd::signal_group(leader, KILL).is_err()
-        && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed())
-    {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-}
-
-fn words(status: ExitStatus) -> String {
-    let outcome = match (status.code(), status.signal()) {
-        (Some(code), _) => Outcome::Exited { code },
-        (None, signal) => {
-            Outcome::Signaled { signal: signal.unwrap_or_default(), core: status.core_dumped() }
-        }
-    };
-    outcome.describe()
 }

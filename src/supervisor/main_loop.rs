@@ -44,7 +44,7 @@ use crate::core::state::State;
 use crate::core::time::Stamp;
 use crate::core::{Decision, Fresh};
 use crate::journal::Entry;
-use crate::state_dir::layout::StateDir;
+use crate::state_dir::layout::{RuntimeDir, StateDir};
 use crate::sys::clock;
 
 /// Requests to the keeper at once that leave memory worth giving back.
@@ -62,7 +62,7 @@ pub(super) enum Happening {
     Keeper(News),
     Init(FromInit),
     Ask(Ask),
-    StopCommandEnded { run: RunId, ok: bool },
+    StopCommandEnded { run: RunId, step: u32, ok: bool },
     HookEnded(super::hooks::Ended),
     Skip(Skip),
     Strays(Result<Strays, String>),
@@ -78,7 +78,7 @@ pub(super) struct Sources {
     pub(super) keeper: mpsc::Receiver<News>,
     pub(super) init: mpsc::Receiver<FromInit>,
     pub(super) asks: mpsc::Receiver<Ask>,
-    pub(super) stop_commands: mpsc::Receiver<(RunId, bool)>,
+    pub(super) stop_commands: mpsc::Receiver<(RunId, u32, bool)>,
     pub(super) hooks: mpsc::Receiver<super::hooks::Ended>,
     pub(super) skips: mpsc::Receiver<Skip>,
     pub(super) strays: mpsc::Receiver<Result<Strays, String>>,
@@ -143,13 +143,15 @@ pub(super) struct Supervisor {
     pub(super) pace: Pace<Waiting>,
     /// Watching over the runs.
     pub(super) vigils: Vigils,
+    /// Where the sockets and the locks of helpers are.
+    pub(super) runtime: RuntimeDir,
     /// Starts that wait for their hook.
     pub(super) hooks: super::hooks::Hooks,
     /// Watching over the host and ourselves.
     pub(super) host: Host,
     /// The runs each job had at the last look, to see which it has no longer.
     pub(super) known_runs: BTreeMap<JobName, Vec<RunId>>,
-    pub(super) tell_stop_command: mpsc::Sender<(RunId, bool)>,
+    pub(super) tell_stop_command: mpsc::Sender<(RunId, u32, bool)>,
     pub(super) tell_strays: mpsc::Sender<Result<Strays, String>>,
     pub(super) ready_said: bool,
     /// Whether there were many requests to the keeper at once since the last time there were none.
@@ -210,7 +212,9 @@ impl Sources {
             biased;
             Some(news) = self.keeper.recv() => Some(Happening::Keeper(news)),
             Some(said) = self.init.recv() => Some(Happening::Init(said)),
-            Some((run, ok)) = self.stop_commands.recv() => Some(Happening::StopCommandEnded { run, ok }),
+            Some((run, step, ok)) = self.stop_commands.recv() => {
+                Some(Happening::StopCommandEnded { run, step, ok })
+            },
             Some(ended) = self.hooks.recv() => Some(Happening::HookEnded(ended)),
             Some(skip) = self.skips.recv() => Some(Happening::Skip(skip)),
             Some(strays) = self.strays.recv() => Some(Happening::Strays(strays)),
@@ -232,8 +236,8 @@ impl Sources {
         if let Ok(said) = self.init.try_recv() {
             return Some(Happening::Init(said));
         }
-        if let Ok((run, ok)) = self.stop_commands.try_recv() {
-            return Some(Happening::StopCommandEnded { run, ok });
+        if let Ok((run, step, ok)) = self.stop_commands.try_recv() {
+            return Some(Happening::StopCommandEnded { run, step, ok });
         }
         if let Ok(seen) = self.seen.try_recv() {
             return Some(Happening::Seen(seen));
@@ -444,8 +448,8 @@ impl Supervisor {
             Happening::Keeper(news) => self.keeper_news(news, turn),
             Happening::Init(said) => self.init_said(said, turn),
             Happening::Ask(ask) => self.ask(ask, turn),
-            Happening::StopCommandEnded { run, ok } => {
-                self.observe(&Input::StopCommandEnded { run, ok }, turn);
+            Happening::StopCommandEnded { run, step, ok } => {
+                self.observe(&Input::StopCommandEnded { run, step, ok }, turn);
             }
             Happening::HookEnded(ended) => self.hook_ended(ended, turn),
             Happening::Skip(skip) => super::early::skip_one(&mut self.startup, skip),

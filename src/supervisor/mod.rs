@@ -8,6 +8,7 @@
 mod accepted;
 mod alerting;
 mod asks;
+mod commands;
 mod early;
 mod event_log;
 mod ground;
@@ -37,7 +38,6 @@ mod snapshot;
 mod stalled;
 mod start;
 mod startup;
-mod stop_command;
 mod strays;
 mod survey;
 mod view;

@@ -81,8 +81,8 @@ impl Supervisor {
                 let request = Request::Signal { run, signal, scope, cont, asked, rung };
                 self.request(request, Pending::Nothing);
             }
-            Effect::RunStopCommand { run, job, pid, argv, spec } => {
-                super::stop_command::run(self, run, &job, pid, &argv, &spec);
+            Effect::RunStopCommand { run, step, job, pid, argv, timeout, spec } => {
+                self.stop_command((run, step), &job, pid, (&argv, timeout), &spec);
             }
             Effect::Diagnose { run, job, identity, why } => self.diagnose(run, &job, identity, &why),
             Effect::RunHook { when, job, run, pid, outcome, spec } => {

@@ -239,6 +239,7 @@ fn assemble(
         config_path: options.config.clone(),
         config_changed: false,
         state_dir: StateDir(options.state_dir.clone()),
+        runtime: RuntimeDir(options.runtime_dir.clone()),
         socket: options.socket.clone(),
         since: now(),
         view,
@@ -285,7 +286,7 @@ struct Sidelines {
     host: Host,
     scrubbing: Scrubbing,
     patterns: Patterns,
-    tell_stop_command: mpsc::Sender<(RunId, bool)>,
+    tell_stop_command: mpsc::Sender<(RunId, u32, bool)>,
     tell_strays: mpsc::Sender<Result<Strays, String>>,
 }
 

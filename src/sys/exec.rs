@@ -145,6 +145,23 @@ pub fn in_a_session_of_its_own(command: &mut std::process::Command) {
     };
 }
 
+/// Makes the kernel kill a command when the thread that started it ends: for processes of one thread.
+pub fn dies_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    let ask = move || {
+        // SAFETY: no pointers.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have ended before it was asked.
+        let alive = rustix::process::getppid() == Some(parent);
+        if alive { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+    };
+    // SAFETY: system calls without pointers, which are safe to make between fork and exec.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// Makes a command run as somebody else with these groups, in a directory that this user may enter. The library's
 /// own way would leave it without supplementary groups.
 ///

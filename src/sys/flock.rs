@@ -7,7 +7,7 @@
 //! stays open. Closing any descriptor of the file drops it, so each lock file is opened once per process.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -93,7 +93,34 @@ pub fn retry(lock: Lock) -> io::Result<Tried> {
     Ok(Tried::Busy(lock, holder))
 }
 
+/// Waits until nobody else has it, for as long as that takes.
+pub fn wait(lock: Lock) -> io::Result<Lock> {
+    let wanted = record(libc::F_WRLCK);
+    loop {
+        // SAFETY: the descriptor is open and `wanted` is a valid record for the length of the call.
+        if unsafe { libc::fcntl(lock.fd.as_raw_fd(), libc::F_SETLKW, &raw const wanted) } == 0 {
+            return Ok(lock);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Lock {
+    /// The file itself; the lock lasts as long as it is open.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// The descriptor, to be kept open over `execve`.
     #[must_use]
     pub fn as_raw_fd(&self) -> i32 {

@@ -94,7 +94,7 @@ fn a_run_whose_before_start_fails_or_takes_too_long_never_started_and_is_tried_a
 }
 
 #[test]
-fn a_before_start_under_way_when_the_supervisor_dies_runs_again_and_there_is_one_run() {
+fn a_before_start_under_way_when_the_supervisor_dies_is_ended_before_that_of_the_next_run_begins() {
     let mut daemon = Daemon::prepare(&job(
         "j",
         "mark @dir@/started hang",
@@ -102,19 +102,19 @@ fn a_before_start_under_way_when_the_supervisor_dies_runs_again_and_there_is_one
     ));
     let mut door = daemon.gate("door");
     daemon.up();
-    wait_lines(&daemon, 1);
+    let first = pid_in(&wait_lines(&daemon, 1)[0]);
     let old = daemon.kill_role("supervisor");
     daemon.wait_role_back("supervisor", old);
-    wait_lines(&daemon, 2);
+    let second = pid_in(&wait_lines(&daemon, 2)[1]);
+    assert!(!procs::is_alive(first), "nobody waits for it any more");
+    assert!(procs::is_alive(second));
     assert_eq!(daemon.read("started"), "", "the hook of the second try is still under way");
-    // One of them is nobody's any more.
-    door.release();
     door.release();
     let (_, run) = daemon.wait_running("j");
     let ended = daemon.events_of("run.ended", "j");
     assert_eq!((ended.len(), &ended[0]["record"]["outcome"]["kind"]), (1, &"cancelled".into()), "{ended:#?}");
     until("the mark", || daemon.read("started").contains(&run).then_some(()));
-    assert_eq!(daemon.read("started").lines().count(), 1);
+    assert_eq!((daemon.read("started").lines().count(), lines(&daemon).len()), (1, 2));
 }
 
 #[test]
@@ -132,21 +132,100 @@ fn a_run_that_is_stopped_during_its_before_start_is_not_launched_and_its_hook_is
 }
 
 #[test]
-fn a_before_stop_under_way_when_the_supervisor_dies_runs_again_and_then_the_stop_goes_on() {
-    let mut daemon = Daemon::prepare(&job("j", "hang", &waits("before_stop", "1m")));
+fn a_before_stop_goes_on_over_the_deaths_of_supervisors_and_the_stop_waits_for_it() {
+    let mut daemon = Daemon::prepare(&job("j", "hang", &waits("before_stop", "1h")));
     let mut door = daemon.gate("door");
     daemon.up();
     let (pid, _) = daemon.wait_running("j");
     daemon.cli(["stop", "--no-wait", "j"]).expect(0);
-    wait_lines(&daemon, 1);
-    let old = daemon.kill_role("supervisor");
-    daemon.wait_role_back("supervisor", old);
-    wait_lines(&daemon, 2);
-    assert!(procs::is_alive(pid));
+    let hook = pid_in(&wait_lines(&daemon, 1)[0]);
+    for _ in 0..2 {
+        let old = daemon.kill_role("supervisor");
+        daemon.wait_role_back("supervisor", old);
+    }
+    assert!(procs::is_alive(pid) && procs::is_alive(hook));
     assert_eq!(daemon.job("j")["state"], "stopping");
     door.release();
+    assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 15);
+    assert_eq!(lines(&daemon).len(), 1, "{:?}", lines(&daemon));
+    daemon.cli(["start", "j"]).expect(0);
+    daemon.wait_running("j");
+    door.release();
+    daemon.cli(["stop", "j"]).expect(0);
+    assert_eq!(lines(&daemon).len(), 2, "another stop is another occasion");
+}
+
+/// Without a supervisor until init goes on.
+fn without_supervisor(daemon: &Daemon, meanwhile: impl FnOnce()) {
+    let init = procs::handle(daemon.init_pid()).unwrap();
+    procs::send(&init, Signal::STOP);
+    let supervisor = procs::handle(daemon.role("supervisor")).unwrap();
+    procs::send(&supervisor, Signal::KILL);
+    assert!(procs::wait_dead(&supervisor, std::time::Duration::from_secs(20)));
+    meanwhile();
+    procs::send(&init, Signal::CONT);
+}
+
+#[test]
+fn what_ends_while_no_supervisor_is_there_has_ended_and_is_not_run_again() {
+    let stop = "stop = [{ command = [\"@misbehave@\", \"mark\", \"@dir@/hooks\", \"stop {pid}\", \"gate\", \
+                \"@dir@/door\", \"exit\", \"1\"], timeout = \"1h\" }, { signal = \"USR2\", timeout = \"1h\" }]\n";
+    let config = job("hooked", "hang", &waits("before_stop", "1h")) + &job("stops", "hang", stop);
+    let mut daemon = Daemon::prepare(&config);
+    let mut door = daemon.gate("door");
+    daemon.up();
+    daemon.wait_running("hooked");
+    daemon.wait_running("stops");
+    daemon.cli(["stop", "--no-wait", "hooked", "stops"]).expect(0);
+    let all: Vec<i32> = wait_lines(&daemon, 2).iter().map(|line| pid_in(line)).collect();
+    without_supervisor(&daemon, || {
+        door.release();
+        door.release();
+        for pid in &all {
+            until("its end", || (!procs::is_alive(*pid)).then_some(()));
+        }
+    });
+    assert_eq!(daemon.wait_state("hooked", "stopped")["outcome"]["signal"], 15);
+    assert_eq!(daemon.wait_state("stops", "stopped")["outcome"]["signal"], 12, "the command has failed");
+    assert_eq!(lines(&daemon).len(), 2, "{:?}", lines(&daemon));
+}
+
+#[test]
+fn a_hook_is_ended_at_its_time_also_where_no_supervisor_is_there() {
+    let mut daemon = Daemon::prepare(&job("j", "hang", &waits("after_start", "700ms")));
+    let _door = daemon.gate("door");
+    daemon.up();
+    let hook = pid_in(&wait_lines(&daemon, 1)[0]);
+    without_supervisor(&daemon, || until("its end", || (!procs::is_alive(hook)).then_some(())));
+    daemon.wait_running("j");
+}
+
+#[test]
+fn a_helper_that_is_killed_takes_its_command_along_and_that_is_run_again() {
+    let mut daemon = Daemon::prepare(&job("j", "hang", &waits("before_stop", "1h")));
+    let mut door = daemon.gate("door");
+    daemon.up();
+    daemon.wait_running("j");
+    daemon.cli(["stop", "--no-wait", "j"]).expect(0);
+    let first = pid_in(&wait_lines(&daemon, 1)[0]);
+    without_supervisor(&daemon, || {
+        let helper = procs::parent(first).unwrap();
+        assert_eq!(procs::title(helper), "outlive: helper");
+        procs::send(&procs::handle(helper).unwrap(), Signal::KILL);
+        until("its end", || (!procs::is_alive(first)).then_some(()));
+    });
+    wait_lines(&daemon, 2);
+    assert_eq!(daemon.job("j")["state"], "stopping");
     door.release();
     assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 15);
+}
+
+#[test]
+fn a_hook_that_fails_is_quoted() {
+    let hook = "hooks.before_start = [\"sh\", \"-c\", \"seq 100000; echo; echo no database >&2; exit 3\"]\n";
+    let daemon = Daemon::start(&job("j", "hang", &format!("restart = \"never\"\n{hook}")));
+    let text = daemon.wait_state("j", "exited")["outcome"]["text"].as_str().unwrap().to_owned();
+    assert_eq!(text, "never started: before_start hook: exit 3: no database");
 }
 
 #[test]

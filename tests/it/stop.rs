@@ -81,6 +81,21 @@ fn a_stop_command_that_fails_is_followed_by_the_next_rung() {
     assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 12);
 }
 
+#[test]
+fn a_stop_command_is_ended_with_its_rung() {
+    let daemon = Daemon::start(&job(
+        "j",
+        "hang",
+        "stop = [{ command = [\"/bin/sh\", \"-c\", \"echo $$$$ > @dir@/stops; exec sleep 1000\"], timeout = \"300ms\" }, \
+         { signal = \"USR2\", timeout = \"1h\" }]",
+    ));
+    daemon.wait_running("j");
+    daemon.cli(["stop", "j"]).expect(0);
+    assert_eq!(daemon.wait_state("j", "stopped")["outcome"]["signal"], 12);
+    let command: i32 = daemon.read("stops").trim().parse().unwrap();
+    until("its end", || (!procs::is_alive(command)).then_some(()));
+}
+
 /// Starts a job with a child in its group and a grandchild in a session of its own, stops it, and says
 /// who of the two is still there.
 fn after_stop(scope: &str) -> (bool, bool) {

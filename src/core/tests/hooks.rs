@@ -98,7 +98,7 @@ fn the_ladder_begins_when_before_stop_has_ended_well_or_not() {
     expect(&ended, &["run.stop_step a 0", "> TERM 1 process cont"]);
     expect(&world.feed(Input::HookEnded { run: run(1) }), &[]);
     expect(&world.tick_after(1000), &["run.stop_step a 1 kill", "> KILL 1 tree"]);
-    expect(&world.feed(Input::StopCommandEnded { run: run(1), ok: false }), &[]);
+    expect(&world.feed(Input::StopCommandEnded { run: run(1), step: 0, ok: false }), &[]);
 }
 
 #[test]

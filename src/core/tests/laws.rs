@@ -277,7 +277,7 @@ impl History {
             Input::Refused { run: old, outcome: exited(1) },
             Input::Ended { record, leftovers: self.rng.one_in(2) },
             Input::TreeGone { run: old },
-            Input::StopCommandEnded { run: old, ok: false },
+            Input::StopCommandEnded { run: old, step: 0, ok: false },
             Input::HookEnded { run: old },
         ] {
             let before = self.world.state.clone();

@@ -102,8 +102,8 @@ impl Keeper {
                 self.runs.insert(*run, known);
             }
             Effect::Signal { run, signal, scope, .. } => self.signal(*run, (*signal, *scope), now, rng, calm),
-            Effect::RunStopCommand { run, .. } => {
-                self.inbox.push(Input::StopCommandEnded { run: *run, ok: rng.one_in(2) });
+            Effect::RunStopCommand { run, step, .. } => {
+                self.inbox.push(Input::StopCommandEnded { run: *run, step: *step, ok: rng.one_in(2) });
             }
             Effect::RunHook { when: When::BeforeStop, run: Some(run), .. } if rng.one_in(2) => {
                 self.inbox.push(Input::HookEnded { run: *run });

@@ -119,7 +119,7 @@ fn a_stop_command_that_fails_makes_way_at_once_one_that_succeeds_has_its_time() 
             &decision,
             &["job.want a Down", "run.stopping a", "run.stop_step a 0", "> command 1 101 quit"],
         );
-        let decision = world.feed(Input::StopCommandEnded { run: run(1), ok });
+        let decision = world.feed(Input::StopCommandEnded { run: run(1), step: 0, ok });
         let decision = if ok {
             expect(&decision, &[]);
             world.tick_after(wait)
@@ -128,7 +128,7 @@ fn a_stop_command_that_fails_makes_way_at_once_one_that_succeeds_has_its_time() 
         };
         expect(&decision, &["run.stop_step a 1", "> TERM 1 process cont"]);
         // Told again, or late: the rung in progress is no command.
-        expect(&world.feed(Input::StopCommandEnded { run: run(1), ok: false }), &[]);
+        expect(&world.feed(Input::StopCommandEnded { run: run(1), step: 0, ok: false }), &[]);
     }
 }
 
@@ -261,4 +261,15 @@ fn a_rung_that_was_over_while_nobody_was_there_is_followed_by_the_next() {
     world.pass(10_000);
     let back = surveyed_with(&mut world, Some(Rung { of: Of::Stop, step: 0 }));
     expect(&back, &["supervisor.surveyed", "run.adopted a", "run.stop_step a 1 kill", "> KILL 1 tree"]);
+}
+
+#[test]
+fn the_end_of_an_earlier_stop_command_says_nothing_about_a_later_one() {
+    let step = |word: &str| StopStep { act: StopAct::Command(vec![word.to_owned()]), timeout: Millis(1000) };
+    let mut world = running(JobSpec { stop: vec![step("one"), step("two")], ..spec("a") });
+    world.stop("a");
+    world.tick_after(1000);
+    expect(&world.feed(Input::StopCommandEnded { run: run(1), step: 0, ok: false }), &[]);
+    let decision = world.feed(Input::StopCommandEnded { run: run(1), step: 1, ok: false });
+    expect(&decision, &["run.stop_step a 2 kill", "> KILL 1 tree"]);
 }

@@ -14,8 +14,8 @@ use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::super::commands;
 use super::super::main_loop::Supervisor;
-use super::super::stop_command;
 use super::{aside, lookup};
 use crate::core::ids::RunId;
 use crate::core::job::Job;
@@ -90,12 +90,13 @@ impl Asker {
     }
 
     fn execute(self, argv: Vec<String>, time: Duration) -> Result<(), NoYes> {
-        let command = stop_command::command(&self.spec, &argv, (self.run, self.pid), &self.socket);
-        let mut command = command.map_err(|error| match NoYes::of(&error) {
-            NoYes::No(why) => NoYes::No(format!("its user is not known: {why}")),
-            unasked @ NoYes::Unasked(_) => unasked,
-        })?;
-        command.env("OUTLIVE_HELPER", "probe");
+        let ids = (Some(self.run), self.pid);
+        let environment = commands::environment(&self.spec, ids, &self.socket, "probe");
+        let command =
+            commands::plain(&self.spec, &argv, environment).map_err(|error| match NoYes::of(&error) {
+                NoYes::No(why) => NoYes::No(format!("its user is not known: {why}")),
+                unasked @ NoYes::Unasked(_) => unasked,
+            })?;
         succeeds(command, time)
     }
 }

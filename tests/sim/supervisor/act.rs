@@ -18,12 +18,12 @@ impl Supervisor {
                 self.request(Request::Signal { run, signal, scope, cont, asked, rung }, None, ground);
             }
             Effect::Diagnose { .. } | Effect::RunHook { .. } => {}
-            Effect::RunStopCommand { run, .. } => {
+            Effect::RunStopCommand { run, step, .. } => {
                 let ok = ground.rng.one_in(2);
                 if ok && ground.rng.one_in(2) {
                     ground.host.end(run, Outcome::Exited { code: 0 }, false);
                 }
-                self.commands.push_back((run, ok));
+                self.commands.push_back((run, step, ok));
             }
             Effect::Forget { run } => self.request(Request::Forget { run }, None, ground),
             Effect::Disown { run } => self.request(Request::Disown { run }, None, ground),

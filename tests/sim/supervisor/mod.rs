@@ -155,7 +155,7 @@ pub(crate) struct Supervisor {
     pace: Pace<Waiting>,
     refused: Vec<(RunId, Outcome)>,
     recoveries: u32,
-    commands: VecDeque<(RunId, bool)>,
+    commands: VecDeque<(RunId, u32, bool)>,
     fold: Option<(Folding, u64)>,
     /// Whether it says that it is there, for a start that is over.
     pub(crate) exit: Option<bool>,
@@ -332,8 +332,8 @@ impl Supervisor {
 
     /// One piece of news. False if there is none.
     fn hear(&mut self, turn: &mut Turn, ground: &mut Ground<'_>) -> Result<bool, Cut> {
-        if let Some((run, ok)) = self.commands.pop_front() {
-            self.observe(&Input::StopCommandEnded { run, ok }, turn, ground)?;
+        if let Some((run, step, ok)) = self.commands.pop_front() {
+            self.observe(&Input::StopCommandEnded { run, step, ok }, turn, ground)?;
             return Ok(true);
         }
         let Some((number, introduced)) = self.conn else { return Ok(false) };
