@@ -123,7 +123,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
                 generation: *generation,
                 version: version.clone(),
                 epoch: epoch.clone(),
-                recovery: *recovery,
+                recovery: *recovery || state.stays_in_recovery(epoch),
                 ending,
             });
         }

@@ -352,6 +352,14 @@ impl State {
         }
     }
 
+    /// Whether the supervisor before was in recovery mode, and nobody has ended that: neither by the command for it nor by
+    /// ending the instance. A reboot begins another, too.
+    #[must_use]
+    pub fn stays_in_recovery(&self, epoch: &Epoch) -> bool {
+        let old = &self.instance;
+        old.recovery && old.epoch == *epoch && old.shutdown.is_none()
+    }
+
     /// Ends all phases of one sort that lead to a start.
     fn rest_all(&mut self, which: impl Fn(&Phase) -> bool, at: Stamp) {
         for (name, entry) in &mut self.jobs {

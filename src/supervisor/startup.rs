@@ -209,6 +209,14 @@ impl Startup {
         self.report.recovery_mode.get_or_insert_with(|| why.to_owned());
     }
 
+    /// Whether the supervisor before was in recovery mode, and this one is for that reason.
+    pub(super) fn succeeds(&mut self, in_recovery: bool) {
+        if in_recovery && self.report.recovery_mode.is_none() {
+            let why = "the supervisor before this one was, and nobody has ended it since";
+            self.report.recovery_mode = Some(why.to_owned());
+        }
+    }
+
     /// Why this start is in recovery mode, if it is.
     pub(super) fn recovery_mode(&self) -> Option<&str> {
         self.report.recovery_mode.as_deref()

@@ -307,6 +307,12 @@ fn three_aborted_starts_lead_to_recovery_mode_and_an_operator_leads_out_of_it() 
     assert!(report["recovery_mode"].as_str().unwrap().contains("aborted"), "{report:#}");
     assert_eq!(["one", "two"].map(|name| daemon.wait_running(name)), running);
 
+    // Only the command ends it.
+    let old = daemon.kill_role("supervisor");
+    daemon.wait_role_back("supervisor", old);
+    let status = daemon.status();
+    assert_eq!(status["instance"]["state"], "recovery", "{status:#}");
+    assert!(status["instance"]["recovery_mode"].as_str().unwrap().contains("nobody has ended it"));
     // Everything is watched and nothing is started by itself.
     kill(running[0].0);
     daemon.wait_state("one", "stopped");

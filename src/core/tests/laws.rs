@@ -433,6 +433,9 @@ impl History {
     fn settle(&mut self) {
         self.calm = true;
         self.begin();
+        if self.world.state.instance.recovery {
+            self.feed(Input::LeaveRecovery { by: operator("recover exit") });
+        }
         for _ in 0..2000 {
             if !self.keeper.inbox.is_empty() {
                 self.hear();

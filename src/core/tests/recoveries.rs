@@ -7,7 +7,7 @@ use super::super::reconcile::plan::{Before, plan};
 use super::super::report::{Act, Class, RunsReport};
 use super::super::spec::{JobSpec, Kind, Recovery, Restart};
 use super::super::time::Millis;
-use super::{World, exited, expect, identity, name, record, run, spec};
+use super::{World, exited, expect, identity, name, operator, record, run, spec};
 
 fn lost() -> Fact {
     Fact::Lost { why: "no record".to_owned() }
@@ -179,4 +179,29 @@ fn what_does_not_hold_is_said() {
     let unsettled = World::bare();
     assert!(check(&before, &survey, &unsettled.state).violations.join("; ").contains("not settled"));
     expect(&world.feed(Input::Tick), &[]);
+}
+
+#[test]
+fn recovery_mode_lasts_over_the_deaths_of_supervisors_and_not_over_the_end_of_an_instance() {
+    let in_it = || {
+        let mut world = World::with(&[]);
+        world.replayed();
+        world.supervisor(1, true);
+        world.replayed();
+        world
+    };
+    let mut world = in_it();
+    world.successor();
+    assert!(world.state.instance.recovery);
+    world.feed(Input::LeaveRecovery { by: operator("recover exit") });
+    world.replayed();
+    world.successor();
+    assert!(!world.state.instance.recovery, "somebody has ended it");
+    let mut world = in_it();
+    world.supervisor(2, false);
+    assert!(!world.state.instance.recovery, "the host was restarted");
+    let mut world = in_it();
+    world.feed(Input::Shutdown { keep_jobs: false, by: operator("shutdown") });
+    world.supervisor(1, false);
+    assert!(!world.state.instance.recovery, "the instance was ended");
 }
