@@ -83,12 +83,17 @@ pub(crate) async fn stop(args: &StopArgs, ctx: &mut Ctx<'_>) -> Result<u8, Fail>
     }
     let jobs = wait(ctx, &args.jobs, args.timeout, watch::has_ended).await?;
     for job in jobs {
-        let moved = before.iter().any(|b| b.name == job.name && b.state != job.state);
+        let moved = before.iter().any(|b| b.name == job.name && b.state != job.state && lived(b));
         if moved {
             ctx.out.line(&format!("{}: {}", job.name, job.state.as_str()))?;
         }
     }
     Ok(code::OK)
+}
+
+/// Whether there was a run to be waited for; the rest was told to be stopped at once.
+fn lived(job: &JobStatus) -> bool {
+    matches!(job.state, StateWord::Starting | StateWord::Running | StateWord::Frozen | StateWord::Stopping)
 }
 
 async fn wait(

@@ -125,6 +125,9 @@ impl Rendering {
         }
         for job in status.jobs.iter().filter(|_| self.details) {
             lines.extend(job.patterns.iter().map(|words| self.fit(&format!("{}: {words}", job.name))));
+            // Not cut: somebody will want to open it.
+            let path = job.health.as_ref().and_then(|health| health.diagnosis.as_ref());
+            lines.extend(path.map(|path| format!("{}: what it was doing is in {path}", job.name)));
         }
         lines
     }
@@ -142,7 +145,7 @@ impl Rendering {
             job.name.to_string(),
             job.state.as_str().to_owned(),
             job.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-            if up { ago(&job.since, self.now_ms) } else { "-".to_owned() },
+            if up { ago(job.started.as_ref().unwrap_or(&job.since), self.now_ms) } else { "-".to_owned() },
             job.restarts.to_string(),
             self.note(job),
         ]
@@ -158,6 +161,8 @@ impl Rendering {
         // The outcome is said already, with its time.
         let said = job.outcome.as_ref().map_or("", |outcome| outcome.text.as_str());
         let reason = job.reason.strip_prefix(said).unwrap_or(&job.reason);
+        let again = reason.strip_suffix(said).and_then(|rest| rest.strip_suffix(", the last: "));
+        let reason = again.filter(|_| !said.is_empty()).unwrap_or(reason);
         let reason = reason.trim_start_matches(", ");
         if !reason.is_empty() {
             words.push(reason.to_owned());
@@ -273,6 +278,30 @@ mod tests {
         let alert = "alert (critical): database has failed 12 times in a row (CRASH_LOOP, for 2s)";
         assert_eq!((lines(false)[1].as_str(), lines(false).len()), (alert, 5));
         assert_eq!(lines(true)[5], "database: failed 12 times in a row in the same way: exit 3");
+    }
+
+    #[test]
+    fn a_run_is_as_old_as_its_process_and_nothing_is_said_twice() {
+        let mut hangs = job("hangs", StateWord::Frozen);
+        hangs.started = Some("1970-01-01T00:00:02.000Z".to_owned());
+        hangs.since = "1970-01-01T00:01:00.000Z".to_owned();
+        let mut health = crate::wire::health::HealthView::new(Verdict::Frozen);
+        health.diagnosis = Some("/state/runs/1/diagnosis-1.txt".to_owned());
+        hangs.health = Some(Box::new(health));
+        let mut dead = job("dead", StateWord::Fatal);
+        dead.outcome = Some(outcome_view("exited", Some(3)));
+        dead.reason = "2 starts within 1m, the last: exit 3".to_owned();
+        let status = Status { instance: instance(), jobs: vec![hangs, dead], alerts: Vec::new() };
+        let lines = Rendering { now_ms: 62_000, width: None, colour: false, details: true }.lines(&status);
+        assert_eq!(
+            lines[1..],
+            [
+                "NAME   STATE   PID  UPTIME  RESTARTS  NOTE",
+                "hangs  frozen  -    1m00s   0",
+                "dead   fatal   -    -       0         exit 3, 1m02s ago; 2 starts within 1m",
+                "hangs: what it was doing is in /state/runs/1/diagnosis-1.txt",
+            ]
+        );
     }
 
     #[test]

@@ -293,7 +293,7 @@ fn schemas() -> Value {
             ("state", words(&StateWord::ALL.map(StateWord::as_str))),
             ("want", words(&["up", "down"])), ("pid", some_number.clone()), ("run", some_text.clone()),
             ("restarts", number.clone()), ("since", text.clone()), ("outcome", maybe("Outcome")),
-            ("reason", text.clone()), ("adopted", flag.clone()), ("next_try", some_text.clone()),
+            ("reason", text.clone()), ("adopted", flag.clone()), ("started", some_text.clone()), ("next_try", some_text.clone()),
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
             ("health", of("JobHealth")),
             ("breaker", words(&["closed", "open", "half_open"])),
@@ -437,7 +437,7 @@ fn host_schemas() -> Value {
         "JobHealth": object(&[
             ("verdict", words(&["healthy", "unready", "unwell", "frozen", "crashed", "corrupted", "disconnected"])),
             ("fault", text.clone()), ("why", text.clone()), ("since", text.clone()), ("last_sign", text.clone()),
-            ("stopping", flag.clone()), ("reloading", flag.clone()), ("main_pid", number.clone()),
+            ("diagnosis", text.clone()), ("stopping", flag.clone()), ("reloading", flag.clone()), ("main_pid", number.clone()),
             ("errno", number.clone()), ("exit_status", number.clone()), ("rejected", number.clone()),
             ("ignored", number.clone()),
         ]),

@@ -137,6 +137,15 @@ impl Asked {
     pub const fn is_failure(&self) -> bool {
         matches!(self, Self::Health { .. } | Self::Group { .. })
     }
+
+    /// What was wrong with the run, if that is why it was ended.
+    #[must_use]
+    pub const fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Health { fault, .. } => Some(*fault),
+            _ => None,
+        }
+    }
 }
 
 /// Resource use of the main process and its waited-for children, from `wait4(2)`.

@@ -4,8 +4,8 @@
 //! looks, and never stored.
 
 use super::ids::RunId;
-use super::job::PastRun;
-use super::outcome::Outcome;
+use super::job::{PastEnd, PastRun};
+use super::outcome::{self, Outcome};
 use super::restart::in_words;
 use super::stats::{Cause, between};
 use super::time::Millis;
@@ -112,11 +112,13 @@ fn cause(run: &PastRun) -> Option<Cause> {
 
 fn same_cause(failed: &[&PastRun]) -> Option<String> {
     let first = cause(failed.first()?)?;
-    let outcome = |run: &PastRun| run.end.as_ref().map(|end| end.outcome.clone());
-    let like = outcome(failed[0])?;
-    let n = failed.iter().take_while(|run| outcome(run).as_ref() == Some(&like)).count();
+    let like = failed[0].end.as_ref()?;
+    // What it was ended for, if we ended it, is the way it failed. In what words that was said may differ.
+    let alike = |end: &PastEnd| end.outcome == like.outcome && end.asked.fault() == like.asked.fault();
+    let n = failed.iter().take_while(|run| run.end.as_deref().is_some_and(alike)).count();
     if n >= SAME_MIN {
-        return Some(format!("failed {n} times in a row in the same way: {}", like.describe()));
+        let how = outcome::words(&like.outcome, &like.asked);
+        return Some(format!("failed {n} times in a row in the same way: {how}"));
     }
     let n = failed.iter().take_while(|run| cause(run) == Some(first)).count();
     (n >= SAME_MIN).then(|| format!("failed {n} times in a row for the same cause: {}", first.as_str()))
@@ -169,7 +171,7 @@ fn in_mib(kib: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::PastEnd;
+    use super::super::fault::Fault;
     use super::super::outcome::{Asked, Rusage};
     use super::super::tests::{exited, run};
     use super::super::time::Stamp;
@@ -210,6 +212,27 @@ mod tests {
         assert_eq!(of(&fails(&[3, 4, 5]), &[]), ["failed 3 times in a row for the same cause: failed"]);
         let all = fails(&[3, 3, 3]);
         assert!(patterns(&all.iter().collect::<Vec<_>>(), false, &[]).is_empty(), "it is over");
+    }
+
+    #[test]
+    fn what_a_run_was_ended_for_is_the_way_it_failed() {
+        let ended_for = |fault, why: &str| {
+            let mut one = past(1, Outcome::Signaled { signal: 15, core: false }, 10, 0);
+            if let Some(end) = &mut one.end {
+                end.asked = Asked::Health { fault, why: why.to_owned(), again: true };
+                end.cause = Some(Cause::Unwell);
+            }
+            one
+        };
+        let slow = |ms: u64| ended_for(Fault::MaxRuntime, &format!("took longer than {ms}ms"));
+        assert_eq!(
+            of(&[slow(9), slow(10), slow(10)], &[]),
+            ["failed 3 times in a row in the same way: took longer than 10ms: signal 15 (TERM)"]
+        );
+        assert_eq!(
+            of(&[slow(9), ended_for(Fault::Silent, "no output"), slow(9)], &[]),
+            ["failed 3 times in a row for the same cause: unwell"]
+        );
     }
 
     #[test]

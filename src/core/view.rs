@@ -113,6 +113,17 @@ impl Job {
         }
     }
 
+    /// When the live main process was started.
+    #[must_use]
+    pub const fn started(&self) -> Option<Stamp> {
+        match &self.phase {
+            Phase::Running { process, .. } | Phase::Stopping { process: Some(process), .. } => {
+                Some(process.started)
+            }
+            _ => None,
+        }
+    }
+
     /// The live run, or the latest that ended.
     #[must_use]
     pub fn latest_run(&self) -> Option<RunId> {

@@ -40,6 +40,7 @@ impl Supervisor {
         if self.state.instance.link != Link::Working {
             (view.verdict, view.why) = (Verdict::Disconnected, Some("the keeper is not there".to_owned()));
         }
+        view.diagnosis = self.vigils.diagnoses.get(&run).map(|path| path.display().to_string());
         view.last_sign = vigil.and_then(Vigil::last_sign_us).map(on_wall_clock);
         if let Some(told) = self.vigils.told_by(run) {
             (view.stopping, view.reloading) = (told.stopping.is_some(), told.reloading.is_some());

@@ -256,6 +256,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         run: job.latest_run(),
         restarts: job.restarts(),
         since: job.since.rfc3339(),
+        started: job.started().map(Stamp::rfc3339),
         outcome: job.last_end().map(|last| outcome_view(&last.outcome, &last.asked, last.ended)),
         reason,
         adopted: job.adopted(),

@@ -139,6 +139,9 @@ pub struct JobStatus {
     pub restarts: u64,
     /// Since when it is in this state.
     pub since: String,
+    /// When the live run was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
     /// How the latest ended run ended.
     pub outcome: Option<OutcomeView>,
     /// Why it is in this state, for people; empty when it needs no words.

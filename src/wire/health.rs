@@ -69,6 +69,9 @@ pub struct HealthView {
     /// could be missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sign: Option<String>,
+    /// Where it was written down what its processes do, the last time that it hung under this supervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<String>,
     /// It has said that it ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
@@ -102,6 +105,7 @@ impl HealthView {
             why: None,
             since: None,
             last_sign: None,
+            diagnosis: None,
             stopping: false,
             reloading: false,
             main_pid: None,

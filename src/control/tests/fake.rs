@@ -232,6 +232,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         run: None,
         restarts: 0,
         since: "1970-01-01T00:00:00.000Z".to_owned(),
+        started: None,
         outcome: None,
         reason: String::new(),
         adopted: false,

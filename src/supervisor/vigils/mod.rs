@@ -54,7 +54,7 @@ pub(super) enum Seen {
     /// By looking.
     Looked(Vec<Looked>),
     /// What its processes do was written down, or cannot be.
-    Diagnosed { run: RunId },
+    Diagnosed { run: RunId, path: Option<PathBuf> },
     /// A probe was answered, or not.
     Probed { run: RunId, role: Role, answer: Result<(), NoYes>, asked_us: u64, at_us: u64 },
 }
@@ -92,6 +92,8 @@ pub(super) struct Vigils {
     due: BTreeSet<(u64, RunId)>,
     /// What live runs have told, also those that are not watched.
     told: BTreeMap<RunId, Box<Told>>,
+    /// Where it was written down what live runs do that hang.
+    pub(super) diagnoses: BTreeMap<RunId, PathBuf>,
     /// Live runs of which something on disk is damaged, and what.
     pub(super) damaged: BTreeMap<RunId, String>,
     /// Where each run has its control group, if a tree is delegated to us.
@@ -115,6 +117,7 @@ impl Vigils {
             runs: BTreeMap::new(),
             due: BTreeSet::new(),
             told: BTreeMap::new(),
+            diagnoses: BTreeMap::new(),
             damaged: BTreeMap::new(),
             groups: cgroup::base(),
             limited: limits::Limited::default(),
@@ -208,6 +211,7 @@ impl Supervisor {
                     self.vigils.remove(record.run);
                     self.vigils.told.remove(&record.run);
                     self.vigils.damaged.remove(&record.run);
+                    self.vigils.diagnoses.remove(&record.run);
                     self.vigils.limited.forget(record.run);
                 }
                 _ => {}
@@ -390,7 +394,12 @@ impl Supervisor {
                     self.dirty.extend(self.vigils.runs.get(&run).map(|watched| watched.job.clone()));
                 }
             }
-            Seen::Diagnosed { run } => self.observe(&Input::Diagnosed { run }, turn),
+            Seen::Diagnosed { run, path } => {
+                let lives = self.state.job_of(run).is_some();
+                self.vigils.diagnoses.extend(path.filter(|_| lives).map(|path| (run, path)));
+                self.dirty.extend(self.state.job_of(run).cloned());
+                self.observe(&Input::Diagnosed { run }, turn);
+            }
             Seen::Looked(all) => {
                 for Looked { run, at_us, what } in all {
                     self.looked(run, at_us, what, turn);
@@ -447,13 +456,14 @@ impl Supervisor {
         let (state, job, why, at) = (self.state_dir.clone(), job.clone(), why.to_owned(), now());
         let tell = self.vigils.tell.clone();
         aside(move || {
-            match super::snapshot::write(&state, run, &identity, &why, at) {
+            let written = super::snapshot::write(&state, run, &identity, &why, at);
+            match &written {
                 Ok(path) => {
                     tracing::info!(%job, %run, path = %path.display(), "what it does is written down")
                 }
                 Err(error) => tracing::warn!(%job, %run, %error, "what it does cannot be written down"),
             }
-            let _ = tell.blocking_send(Seen::Diagnosed { run });
+            let _ = tell.blocking_send(Seen::Diagnosed { run, path: written.ok() });
         });
     }
 }
