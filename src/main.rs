@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let title = arguments.next().unwrap_or_default();
     if title == helper::TITLE {
-        return ended(helper::TITLE, helper::main(arguments));
+        return ended(helper::TITLE, helper::main());
     }
     let Some(role) = Role::from_title(&title) else {
         return ExitCode::from(cli::main(Hooks {

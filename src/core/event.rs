@@ -40,6 +40,9 @@ pub enum Event {
         /// Whether it goes on with a shutdown that its predecessor had begun.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ending: bool,
+        /// When the instance began, boot clock in microseconds; absent in events of earlier builds.
+        #[serde(default, skip_serializing_if = "is_never")]
+        born_us: u64,
     },
     /// A configured job became known. Its settings stay in the configuration.
     #[serde(rename = "job.added")]
@@ -493,6 +496,11 @@ impl Event {
             | Self::ShutdownForced => None,
         }
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_never(us: &u64) -> bool {
+    *us == 0
 }
 
 const fn is_zero(d: &Millis) -> bool {

@@ -219,7 +219,14 @@ pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
         (Meaning::Frozen, Some(step), Some(until)) => {
             if d.sent.get(&run) != Some(&rung_of(&ill, step)) {
                 take(d, name, step);
-            } else if until.boot_us <= d.now.boot_us {
+                return;
+            }
+            // Whether the snapshot was written, nobody knows.
+            if let Some(identity) = d.job(name).and_then(Job::identity).cloned() {
+                let (job, why) = (name.clone(), ill.why.clone());
+                d.effect(Effect::Diagnose { run, job, identity, why });
+            }
+            if until.boot_us <= d.now.boot_us {
                 // It has had its time, and whoever is to see what came of it has only begun to look.
                 let until = Some(d.now.plus(MAYBE_STOPPED));
                 d.record(Event::HealStepBegun { job: name.clone(), run, step, until });

@@ -60,6 +60,9 @@ pub struct Instance {
     pub version: String,
     /// Where it lives.
     pub epoch: Epoch,
+    /// When it began, boot clock in microseconds; 0: an earlier build did not say.
+    #[serde(default)]
+    pub born_us: u64,
     /// Whether it is in recovery mode: everything is watched, nothing is started unless asked for.
     pub recovery: bool,
     /// Whether the keeper can be asked.

@@ -114,6 +114,9 @@ pub struct Process {
 pub struct Stop {
     /// Who asked.
     pub by: Asked,
+    /// Since when it is being stopped, whoever has asked again since; absent in checkpoints of earlier builds.
+    #[serde(default)]
+    pub since: Stamp,
     /// Whether another run follows.
     pub then_start: bool,
 }
@@ -301,8 +304,8 @@ impl Job {
             | Event::TrialBegun { .. }
             | Event::TrialPassed { .. }
             | Event::RunWell { .. } => self.fares(event, at),
-            Event::StopBegun { run, by, then_start, .. } => {
-                self.stop_begun(*run, Stop { by: by.clone(), then_start: *then_start });
+            Event::StopBegun { run, by, then_start, at, .. } => {
+                self.stop_begun(*run, Stop { by: by.clone(), since: *at, then_start: *then_start });
             }
             Event::StopStepBegun { run, step, until, kill, hook, .. } => {
                 self.climbed(*run, Ladder { step: *step, until: *until, kill: *kill, hook: *hook });
@@ -489,7 +492,9 @@ impl Job {
                 let process = Some(process.clone());
                 self.phase = Phase::Stopping { run: news, process, stop: new, ladder: None };
             }
-            Phase::Stopping { run, stop, .. } if *run == news => *stop = new,
+            Phase::Stopping { run, stop, .. } if *run == news => {
+                *stop = Stop { since: stop.since, ..new };
+            }
             Phase::Leftovers { run, stop, then_start, .. } if *run == news => {
                 *then_start = new.then_start;
                 *stop = Some(new);

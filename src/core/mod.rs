@@ -123,8 +123,9 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
                 generation: *generation,
                 version: version.clone(),
                 epoch: epoch.clone(),
-                recovery: *recovery || state.stays_in_recovery(epoch),
+                recovery: *recovery || state.stays_in_recovery(epoch, *born_us),
                 ending,
+                born_us: *born_us,
             });
         }
         Input::Configured { specs, by } => reload::configured(&mut d, specs, by),

@@ -8,17 +8,24 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which ladder.
+/// Which ladder, and since when it is climbed, boot clock in microseconds: where the event log has lost a stop, the next
+/// one is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Of {
-    /// The stop of a run, which begins once at most.
-    Stop,
-    /// The stop of what a main process has left, which begins once at most.
-    Leftovers,
+    /// The stop of a run.
+    Stop {
+        /// Since it was asked for.
+        since_us: u64,
+    },
+    /// The stop of what a main process has left.
+    Leftovers {
+        /// Since that has ended.
+        since_us: u64,
+    },
     /// What is done about a run that hangs.
     Frozen {
-        /// Since when it is known to, boot clock in microseconds.
+        /// Since it is known to.
         since_us: u64,
     },
 }
@@ -30,4 +37,12 @@ pub struct Rung {
     pub of: Of,
     /// Which, from 0.
     pub step: u32,
+}
+
+/// Reads the rung that another build may have named: one that is not understood is none.
+///
+/// # Errors
+/// If there is no value.
+pub fn lenient<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Rung>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(from)?).ok())
 }

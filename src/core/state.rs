@@ -118,8 +118,8 @@ impl State {
     pub fn apply(&mut self, event: &Event, at: Stamp) {
         self.note_incidents(event);
         match event {
-            Event::SupervisorStarted { generation, version, epoch, recovery, ending } => {
-                self.began(*generation, version, epoch, (*recovery, *ending));
+            Event::SupervisorStarted { generation, version, epoch, recovery, ending, born_us } => {
+                self.began(*generation, version, (epoch, *born_us), (*recovery, *ending));
             }
             Event::OrphanFound { run, job } => {
                 self.orphans.insert(*run, job.clone());
@@ -312,7 +312,7 @@ impl State {
         &mut self,
         generation: Generation,
         version: &str,
-        epoch: &Epoch,
+        (epoch, born_us): (&Epoch, u64),
         (recovery, ending): (bool, bool),
     ) {
         let old = &self.instance;
@@ -330,6 +330,7 @@ impl State {
             generation,
             version: version.to_owned(),
             epoch: epoch.clone(),
+            born_us,
             recovery,
             link: Link::Recovering,
             life,
@@ -352,12 +353,12 @@ impl State {
         }
     }
 
-    /// Whether the supervisor before was in recovery mode, and nobody has ended that: neither by the command for it nor by
-    /// ending the instance. A reboot begins another, too.
+    /// Whether the supervisor before was in recovery mode, of this very instance, and nobody has ended that. Another
+    /// instance begins as usual, however this one ended.
     #[must_use]
-    pub fn stays_in_recovery(&self, epoch: &Epoch) -> bool {
+    pub fn stays_in_recovery(&self, epoch: &Epoch, born_us: u64) -> bool {
         let old = &self.instance;
-        old.recovery && old.epoch == *epoch && old.shutdown.is_none()
+        old.recovery && born_us != 0 && (&old.epoch, old.born_us) == (epoch, born_us)
     }
 
     /// Ends all phases of one sort that lead to a start.

@@ -3,7 +3,8 @@
 //! A ladder's rungs are the job's `stop` steps and then `KILL`, repeated until the run is gone: a
 //! process in an uninterruptible wait dies when the kernel lets it. The rung is remembered by an event,
 //! so a new supervisor goes on at the rung the last one had reached. If its signal was sent by then, it is not sent again
-//! and the time of the rung goes on; if not, both begin now. See [`super::rung`].
+//! and the time of the rung goes on; if not, both begin now. See [`super::rung`]. A stop command and the `before_stop`
+//! hook go on without us, so they are asked for once more in any case, and answer for what was begun.
 //!
 //! While the keeper is away no rung begins. The stop itself is recorded, and the survey that follows
 //! makes the ladder go on.
@@ -19,7 +20,7 @@ use super::outcome::Asked;
 use super::rung::{Of, Rung as RungId};
 use super::signal;
 use super::spec::{JobSpec, KillScope, Leftovers, OnFatal, StopAct, StopStep};
-use super::time::Millis;
+use super::time::{Millis, Stamp};
 
 /// Between one `KILL` and the next. Long enough that a large tree has gone by itself.
 const KILL_AGAIN: Millis = Millis::from_secs(5);
@@ -32,14 +33,20 @@ pub(super) fn begin(d: &mut Draft<'_>, name: &JobName, run: RunId, (by, then_sta
     }
 }
 
-/// Begins the ladder, or the rung it had reached once more. The `before_stop` hook comes before the first.
+/// Begins the ladder, or goes on at the rung it had reached. The `before_stop` hook comes before the first.
 pub(super) fn go_on(d: &mut Draft<'_>, name: &JobName) {
-    let reached = ladder(d, name);
-    if reached.is_none_or(|ladder| ladder.hook) && take_hook(d, name) {
+    let Some(reached) = ladder(d, name) else {
+        if !take_hook(d, name) {
+            take(d, name, 0);
+        }
         return;
-    }
-    if !reached.is_some_and(|ladder| was_sent(d, name, ladder)) {
-        take(d, name, reached.map_or(0, |ladder| ladder.step));
+    };
+    if reached.hook {
+        if !ask_hook(d, name) {
+            take(d, name, reached.step);
+        }
+    } else if !was_sent(d, name, reached) && !ask_command(d, name, reached) {
+        take(d, name, reached.step);
     }
 }
 
@@ -70,13 +77,58 @@ pub(super) fn hook_ended(d: &mut Draft<'_>, name: &JobName) {
 /// Has the `before_stop` hook run, if there is one and a main process for it to talk to. When the time for an orderly
 /// shutdown is over, there is none for this either.
 fn take_hook(d: &mut Draft<'_>, name: &JobName) -> bool {
-    let Some(Target { run, process: Some(_), .. }) = target(d, name) else { return false };
-    let timeout = d.spec(name).and_then(|spec| spec.hook(When::BeforeStop).map(|hook| hook.timeout));
-    let Some(timeout) = timeout.filter(|_| d.working() && !is_forced(d)) else { return false };
+    let Some((run, timeout)) = hook_of(d, name) else { return false };
     let (job, until) = (name.clone(), d.now.plus(timeout));
     d.record(Event::StopStepBegun { job, run, step: 0, until, kill: false, hook: true });
     hook::run(d, name, When::BeforeStop, Some(run));
     true
+}
+
+/// Asks once more how the hook ends that was begun: its time goes on.
+fn ask_hook(d: &mut Draft<'_>, name: &JobName) -> bool {
+    let Some((run, _)) = hook_of(d, name) else { return false };
+    hook::run(d, name, When::BeforeStop, Some(run));
+    true
+}
+
+fn hook_of(d: &Draft<'_>, name: &JobName) -> Option<(RunId, Millis)> {
+    let Some(Target { run, process: Some(_), .. }) = target(d, name) else { return None };
+    let timeout = d.spec(name).and_then(|spec| spec.hook(When::BeforeStop).map(|hook| hook.timeout));
+    Some((run, timeout.filter(|_| d.working() && !is_forced(d))?))
+}
+
+/// Asks once more how the stop command ends that was begun: its time goes on.
+fn ask_command(d: &mut Draft<'_>, name: &JobName, reached: Ladder) -> bool {
+    let (Some(target), Some(spec)) = (target(d, name), d.spec(name)) else { return false };
+    if reached.kill || is_forced(d) || !d.working() {
+        return false;
+    }
+    let rung = rung(Some(&spec), target.process.is_none(), reached.step);
+    let (StopAct::Command(argv), Some(process)) = (&rung.act, &target.process) else { return false };
+    let same = rung.step == reached.step;
+    if same {
+        run_command(d, name, (target.run, rung.step), (argv, rung.timeout), process, &spec);
+    }
+    same
+}
+
+fn run_command(
+    d: &mut Draft<'_>,
+    name: &JobName,
+    (run, step): (RunId, u32),
+    (argv, timeout): (&[String], Millis),
+    process: &Process,
+    spec: &JobSpec,
+) {
+    d.effect(Effect::RunStopCommand {
+        run,
+        step,
+        job: name.clone(),
+        pid: process.identity.pid,
+        argv: argv.to_vec(),
+        timeout,
+        spec: Box::new(spec.clone()),
+    });
 }
 
 /// A stop command has ended. One that succeeded has asked the job to end, which may take it the rest of
@@ -103,29 +155,36 @@ struct Target {
     /// The main process; `None` once only leftovers are there.
     process: Option<Process>,
     by: Asked,
+    /// Since when it is stopped.
+    since: Stamp,
 }
 
 impl Target {
     const fn rung(&self, step: u32) -> RungId {
-        RungId { of: if self.process.is_some() { Of::Stop } else { Of::Leftovers }, step }
+        let since_us = self.since.boot_us;
+        let of = if self.process.is_some() { Of::Stop { since_us } } else { Of::Leftovers { since_us } };
+        RungId { of, step }
     }
 }
 
 fn target(d: &Draft<'_>, name: &JobName) -> Option<Target> {
-    match &d.job(name)?.phase {
+    let job = d.job(name)?;
+    let since = job.last.as_ref().map(|last| last.ended).unwrap_or_default();
+    match &job.phase {
         // Before the keeper has answered the start there is nothing to signal.
         Phase::Stopping { run, process: Some(process), stop, .. } => {
-            Some(Target { run: *run, process: Some(process.clone()), by: stop.by.clone() })
+            let (process, by) = (Some(process.clone()), stop.by.clone());
+            Some(Target { run: *run, process, by, since: stop.since })
         }
         Phase::Leftovers { run, stop: Some(stop), .. } => {
-            Some(Target { run: *run, process: None, by: stop.by.clone() })
+            Some(Target { run: *run, process: None, by: stop.by.clone(), since })
         }
         Phase::Leftovers { run, stop: None, ladder, .. } => {
             // A ladder that has begun is climbed to its end, also when the policy has changed since.
             let waited_for =
                 ladder.is_none() && d.spec(name).is_some_and(|spec| spec.leftovers == Leftovers::Wait);
             let by = Asked::Policy { rule: "leftovers".to_owned() };
-            (!waited_for).then_some(Target { run: *run, process: None, by })
+            (!waited_for).then_some(Target { run: *run, process: None, by, since })
         }
         _ => None,
     }
@@ -163,15 +222,9 @@ fn take(d: &mut Draft<'_>, name: &JobName, step: u32) {
             let cont = signal != signal::KILL;
             d.effect(Effect::Signal { run, signal, scope, cont, asked: target.by, rung: id });
         }
-        (StopAct::Command(argv), Some(process), Some(spec)) => d.effect(Effect::RunStopCommand {
-            run,
-            job: name.clone(),
-            pid: process.identity.pid,
-            argv,
-            step: rung.step,
-            timeout: rung.timeout,
-            spec: Box::new((*spec).clone()),
-        }),
+        (StopAct::Command(argv), Some(process), Some(spec)) => {
+            run_command(d, name, (run, rung.step), (&argv, rung.timeout), &process, &spec);
+        }
         // `rung` gives commands only for a main process, and only from settings.
         (StopAct::Command(_), _, _) => {}
     }

@@ -4,16 +4,21 @@
 //! ends. So this process stands between. It holds the command to its time, whether or not a supervisor is there; it tells
 //! how it ended on its standard output; and it writes the same into a file that it has locked for as long as it lives.
 //! Another helper that finds the lock held waits, if that is the same command for the same occasion, and tells what came
-//! of it; if it is for another occasion, nobody waits for that one any more, and it is ended first.
+//! of it; if it is for another occasion, nobody waits for that one any more, and it is ended first. Where there is no
+//! room for a lock the command runs all the same: better twice than not at all.
 //!
-//! Helper and command are one process group. If the helper is killed alone, the command gets a `KILL` by the kernel.
-//! The last of what the command prints is kept; its standard output is a pipe to the helper and closed with it.
+//! Helper and command are one process group. If the helper is killed alone, the command gets a `KILL` by the kernel,
+//! and what else is left of the group is ended by the next helper. The last of what the command prints is kept; its
+//! standard output is a pipe to the helper and closed with it.
+//!
+//! What to do comes on the standard input, and the helper's own environment is empty but for its mark: it may have more
+//! rights than the user of the job, who has a say in the environment of the command.
 
 mod process;
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
@@ -26,11 +31,14 @@ pub use process::main;
 /// The name by which such a process shows itself, in `ps` and to itself.
 pub const TITLE: &str = "outlive: helper";
 
-/// What a helper is to do; its only argument, as JSON. The environment is its own.
+/// What a helper is to do: JSON on its standard input, to the end of that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// The command.
     pub command: Vec<String>,
+    /// Its environment: `NAME=value`.
+    #[serde(with = "crate::wire::bytes::list")]
+    pub env: Vec<Vec<u8>>,
     /// Where it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
@@ -65,7 +73,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn cannot(what: &str, error: &io::Error) -> Self {
+    fn cannot(what: &str, error: &impl std::fmt::Display) -> Self {
         Self { wrong: Some(format!("{what}: {error}")), said: String::new() }
     }
 
@@ -79,31 +87,38 @@ impl Told {
         serde_json::from_str(&text).map_err(Into::into)
     }
 
-    /// What was wrong, and the last line that the command printed, which often says why.
+    /// The last line that the command printed, which often says why.
     #[must_use]
-    pub fn in_words(&self) -> Option<String> {
-        let last = self.said.lines().map(str::trim).rfind(|line| !line.is_empty());
-        let wrong = self.wrong.as_ref()?;
-        Some(last.map_or_else(|| wrong.clone(), |last| format!("{wrong}: {last}")))
+    pub fn last_line(&self) -> Option<&str> {
+        self.said.lines().map(str::trim).rfind(|line| !line.is_empty())
     }
 }
 
 impl Task {
-    /// The helper as a process, in a group of its own. It has this environment, and so has the command.
+    /// The helper as a process, in a group of its own. Its standard input is to be given [`Task::text`].
     ///
     /// # Errors
-    /// If the task has no text.
-    pub fn process<K, V>(&self, environment: impl IntoIterator<Item = (K, V)>) -> io::Result<Command>
-    where
-        K: AsRef<std::ffi::OsStr>,
-        V: AsRef<std::ffi::OsStr>,
-    {
+    /// If our own executable cannot be found.
+    pub fn process(socket: &Path) -> io::Result<Command> {
         // Also where the file was replaced.
         let own = PathBuf::from("/proc/self/exe");
         let own = if own.exists() { own } else { std::env::current_exe()? };
         let mut process = Command::new(own);
-        process.arg0(TITLE).arg(serde_json::to_string(self)?).env_clear().envs(environment);
-        process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        process.arg0(TITLE).env_clear().env("OUTLIVE_HELPER", "helper").env("OUTLIVE_SOCKET", socket);
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         Ok(process)
+    }
+
+    /// What its process is to read.
+    ///
+    /// # Errors
+    /// None that could come up.
+    pub fn text(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// The value of a variable of its command.
+    fn variable(&self, name: &str) -> Option<&[u8]> {
+        self.env.iter().find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 }

@@ -1,9 +1,10 @@
 //! The helper's own process: one thread, one command, one answer.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,31 +17,24 @@ use crate::core::outcome::Outcome;
 use crate::core::signal;
 use crate::core::time::Millis;
 use crate::sys::flock::{self, Lock, Tried};
-use crate::sys::{clock, exec, pidfd};
+use crate::sys::{clock, exec, pidfd, proc, signals};
 
 /// How much of what a command prints is kept, in bytes.
-const SAID_BYTES_MAX: usize = 2048;
+const SAID_BYTES_MAX: usize = 1024;
 
 /// The longest that was ever told, in bytes.
 const TOLD_BYTES_MAX: usize = 64 * 1024;
 
-/// Does what its only argument says. Gives the exit code.
-pub fn main(mut arguments: impl Iterator<Item = OsString>) -> Result<u8, String> {
-    let task = arguments.next().ok_or("it is told nothing to do")?;
-    let task = task.to_str().ok_or("what it is told is no text")?;
-    let task: Task = serde_json::from_str(task).map_err(|error| error.to_string())?;
-    let (told, cut_short) = match &task.once {
-        None => perform(&task),
-        Some(once) => match take_place(once) {
-            Ok(Place::Done(told)) => (told, false),
-            Ok(Place::Ours(file)) => {
-                let (told, cut_short) = perform(&task);
-                // Where it cannot be written, who comes next does it again.
-                let _ = note(&file, once, Some(&told));
-                (told, cut_short)
-            }
-            Err(error) => (Told::cannot("its lock", &error), false),
-        },
+/// Does what its standard input says. Gives the exit code.
+///
+/// # Errors
+/// If nobody is there to be told.
+pub fn main() -> Result<u8, String> {
+    // A command may end its group, and that is also this process. Nobody else has signals for it.
+    signals::block_all();
+    let (told, cut_short) = match read_task() {
+        Ok(task) => perform_once(&task),
+        Err(error) => (Told::cannot("its helper was not told what to do", &error), false),
     };
     let text = serde_json::to_vec(&told).map_err(|error| error.to_string())?;
     let _ = io::stdout().write_all(&text).and_then(|()| io::stdout().flush());
@@ -51,62 +45,161 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> Result<u8, String>
     Ok(0)
 }
 
+/// A supervisor that died while it said what to do has not said it: the text ends too soon.
+fn read_task() -> io::Result<Task> {
+    let mut text = Vec::new();
+    io::stdin().read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn perform_once(task: &Task) -> (Told, bool) {
+    let Some(once) = &task.once else { return perform(task) };
+    match take_place(task, once) {
+        Ok(Place::Done(told)) => (told, false),
+        Ok(Place::Ours(lock)) => {
+            let (told, cut_short) = perform(task);
+            // Where it cannot be written, who comes next does it again.
+            let _ = lock.append(&told);
+            (told, cut_short)
+        }
+        Ok(Place::Taken(pid)) => {
+            let told = Told::cannot("another is under way and does not end", &format_args!("process {pid}"));
+            (told, false)
+        }
+        Err(_) => perform(task),
+    }
+}
+
 enum Place {
     /// Somebody has done it for this occasion.
     Done(Told),
     /// It is ours to do, as long as this is open.
-    Ours(File),
+    Ours(Held),
+    /// Somebody has the place, and cannot be ended.
+    Taken(i32),
 }
 
-fn take_place(once: &Once) -> io::Result<Place> {
-    let mut lock = match flock::open(&once.file)? {
-        Tried::Held(lock) => return placed(lock, once),
-        Tried::Busy(lock, _) => lock,
-    };
-    if occasion(&read(&lock)?) != Some(&once.occasion) {
-        lock = match end_other(lock)? {
-            Tried::Held(lock) | Tried::Busy(lock, _) => lock,
+/// The lock, and where in its file the result is to be.
+struct Held {
+    file: File,
+    end: u64,
+}
+
+impl Held {
+    /// Writes the result behind the occasion, at once: whoever reads meanwhile sees that there is none yet.
+    fn append(&self, told: &Told) -> io::Result<()> {
+        self.file.write_all_at(&serde_json::to_vec(told)?, self.end)
+    }
+}
+
+/// What the file of a lock says.
+struct Note<'a> {
+    occasion: &'a str,
+    /// The helper, which leads its group.
+    pid: i32,
+    told: Option<Told>,
+}
+
+impl<'a> Note<'a> {
+    /// `None`: it is about to be written.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (head, rest) = text.split_once('\n')?;
+        let (occasion, pid) = head.rsplit_once(' ')?;
+        Some(Self { occasion, pid: pid.parse().ok()?, told: serde_json::from_str(rest).ok() })
+    }
+}
+
+/// How long a look at a lock takes that says nothing yet, in milliseconds.
+const MOMENT_MS: u32 = 10;
+
+/// Waits for the lock, and sees to it that it becomes free: for as long as the command may take.
+fn take_place(task: &Task, once: &Once) -> io::Result<Place> {
+    let until = clock::boot_us().saturating_add(task.timeout.0.saturating_mul(1000));
+    let mut tried = flock::open(&once.file)?;
+    loop {
+        let (lock, holder) = match tried {
+            Tried::Held(lock) => return placed(lock, task, once),
+            Tried::Busy(lock, holder) => (lock, holder),
         };
+        let left_ms = until.saturating_sub(clock::boot_us()) / 1000;
+        if left_ms == 0 {
+            return Ok(Place::Taken(holder.pid));
+        }
+        let left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX);
+        let process = pidfd::open(holder.pid);
+        tried = flock::retry(lock)?;
+        // Who holds the lock after its process was opened is that process.
+        let Tried::Busy(lock, still) = &tried else { continue };
+        let Ok(process) = process else {
+            // It has just ended, or lives where we cannot see it.
+            let moment = Timespec { tv_sec: 0, tv_nsec: i64::from(MOMENT_MS) * 1_000_000 };
+            let _ = poll(&mut [], Some(&moment));
+            continue;
+        };
+        if still.pid != holder.pid {
+            continue;
+        }
+        let text = read(lock)?;
+        let wait_ms = match Note::parse(&text) {
+            Some(note) if note.occasion == once.occasion => left_ms,
+            // It is about to say for whom, and still says for whom it was before.
+            Some(note) if note.pid != holder.pid => MOMENT_MS,
+            None => MOMENT_MS,
+            Some(_) => {
+                end_group(&process, holder.pid);
+                left_ms
+            }
+        };
+        let _ = pidfd::wait_ended(&process, wait_ms);
+        if let Tried::Busy(lock, _) = tried {
+            tried = flock::retry(lock)?;
+        }
     }
-    placed(flock::wait(lock)?, once)
-}
-
-/// Ends who holds the lock, if that is still there. Who holds it after its process was opened is that process.
-fn end_other(lock: Lock) -> io::Result<Tried> {
-    let (lock, holder) = match flock::retry(lock)? {
-        Tried::Busy(lock, holder) => (lock, holder),
-        held @ Tried::Held(_) => return Ok(held),
-    };
-    let Ok(process) = pidfd::open(holder.pid) else { return flock::retry(lock) };
-    let tried = flock::retry(lock)?;
-    if matches!(&tried, Tried::Busy(_, still) if still.pid == holder.pid) {
-        end_group(&process, holder.pid);
-    }
-    Ok(tried)
 }
 
 /// Before Linux 6.9 a group is found by its number alone, which is its leader's as long as that is there.
 fn end_group(leader: &OwnedFd, pid: i32) {
-    if pidfd::signal_group(leader, signal::KILL).is_err()
-        && let Some(group) = rustix::process::Pid::from_raw(pid)
-    {
+    let by_number = pidfd::signal_group(leader, signal::KILL)
+        .is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    if let Some(group) = rustix::process::Pid::from_raw(pid).filter(|_| by_number) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 
-fn placed(lock: Lock, once: &Once) -> io::Result<Place> {
+fn placed(lock: Lock, task: &Task, once: &Once) -> io::Result<Place> {
     let text = read(&lock)?;
-    let done = text.split_once('\n').filter(|(of, _)| *of == once.occasion);
-    if let Some(told) = done.and_then(|(_, told)| serde_json::from_str(told).ok()) {
-        return Ok(Place::Done(told));
+    match Note::parse(&text) {
+        Some(Note { occasion, told: Some(told), .. }) if occasion == once.occasion => {
+            return Ok(Place::Done(told));
+        }
+        // Its helper was killed before it could tell.
+        Some(Note { pid, told: None, .. }) => end_rest(pid, task),
+        Some(_) | None => {}
     }
     let file = File::from(lock.into_fd());
-    note(&file, once, None)?;
-    Ok(Place::Ours(file))
+    let head = format!("{} {}\n", once.occasion, std::process::id());
+    // Between the two it says nothing, and whoever looks looks again.
+    file.set_len(0)?;
+    file.write_all_at(head.as_bytes(), 0)?;
+    Ok(Place::Ours(Held { file, end: head.len() as u64 }))
 }
 
-fn occasion(text: &str) -> Option<&str> {
-    text.split_once('\n').map(|(occasion, _)| occasion)
+/// Ends what is left of the group of a helper that is gone: processes with its number that have the marks of a
+/// command about the same job.
+fn end_rest(group: i32, task: &Task) {
+    let marked = |pid: i32| {
+        proc::environment_value(pid, "OUTLIVE_HELPER").is_some()
+            && proc::environment_value(pid, "OUTLIVE_JOB").as_deref() == task.variable("OUTLIVE_JOB")
+    };
+    let rest = proc::all().into_iter().filter_map(proc::stat);
+    let rest = rest.filter(|listed| listed.group == group && marked(listed.pid));
+    let all: Vec<OwnedFd> = rest.filter_map(|listed| proc::open_listed(&listed)).collect();
+    for process in &all {
+        let _ = pidfd::signal(process, signal::KILL);
+    }
+    for process in &all {
+        let _ = pidfd::wait_ended(process, 1000);
+    }
 }
 
 /// By the very descriptor that has the lock: to close another one would give it up.
@@ -115,13 +208,6 @@ fn read(lock: &Lock) -> io::Result<String> {
     let length = rustix::io::pread(lock, &mut bytes, 0)?;
     bytes.truncate(length);
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Says which occasion this is, and how it ended once it has.
-fn note(file: &File, once: &Once, told: Option<&Told>) -> io::Result<()> {
-    let told = told.map(serde_json::to_string).transpose()?.unwrap_or_default();
-    file.set_len(0)?;
-    file.write_all_at(format!("{}\n{told}", once.occasion).as_bytes(), 0)
 }
 
 /// Runs the command to its end, or as long as it may take. Then the rest is to be ended: true.
@@ -153,7 +239,17 @@ fn spawn(task: &Task) -> io::Result<(Child, PipeReader)> {
     let (program, arguments) = task.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (ours, theirs) = io::pipe()?;
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(theirs.try_clone()?).stderr(theirs);
+    let pairs = task.env.iter().filter_map(|pair| {
+        let at = memchr::memchr(b'=', pair)?;
+        Some((OsStr::from_bytes(&pair[..at]), OsStr::from_bytes(&pair[at + 1..])))
+    });
+    command
+        .env_clear()
+        .envs(pairs)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(theirs.try_clone()?)
+        .stderr(theirs);
     match (&task.user, &task.cwd) {
         (Some(user), cwd) => {
             exec::as_user(&mut command, (user.uid, user.gid, user.groups.clone()), cwd.as_deref())?;
@@ -163,6 +259,7 @@ fn spawn(task: &Task) -> io::Result<(Child, PipeReader)> {
         }
         (None, None) => {}
     }
+    exec::with_all_signals(&mut command);
     // After it has become somebody else, which would take this back.
     exec::dies_with_parent(&mut command);
     Ok((command.spawn()?, ours))

@@ -170,13 +170,15 @@ impl Keeper {
         rung: Option<Rung>,
     ) -> Answered {
         let run = self.runs.get_mut(&id).ok_or(Refusal::UnknownRun)?;
-        if rung.is_some() && run.signalled.rung == rung {
-            return Ok(Answer::Done);
-        }
+        let sent = rung.is_some() && run.signalled.rung == rung;
         if run.is_live() {
             run.signalled.asked = asked;
             run.signalled.at_us = clock::boot_us();
             run.signalled.killed |= what.0 == libc::SIGKILL;
+        }
+        if sent {
+            self.save_signalled(id);
+            return Ok(Answer::Done);
         }
         self.signal_run(id, what)?;
         die_at("keeper.signalled");

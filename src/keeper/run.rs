@@ -18,7 +18,7 @@ use super::tree::Member;
 use crate::core::identity::Identity;
 use crate::core::ids::{JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord, Outcome, Rusage, Source};
-use crate::core::rung::Rung;
+use crate::core::rung::{self, Rung};
 use crate::core::spec::OnSupervisorDeath;
 use crate::core::time::Stamp;
 use crate::state_dir::exit::ExitSlot;
@@ -78,7 +78,7 @@ pub(super) struct Signalled {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) killed: bool,
     /// The last rung whose signal was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "rung::lenient", skip_serializing_if = "Option::is_none")]
     pub(super) rung: Option<Rung>,
 }
 

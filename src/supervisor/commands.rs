@@ -3,9 +3,10 @@
 //! A hook and a stop command outlive us, each in the hands of a [`crate::helper`], which holds it to its time and has the
 //! next supervisor wait for it instead of running it beside itself. A probe is asked again anyway.
 
-use std::ffi::OsString;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ use crate::core::spec::JobSpec;
 use crate::core::time::Millis;
 use crate::helper::{Once, Task, Told};
 use crate::state_dir::layout::private_dir_all;
-use crate::sys::{clock, exec, pidfd};
+use crate::sys::{clock, exec, flock, pidfd};
 use crate::wire::keeper::UserIds;
 
 /// How much longer than its command a helper may take, in milliseconds. It may have had to wait for another one to end.
@@ -40,6 +41,10 @@ pub(super) fn environment(
     }
     if let Some(pid) = pid {
         tell("OUTLIVE_PID", pid.to_string().into());
+    }
+    // We may have been started by a job of another instance.
+    if run.is_none() {
+        all.remove(OsStr::new("OUTLIVE_RUN_ID"));
     }
     all.into_iter().collect()
 }
@@ -80,14 +85,35 @@ pub(super) fn plain(
 #[derive(Debug)]
 pub(super) struct Helped {
     process: Command,
+    text: Vec<u8>,
     limit: Millis,
+}
+
+/// How a command ended that did not end with 0.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// In words.
+    pub(super) why: String,
+    /// The last line it printed.
+    pub(super) said: Option<String>,
+}
+
+impl Wrong {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), said: None }
+    }
+
+    /// Both.
+    pub(super) fn in_full(&self) -> String {
+        self.said.as_ref().map_or_else(|| self.why.clone(), |said| format!("{}: {said}", self.why))
+    }
 }
 
 impl Supervisor {
     /// A command that outlives us. `once`: of which kind it is, and for which occasion.
     ///
     /// # Errors
-    /// If its user is not known, or there is no place for its lock.
+    /// If its user is not known.
     pub(super) fn helped(
         &self,
         spec: &JobSpec,
@@ -95,16 +121,37 @@ impl Supervisor {
         environment: Vec<(OsString, OsString)>,
         once: Option<(&str, String)>,
     ) -> io::Result<Helped> {
-        if once.is_some() {
-            // An earlier build that made the directories knew nothing of it.
-            private_dir_all(&self.runtime.helpers())?;
-        }
+        // An earlier build that made the directories knew nothing of it. Without a place for a lock it runs all the same.
+        let once = once.filter(|_| match private_dir_all(&self.runtime.helpers()) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(job = %spec.name, %error, "no place for the lock of a command");
+                false
+            }
+        });
         let once =
             once.map(|(kind, occasion)| Once { file: self.runtime.helper(&spec.name, kind), occasion });
+        let pair = |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+        let env = environment.into_iter().map(pair).collect();
         let (command, cwd) = (argv.to_vec(), spec.cwd.clone());
-        let process = Task { command, cwd, user: user(spec)?, timeout, once }.process(environment)?;
+        let text = Task { command, env, cwd, user: user(spec)?, timeout, once }.text()?;
         let limit = Millis(timeout.0.saturating_mul(2).saturating_add(HELPER_MS));
-        Ok(Helped { process, limit })
+        Ok(Helped { process: Task::process(&self.socket)?, text, limit })
+    }
+
+    /// Removes what tells of commands about jobs that are gone. Blocks for a moment.
+    pub(super) fn forget_helpers(&self) {
+        let known = |file: &str| {
+            let job = file.rsplit_once('.').and_then(|(job, _)| JobName::new(job).ok());
+            job.is_some_and(|job| self.state.job(&job).is_some() || self.state.spec(&job).is_some())
+        };
+        for entry in self.runtime.helpers().read_dir().into_iter().flatten().flatten() {
+            let gone = !entry.file_name().to_str().is_some_and(known);
+            // Nobody waits for one that is under way; its file goes with a later start.
+            if gone && !flock::is_held(&entry.path()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Runs a stop command; its end is told to the loop.
@@ -131,8 +178,8 @@ impl Supervisor {
         };
         super::vigils::aside(move || {
             let result = helped.live(None);
-            if let Err(why) = &result {
-                tracing::warn!(%job, why, "a stop command failed");
+            if let Err(wrong) = &result {
+                tracing::warn!(%job, why = wrong.in_full(), "a stop command failed");
             }
             let _ = tell.blocking_send((run, step, result.is_ok()));
         });
@@ -150,9 +197,11 @@ impl Helped {
     /// From its start to its end. `wanted`: when the other end of it is gone, nobody wants it any more.
     ///
     /// # Errors
-    /// In words, if it did not end with 0.
-    pub(super) fn live(self, wanted: Option<&UnixStream>) -> Result<(), String> {
-        let (mut child, pidfd) = spawn(self.process)?;
+    /// If it did not end with 0.
+    pub(super) fn live(self, wanted: Option<&UnixStream>) -> Result<(), Wrong> {
+        let (mut child, pidfd) = spawn(self.process).map_err(Wrong::new)?;
+        // If it is gone by then, it has told nothing.
+        drop(child.stdin.take().map(|mut stdin| stdin.write_all(&self.text)));
         let cut_short = match wait(&pidfd, self.limit, wanted) {
             Woken::Ended => None,
             Woken::TooLong => Some("its helper does not end, killed"),
@@ -161,13 +210,14 @@ impl Helped {
         if cut_short.is_some() {
             kill_group(&child, &pidfd);
         }
-        let status = child.wait().map_err(|e| format!("its end is not known: {e}"))?;
+        let status = child.wait().map_err(|e| Wrong::new(format!("its end is not known: {e}")))?;
         if let Some(why) = cut_short {
-            return Err(why.to_owned());
+            return Err(Wrong::new(why));
         }
         let told = child.stdout.take().map(|mut words| Told::read(&mut words));
-        let Some(Ok(told)) = told else { return Err(format!("its helper was ended: {status}")) };
-        told.in_words().map_or(Ok(()), Err)
+        let Some(Ok(told)) = told else { return Err(Wrong::new(format!("its helper was ended: {status}"))) };
+        let said = told.last_line().map(str::to_owned);
+        told.wrong.map_or(Ok(()), |why| Err(Wrong { why, said }))
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use tokio::sync::mpsc;
 
-use super::commands;
+use super::commands::{self, Wrong};
 use super::main_loop::{Supervisor, Turn};
 use crate::core::Decision;
 use crate::core::event::Event;
@@ -30,8 +30,7 @@ const STACK: usize = 128 * 1024;
 pub(super) struct Ended {
     run: RunId,
     when: When,
-    /// What was wrong, in words.
-    result: Result<(), String>,
+    result: Result<(), Wrong>,
 }
 
 /// Launches and stops that wait for their hook.
@@ -42,6 +41,8 @@ pub(super) struct Hooks {
     stopping: BTreeMap<RunId, bool>,
     /// Ends that nothing could be done about yet.
     late: Vec<Ended>,
+    /// The last line of the `before_start` for which a job has no run. It is not for the event log: who knows what it is.
+    pub(super) said: BTreeMap<JobName, String>,
     tell: mpsc::Sender<Ended>,
 }
 
@@ -66,7 +67,8 @@ pub(super) struct About {
 impl Hooks {
     pub(super) fn new() -> (Self, mpsc::Receiver<Ended>) {
         let (tell, ended) = mpsc::channel(64);
-        (Self { starting: BTreeMap::new(), stopping: BTreeMap::new(), late: Vec::new(), tell }, ended)
+        let (starting, stopping) = (BTreeMap::new(), BTreeMap::new());
+        (Self { starting, stopping, late: Vec::new(), said: BTreeMap::new(), tell }, ended)
     }
 
     /// Whether the launch of this run waits here.
@@ -148,8 +150,9 @@ impl Supervisor {
         let helped = self.helped(spec, (&hook.command, hook.timeout), environment, once)?;
         let (job, when) = (about.job.clone(), about.when);
         let tell = waited_for.then(|| self.hooks.tell.clone());
-        let end = move |result: Result<(), String>| {
-            if let Err(why) = &result {
+        let end = move |result: Result<(), Wrong>| {
+            if let Err(wrong) = &result {
+                let why = wrong.in_full();
                 tracing::warn!(%job, %run, hook = when.as_str(), why, "a hook failed");
             }
             Ended { run, when, result }
@@ -184,7 +187,8 @@ impl Supervisor {
         match result {
             _ if !wanted => self.never_launched(run, Outcome::Cancelled),
             Ok(()) => self.launch_now(run, attempt, &spec),
-            Err(why) => {
+            Err(Wrong { why, said }) => {
+                self.hooks.said.extend(said.map(|said| (spec.name.clone(), said)));
                 let step = format!("{} hook: {why}", when.as_str());
                 self.never_launched(run, Outcome::NotStarted { step, errno: 0 });
             }
@@ -215,6 +219,9 @@ impl Supervisor {
             match event {
                 Event::StopBegun { run, .. } if self.hooks.starting.remove(run).is_some() => {
                     self.never_launched(*run, Outcome::Cancelled);
+                }
+                Event::RunRequested { job, .. } | Event::JobRemoved { job } => {
+                    drop(self.hooks.said.remove(job))
                 }
                 Event::RunEnded { record, .. } => {
                     self.hooks.starting.remove(&record.run);

@@ -203,7 +203,15 @@ impl Reader {
         if gone {
             let (version, epoch) = (env!("CARGO_PKG_VERSION").to_owned(), found.epoch);
             let (recovery, ending) = (false, false);
-            events.push(Event::SupervisorStarted { generation: known, version, epoch, recovery, ending });
+            let born_us = 0;
+            events.push(Event::SupervisorStarted {
+                generation: known,
+                version,
+                epoch,
+                recovery,
+                ending,
+                born_us,
+            });
         }
         if !found.events.is_empty() {
             tracing::warn!(runs = found.runs, "what runs was read from the run directories");

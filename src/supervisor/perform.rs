@@ -194,6 +194,7 @@ impl Supervisor {
             facts.runs.extend(beyond(&self.state_dir, &self.state, &facts, true));
         }
         self.startup.done("survey");
+        self.forget_helpers();
         let alive = |found: &&Surveyed| matches!(found.fact, Fact::Alive { .. });
         let damaged =
             facts.runs.iter().filter(alive).filter_map(|found| Some((found.run, found.damage.clone()?)));

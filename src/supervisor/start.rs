@@ -201,7 +201,7 @@ fn assemble(
 ) -> Result<(Supervisor, Sources), String> {
     let epoch = Epoch { boot_id: identity::boot_id(), init: identity::init_token() };
     let Memory { journal, mut state, generation, lost, .. } = memory;
-    startup.succeeds(state.stays_in_recovery(&epoch));
+    startup.succeeds(state.stays_in_recovery(&epoch, options.born_us));
     let seq = journal.last_seq();
     startup.generation(generation.0);
     let log = EventLog::start(journal).map_err(|e| format!("the event log: {e}"))?;

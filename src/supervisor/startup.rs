@@ -209,11 +209,13 @@ impl Startup {
         self.report.recovery_mode.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Whether the supervisor before was in recovery mode, and this one is for that reason.
+    /// Whether the supervisor before was in recovery mode, and this one is for that reason: for the reason of the first.
     pub(super) fn succeeds(&mut self, in_recovery: bool) {
         if in_recovery && self.report.recovery_mode.is_none() {
-            let why = "the supervisor before this one was, and nobody has ended it since";
-            self.report.recovery_mode = Some(why.to_owned());
+            let known = self.state_dir.read_startup_log().unwrap_or_default();
+            let first = known.into_iter().rev().find_map(|start| start.recovery_mode);
+            let unknown = || "the supervisor before this one was, and nobody has ended it since".to_owned();
+            self.report.recovery_mode = Some(first.unwrap_or_else(unknown));
         }
     }
 

@@ -33,7 +33,10 @@ impl Supervisor {
             .filter(|name| !self.state.rest().contains(name))
             .map(|name| {
                 let shown = self.state.job(&name).map(|job| {
-                    let (spec, reason) = (self.state.spec(&name), self.state.reason(&name));
+                    let (spec, mut reason) = (self.state.spec(&name), self.state.reason(&name));
+                    if let Some(said) = self.hooks.said.get(&name).filter(|_| job.run().is_none()) {
+                        reason = format!("{reason}: {said}");
+                    }
                     let runs: Vec<_> = self.state.runs(&name).map(|run| run_view(&name, run)).collect();
                     let stats = self.state.stats(&name).cloned();
                     let status = JobStatus {

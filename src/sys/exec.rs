@@ -145,6 +145,18 @@ pub fn in_a_session_of_its_own(command: &mut std::process::Command) {
     };
 }
 
+/// Lets every signal through to a command: the library lets it inherit what its parent has blocked.
+pub fn with_all_signals(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: system calls that are safe to make between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            super::signals::unblock_all();
+            Ok(())
+        })
+    };
+}
+
 /// Makes the kernel kill a command when the thread that started it ends: for processes of one thread.
 pub fn dies_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;

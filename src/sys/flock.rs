@@ -93,21 +93,6 @@ pub fn retry(lock: Lock) -> io::Result<Tried> {
     Ok(Tried::Busy(lock, holder))
 }
 
-/// Waits until nobody else has it, for as long as that takes.
-pub fn wait(lock: Lock) -> io::Result<Lock> {
-    let wanted = record(libc::F_WRLCK);
-    loop {
-        // SAFETY: the descriptor is open and `wanted` is a valid record for the length of the call.
-        if unsafe { libc::fcntl(lock.fd.as_raw_fd(), libc::F_SETLKW, &raw const wanted) } == 0 {
-            return Ok(lock);
-        }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EINTR) {
-            return Err(error);
-        }
-    }
-}
-
 impl AsFd for Lock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

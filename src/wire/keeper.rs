@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::identity::Identity;
 use crate::core::ids::{Generation, JobName, RunId};
 use crate::core::outcome::{Asked, ExitRecord};
-use crate::core::rung::Rung;
+use crate::core::rung::{self, Rung};
 use crate::core::spec::{KillScope, OnSupervisorDeath, Output, Rlimit, Stdin};
 use crate::core::time::{Millis, Stamp};
 
@@ -232,7 +232,7 @@ pub enum Request {
         asked: Asked,
         /// Of which rung of a ladder this is the signal: it is sent once. An older keeper sends it as often as it is
         /// asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "rung::lenient", skip_serializing_if = "Option::is_none")]
         rung: Option<Rung>,
     },
     /// Write to a run's stdin. Answered by [`Answer::Written`], possibly with fewer bytes.
@@ -457,7 +457,7 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Box<Told>>,
     /// The last rung whose signal was sent to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "rung::lenient", skip_serializing_if = "Option::is_none")]
     pub rung: Option<Rung>,
 }
 

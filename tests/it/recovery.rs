@@ -312,7 +312,7 @@ fn three_aborted_starts_lead_to_recovery_mode_and_an_operator_leads_out_of_it() 
     daemon.wait_role_back("supervisor", old);
     let status = daemon.status();
     assert_eq!(status["instance"]["state"], "recovery", "{status:#}");
-    assert!(status["instance"]["recovery_mode"].as_str().unwrap().contains("nobody has ended it"));
+    assert!(status["instance"]["recovery_mode"].as_str().unwrap().contains("3 starts in a row were aborted"));
     // Everything is watched and nothing is started by itself.
     kill(running[0].0);
     daemon.wait_state("one", "stopped");

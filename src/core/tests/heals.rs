@@ -396,7 +396,7 @@ fn a_dump_signal_that_was_sent_is_not_sent_again() {
     let (mut world, started, sent) = frozen();
     assert!(sent.is_some());
     world.pass(1000);
-    assert_eq!(back(&mut world, started, sent), ["supervisor.surveyed"]);
+    assert_eq!(back(&mut world, started, sent), ["supervisor.surveyed", "> diagnose 1 it hangs"]);
     assert_eq!(world.due_in(), Some(3000));
     // Of an earlier time it hung: it hangs anew.
     let (mut world, started, sent) = frozen();
@@ -406,6 +406,7 @@ fn a_dump_signal_that_was_sent_is_not_sent_again() {
     // Its time was over while nobody was there: somebody has to look first what came of it.
     let (mut world, started, sent) = frozen();
     world.pass(4000);
-    assert_eq!(back(&mut world, started, sent), ["supervisor.surveyed", "run.heal_step a"]);
+    let again = back(&mut world, started, sent);
+    assert_eq!(again, ["supervisor.surveyed", "run.heal_step a", "> diagnose 1 it hangs"]);
     assert_eq!(world.due_in(), Some(250));
 }

@@ -111,7 +111,7 @@ fn the_ladder_begins_when_the_time_of_before_stop_is_over_to_the_millisecond() {
 }
 
 #[test]
-fn the_next_supervisor_runs_before_stop_once_more_and_goes_on_with_the_ladder() {
+fn the_next_supervisor_asks_for_before_stop_once_more_and_goes_on_with_the_ladder() {
     let mut world = running(before_stop());
     world.stop("a");
     let alive = Fact::Alive { identity: identity(101), started: world.now };
@@ -123,9 +123,8 @@ fn the_next_supervisor_runs_before_stop_once_more_and_goes_on_with_the_ladder() 
     world.successor();
     world.configured(&[before_stop()]);
     let found = world.surveyed(vec![(1, "a", alive.clone())]);
-    let again = ["supervisor.surveyed", "run.adopted a", "run.stop_step a hook"];
-    expect(&found, &[&again[..], &["> hook before_stop 1 pid 101"]].concat());
-    assert_eq!(world.due_in(), Some(400));
+    expect(&found, &["supervisor.surveyed", "run.adopted a", "> hook before_stop 1 pid 101"]);
+    assert_eq!(world.due_in(), Some(100), "its time goes on");
     world.feed(Input::HookEnded { run: run(1) });
     world.replayed();
     world.successor();

@@ -7,7 +7,7 @@ use super::super::reconcile::plan::{Before, plan};
 use super::super::report::{Act, Class, RunsReport};
 use super::super::spec::{JobSpec, Kind, Recovery, Restart};
 use super::super::time::Millis;
-use super::{World, exited, expect, identity, name, operator, record, run, spec};
+use super::{Generation, World, epoch, exited, expect, identity, name, operator, record, run, spec};
 
 fn lost() -> Fact {
     Fact::Lost { why: "no record".to_owned() }
@@ -183,25 +183,27 @@ fn what_does_not_hold_is_said() {
 
 #[test]
 fn recovery_mode_lasts_over_the_deaths_of_supervisors_and_not_over_the_end_of_an_instance() {
+    let began = |world: &mut World, epoch_no, born_us, recovery| {
+        world.replayed();
+        world.generation += 1;
+        world.feed(Input::SupervisorStarted {
+            generation: Generation(world.generation),
+            version: "1".to_owned(),
+            epoch: epoch(epoch_no),
+            recovery,
+            born_us,
+        });
+        world.state.instance.recovery
+    };
     let in_it = || {
         let mut world = World::with(&[]);
-        world.replayed();
-        world.supervisor(1, true);
-        world.replayed();
+        assert!(began(&mut world, 1, 7, true));
+        assert!(began(&mut world, 1, 7, false), "nobody has ended it");
         world
     };
     let mut world = in_it();
-    world.successor();
-    assert!(world.state.instance.recovery);
     world.feed(Input::LeaveRecovery { by: operator("recover exit") });
-    world.replayed();
-    world.successor();
-    assert!(!world.state.instance.recovery, "somebody has ended it");
-    let mut world = in_it();
-    world.supervisor(2, false);
-    assert!(!world.state.instance.recovery, "the host was restarted");
-    let mut world = in_it();
-    world.feed(Input::Shutdown { keep_jobs: false, by: operator("shutdown") });
-    world.supervisor(1, false);
-    assert!(!world.state.instance.recovery, "the instance was ended");
+    assert!(!began(&mut world, 1, 7, false), "somebody has ended it");
+    assert!(!began(&mut in_it(), 1, 8, false), "the instance is another");
+    assert!(!began(&mut in_it(), 2, 7, false), "the host was restarted");
 }

@@ -223,44 +223,83 @@ fn surveyed_with(world: &mut World, rung: Option<Rung>) -> Decision {
     world.feed(Input::Surveyed(super::Survey { runs: vec![found], ..super::Survey::default() }))
 }
 
+/// A run that is being stopped, and the rung whose signal that was.
+fn stopping() -> (World, Rung) {
+    let mut world = running(spec("a"));
+    let decision = world.stop("a");
+    let Some(Effect::Signal { rung: Some(rung), .. }) = decision.effects.first() else {
+        panic!("{decision:?}")
+    };
+    assert!(matches!(rung, Rung { of: Of::Stop { .. }, step: 0 }), "{rung:?}");
+    (world, *rung)
+}
+
 #[test]
 fn a_rung_whose_signal_was_sent_goes_on_and_one_whose_was_not_begins() {
-    let sent = |step| Some(Rung { of: Of::Stop, step });
-    let stopping = || {
-        let mut world = running(spec("a"));
-        let decision = world.stop("a");
-        let Some(Effect::Signal { rung, .. }) = decision.effects.first() else { panic!("{decision:?}") };
-        assert_eq!(*rung, sent(0));
+    let away = || {
+        let (mut world, rung) = stopping();
         world.pass(4000);
         world.feed(Input::KeeperLost);
         world.pass(1000);
-        world
+        (world, rung)
     };
     let again: &[&str] =
         &["supervisor.surveyed", "run.adopted a", "run.stop_step a 0", "> TERM 1 process cont"];
-    for rung in [None, sent(1), Some(Rung { of: Of::Leftovers, step: 0 })] {
-        let mut world = stopping();
-        expect(&surveyed_with(&mut world, rung), again);
-        assert_eq!(world.due_in(), Some(10_000), "{rung:?}");
+    let (_, rung) = away();
+    let of = Of::Leftovers { since_us: world_time(rung) };
+    // Of another stop, whose lines are missing from the log.
+    let earlier = Of::Stop { since_us: world_time(rung) - 1 };
+    let others =
+        [None, Some(Rung { step: 1, ..rung }), Some(Rung { of, ..rung }), Some(Rung { of: earlier, ..rung })];
+    for other in others {
+        let (mut world, _) = away();
+        expect(&surveyed_with(&mut world, other), again);
+        assert_eq!(world.due_in(), Some(10_000), "{other:?}");
     }
-    let mut world = stopping();
-    expect(&surveyed_with(&mut world, sent(0)), &["supervisor.surveyed", "run.adopted a"]);
+    let (mut world, rung) = away();
+    expect(&surveyed_with(&mut world, Some(rung)), &["supervisor.surveyed", "run.adopted a"]);
     assert_eq!(world.due_in(), Some(5000));
     expect(&world.tick_after(5000), &["run.stop_step a 1 kill", "> KILL 1 tree"]);
     // KILL may come as often as it likes.
     world.feed(Input::KeeperLost);
     let again: &[&str] = &["supervisor.surveyed", "run.adopted a", "run.stop_step a 1 kill", "> KILL 1 tree"];
-    expect(&surveyed_with(&mut world, sent(1)), again);
+    expect(&surveyed_with(&mut world, Some(Rung { step: 1, ..rung })), again);
+}
+
+fn world_time(rung: Rung) -> u64 {
+    let (Of::Stop { since_us } | Of::Leftovers { since_us } | Of::Frozen { since_us }) = rung.of;
+    since_us
+}
+
+#[test]
+fn who_asks_for_a_stop_again_does_not_begin_it_anew() {
+    let (mut world, rung) = stopping();
+    world.pass(1000);
+    world.feed(Input::Restart { jobs: vec![name("a")], by: operator("restart") });
+    world.feed(Input::KeeperLost);
+    expect(&surveyed_with(&mut world, Some(rung)), &["supervisor.surveyed", "run.adopted a"]);
 }
 
 #[test]
 fn a_rung_that_was_over_while_nobody_was_there_is_followed_by_the_next() {
-    let mut world = running(spec("a"));
-    world.stop("a");
+    let (mut world, rung) = stopping();
     world.feed(Input::KeeperLost);
     world.pass(10_000);
-    let back = surveyed_with(&mut world, Some(Rung { of: Of::Stop, step: 0 }));
+    let back = surveyed_with(&mut world, Some(rung));
     expect(&back, &["supervisor.surveyed", "run.adopted a", "run.stop_step a 1 kill", "> KILL 1 tree"]);
+}
+
+#[test]
+fn a_stop_command_is_asked_for_once_more_and_its_time_goes_on() {
+    let command = StopStep { act: StopAct::Command(vec!["drain".to_owned()]), timeout: Millis(9000) };
+    let mut world = running(JobSpec { stop: vec![command], ..spec("a") });
+    world.stop("a");
+    world.feed(Input::KeeperLost);
+    world.pass(4000);
+    let back = surveyed_with(&mut world, None);
+    assert_eq!(back.events.len(), 2, "{back:?}");
+    assert!(matches!(back.effects[..], [Effect::RunStopCommand { step: 0, .. }]), "{back:?}");
+    assert_eq!(world.due_in(), Some(5000));
 }
 
 #[test]

@@ -120,6 +120,7 @@ pub(super) fn event(rng: &mut Rng, at: Stamp) -> Event {
         10 => Event::OrphanFound { run, job: Some(job) },
         13 => Event::OrphanGone { run, job: Some(job) },
         11 => Event::SupervisorStarted {
+            born_us: rng.below(9),
             generation: Generation(rng.below(5)),
             version: "1".to_owned(),
             epoch: epoch(rng.below(2)),

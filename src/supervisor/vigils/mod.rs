@@ -395,7 +395,8 @@ impl Supervisor {
                 }
             }
             Seen::Diagnosed { run, path } => {
-                let lives = self.state.job_of(run).is_some();
+                let job = self.state.job_of(run).and_then(|name| self.state.job(name));
+                let lives = job.is_some_and(|job| job.pid().is_some());
                 self.vigils.diagnoses.extend(path.filter(|_| lives).map(|path| (run, path)));
                 self.dirty.extend(self.state.job_of(run).cloned());
                 self.observe(&Input::Diagnosed { run }, turn);
