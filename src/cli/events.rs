@@ -73,7 +73,7 @@ pub(super) fn line(seq: u64, at: &str, event: &Value) -> String {
 }
 
 /// What is said elsewhere in the line, or means nothing to people.
-const INNER: [&str; 6] = ["k", "job", "at", "until", "epoch", "v"];
+const INNER: [&str; 7] = ["k", "job", "at", "until", "epoch", "born_us", "v"];
 
 /// A field in short; large ones are for `--json`.
 fn short((name, value): (&String, &Value)) -> Option<String> {
