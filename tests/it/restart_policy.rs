@@ -131,12 +131,13 @@ fn a_group_with_too_many_restarts_is_given_up_as_a_whole() {
 
 #[test]
 fn a_run_that_goes_on_has_the_arguments_for_that_with_the_token_in_one_of_them() {
-    let daemon = Daemon::start(
+    let mut daemon = Daemon::prepare(
         "[job.j]\ncommand = [\"@misbehave@\", \"gate\", \"@dir@/door\", \"exit\", \"1\"]\n\
          resume_command = [\"@misbehave@\", \"print\", \"<{token}>\", \"hang\"]\n\
          restart = \"always\"\nbackoff = { initial = \"1ms\" }\n",
     );
     let mut door = daemon.gate("door");
+    daemon.up();
     let (_, run) = daemon.wait_running("j");
     let token = "page 7; $HOME 'x'";
     let reply =
