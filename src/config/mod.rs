@@ -189,10 +189,12 @@
 //! `{ command = …, timeout = "30s" }`. They run as the user of the job, in its directory and with its environment,
 //! with `OUTLIVE_HOOK`, `OUTLIVE_JOB`, `OUTLIVE_RUN_ID`, where a main process lives `OUTLIVE_PID`, and in `after_exit`
 //! and `on_fatal` `OUTLIVE_OUTCOME` (words) and `OUTLIVE_EXIT_CODE` (as a shell has it), in `on_frozen` and `on_fatal`
-//! `OUTLIVE_WHY` (what is wrong, in words); without input, and what they print is not kept. What takes longer than its
-//! time is killed with its process group, and has failed. Without the success of `before_start` there is no run, and
-//! `restart` says what follows. A stop begins when `before_stop` has ended, well or not. These two run once more when a supervisor dies meanwhile; the others at most once for each
-//! time, and nothing waits for them.
+//! `OUTLIVE_WHY` (what is wrong, in words); without input. The last line that a failed one printed is shown, and not
+//! recorded; their output ends with them. What takes longer than its time is killed with its process group, whether or
+//! not a supervisor is there, and has failed. Without the success of `before_start` there is no run, and `restart` says
+//! what follows. A stop begins when `before_stop` has ended, well or not. Over the death of a supervisor, `before_stop`
+//! and stop commands go on and are not run again; a `before_start` is ended, and the next run has its own. Each of the
+//! others runs at most once for each time, and nothing waits for them.
 //!
 //! What it writes and reads:
 //!
