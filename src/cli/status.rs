@@ -163,7 +163,7 @@ impl Rendering {
         let reason = job.reason.strip_prefix(said).unwrap_or(&job.reason);
         let again = reason.strip_suffix(said).and_then(|rest| rest.strip_suffix(", the last: "));
         let reason = again.filter(|_| !said.is_empty()).unwrap_or(reason);
-        let reason = reason.trim_start_matches([',', ';', ' ']);
+        let reason = reason.trim_start_matches([',', ';', ':', ' ']);
         if !reason.is_empty() {
             words.push(reason.to_owned());
         }

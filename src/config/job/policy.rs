@@ -213,7 +213,7 @@ pub(in super::super) fn start_limit(layers: &Layers<'_>, limit: &mut StartLimit)
 pub(super) fn some_time(node: &Node<'_>) -> Option<Millis> {
     let time = duration(node)?;
     if time == Millis(0) {
-        node.error("no time at all", Some("leave the key out to have no limit".to_owned()));
+        node.error("no time at all", Some("leave the key out for its default".to_owned()));
         return None;
     }
     Some(time)

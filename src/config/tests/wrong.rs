@@ -59,7 +59,7 @@ const WRONG: &[(&str, &[&str])] = &[
     (
         "[health]\ninterval = \"0s\"\nheal_after = 0\non_disk = [\"expires\"]\non_pids = [{ restart = \"b\" }]\non_memory = {}\n[job.a]\ncommand = \"x\"\n",
         &[
-            "outlive.toml:2:12: health.interval: no time at all; leave the key out to have no limit",
+            "outlive.toml:2:12: health.interval: no time at all; leave the key out for its default",
             "outlive.toml:3:14: health.heal_after: 0 is not in the range 1 to 1000",
             "outlive.toml:4:12: health.on_disk[0]: `expires` is not one of \"rotate\", \"expire\", \"hold-starts\", \"stop-lowest\", \"restart-largest\"; did you mean `expire`?",
             "outlive.toml:5:24: health.on_pids[0].restart: there is no job `b`",

@@ -7,7 +7,7 @@ const WRONG: &[(&str, &[&str])] = &[
         "breaker = { failures = 0, open_for = \"0s\" }",
         &[
             "3:24: job.a.breaker.failures: 0 is not in the range 1 to 4294967295",
-            "3:38: job.a.breaker.open_for: no time at all; leave the key out to have no limit",
+            "3:38: job.a.breaker.open_for: no time at all; leave the key out for its default",
         ],
     ),
     (
@@ -18,7 +18,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("retry_fatal = 10", &["3:15: job.a.retry_fatal: 10 has no unit; write \"10s\" for seconds"]),
     (
         "retry_fatal = \"0s\"",
-        &["3:15: job.a.retry_fatal: no time at all; leave the key out to have no limit"],
+        &["3:15: job.a.retry_fatal: no time at all; leave the key out for its default"],
     ),
     ("resume_command = []", &["3:18: job.a.resume_command: the command is empty"]),
     (
@@ -30,7 +30,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "hooks = { after_exit = { command = \"x\", timeout = \"0s\" } }",
-        &["3:51: job.a.hooks.after_exit.timeout: no time at all; leave the key out to have no limit"],
+        &["3:51: job.a.hooks.after_exit.timeout: no time at all; leave the key out for its default"],
     ),
     (
         "hooks = { befor_start = \"x\" }",
