@@ -16,10 +16,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     ("breaker = { failure = 3 }", &["3:13: job.a.breaker.failure: unknown key; did you mean `failures`?"]),
     ("retry_fatal = 10", &["3:15: job.a.retry_fatal: 10 has no unit; write \"10s\" for seconds"]),
-    (
-        "retry_fatal = \"0s\"",
-        &["3:15: job.a.retry_fatal: no time at all; leave the key out for its default"],
-    ),
+    ("retry_fatal = \"0s\"", &["3:15: job.a.retry_fatal: no time at all; leave the key out for its default"]),
     ("resume_command = []", &["3:18: job.a.resume_command: the command is empty"]),
     (
         "hooks = { before_start = { timeout = \"5s\" }, on_fatal = \"\" }",
