@@ -154,7 +154,7 @@ pub(crate) async fn signal(args: &SignalArgs, ctx: &mut Ctx<'_>) -> Result<u8, F
 }
 
 /// One line a job: on stdout what was done, on stderr what could not be.
-fn report(reply: &ActReply, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
+pub(super) fn report(reply: &ActReply, ctx: &mut Ctx<'_>) -> Result<u8, Fail> {
     let mut result = code::OK;
     for job in &reply.jobs {
         let line = format!("{}: {}", job.name, job.text);

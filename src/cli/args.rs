@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::when::parse_duration;
+use super::work_args::{MoveArgs, QueueArgs, SubmitArgs};
 
 /// outlive: a process supervisor for Linux whose jobs outlive it.
 #[derive(Debug, Parser)]
@@ -37,6 +38,12 @@ pub(crate) enum Verb {
     Up(UpArgs),
     /// Run a command as a job of the instance; start one if none runs
     Run(RunArgs),
+    /// Submit a task that waits for its turn in a queue
+    Submit(SubmitArgs),
+    /// Show queues: who has a slot, who waits, and why; pause and resume them
+    Queue(QueueArgs),
+    /// Move jobs that wait for their turn: to another queue or priority, to the front, aside
+    Move(MoveArgs),
     /// Show the instance and its jobs
     Status(StatusArgs),
     /// Show what the runs of jobs came to: starts, ends by cause, restart times, peaks
@@ -45,7 +52,8 @@ pub(crate) enum Verb {
     Logs(LogsArgs),
     /// Start jobs
     Start(StartArgs),
-    /// Stop jobs, and wait until they are stopped
+    /// Stop jobs, and wait until they are stopped; takes those that wait for a turn out of their queue
+    #[command(visible_alias = "cancel")]
     Stop(StopArgs),
     /// Restart jobs
     Restart(RestartArgs),

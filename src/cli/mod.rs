@@ -16,6 +16,7 @@ mod logs;
 mod out;
 pub mod paths;
 mod publish;
+mod queue;
 mod recover;
 mod recovery_metrics;
 mod reload;
@@ -33,6 +34,7 @@ mod version;
 mod wait;
 mod watch;
 mod when;
+mod work_args;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -203,6 +205,9 @@ fn with_instance(
     match cli.verb {
         Verb::Up(args) => Ok(up::up(args, ctx)),
         Verb::Run(args) => run::run(&args, ctx),
+        Verb::Submit(args) => run::submit_task(&args, ctx),
+        Verb::Queue(args) => block_on(queue::queue(&args, ctx))?,
+        Verb::Move(args) => block_on(queue::shift(&args, ctx))?,
         Verb::Status(args) => block_on(status::status(&args, ctx))?,
         Verb::Stats(args) => block_on(stats::stats(&args, ctx))?,
         Verb::Logs(args) => block_on(logs::logs(&args, ctx))?,

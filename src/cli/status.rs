@@ -77,6 +77,7 @@ pub(crate) fn is_well(job: &JobStatus) -> bool {
         StateWord::Stopped
         | StateWord::Frozen
         | StateWord::Waiting
+        | StateWord::Queued
         | StateWord::Stopping
         | StateWord::Backoff
         | StateWord::Held
@@ -191,7 +192,11 @@ impl Rendering {
             _ if !self.colour => return cell.to_owned(),
             StateWord::Running => 32,
             StateWord::Exited if is_well(job) => 32,
-            StateWord::Starting | StateWord::Stopping | StateWord::Waiting | StateWord::Backoff => 33,
+            StateWord::Starting
+            | StateWord::Stopping
+            | StateWord::Waiting
+            | StateWord::Queued
+            | StateWord::Backoff => 33,
             StateWord::Held | StateWord::Fatal | StateWord::Exited | StateWord::Frozen => 31,
             StateWord::Stopped => 2,
         };

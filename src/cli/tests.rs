@@ -53,6 +53,7 @@ pub(crate) fn job(name: &str, state: StateWord) -> JobStatus {
         health: None,
         breaker: None,
         patterns: Vec::new(),
+        place: None,
     }
 }
 

@@ -41,7 +41,12 @@ impl Exits {
         for job in jobs {
             let live = matches!(
                 job.state,
-                StateWord::Starting | StateWord::Running | StateWord::Stopping | StateWord::Waiting
+                StateWord::Starting
+                    | StateWord::Running
+                    | StateWord::Frozen
+                    | StateWord::Stopping
+                    | StateWord::Waiting
+                    | StateWord::Queued
             );
             let first = *self.0.entry(job.name.clone()).or_insert(job.run);
             all &= !live || first.is_some() && first != job.run;

@@ -22,13 +22,14 @@ use tokio::net::UnixStream;
 pub use stream::{Body, EventLines, OutputItem, OutputStream, Piece};
 
 use crate::core::audit::Deed;
-use crate::core::ids::{JobName, RunId};
+use crate::core::ids::{JobName, QueueName, RunId};
 use crate::core::report::{RunsReport, StartReport};
 use crate::wire::control::{
     ActReply, ErrorReply, JobStats, JobStatus, PublishReply, PublishRequest, ReloadReply, RunReply,
     RunRequest, RunView, SagaView, ScrubReply, ShutdownRequest, SignalRequest, Status, StdinReply, Version,
 };
 use crate::wire::insight::RecoveryMetrics;
+use crate::wire::queue::{MoveRequest, PauseReply, QueuesReply};
 
 /// How long the head of an answer may take. A verb is answered once it is durable, which a slow disk may
 /// delay; a supervisor that says nothing for this long is broken.
@@ -279,6 +280,23 @@ impl Client {
     /// Says something about a run, as that run.
     pub async fn publish(&self, run: RunId, request: &PublishRequest) -> Result<PublishReply, Error> {
         self.post_json(&format!("/v1/runs/{run}/progress"), request).await
+    }
+
+    /// Queues, and who waits in them; none named: all.
+    pub async fn queues(&self, queues: &[QueueName]) -> Result<QueuesReply, Error> {
+        let query: Vec<_> = queues.iter().map(|queue| ("queue", queue.to_string())).collect();
+        self.get("/v1/queues", &query).await
+    }
+
+    /// Gives no turns in a queue, or gives them again.
+    pub async fn pause_queue(&self, queue: &QueueName, resume: bool) -> Result<PauseReply, Error> {
+        let what = if resume { "resume" } else { "pause" };
+        self.post(&format!("/v1/queues/{}/{what}", escape(queue.as_str())), &[], Bytes::new()).await
+    }
+
+    /// Moves jobs that wait for their turn.
+    pub async fn shift(&self, selector: &str, request: &MoveRequest) -> Result<ActReply, Error> {
+        self.post_json(&verb(selector, "move"), request).await
     }
 
     /// Submits a job.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::core::host::Settings as HealthSettings;
+use crate::core::queue;
 use crate::core::spec::JobSpec;
 
 use super::error::{Errors, Report};
@@ -14,10 +15,11 @@ use super::settings;
 use super::source::Source;
 use super::syntax::{self, Document, State};
 use super::users::Accounts;
-use super::{Config, dependencies, digest, glob, groups};
+use super::{Config, dependencies, digest, glob, groups, queues};
 
 /// Keys at the top of the main file.
-pub(super) const MAIN_KEYS: &[&str] = &["include", "supervisor", "health", "defaults", "group", "job"];
+pub(super) const MAIN_KEYS: &[&str] =
+    &["include", "supervisor", "health", "defaults", "queue", "group", "job"];
 /// Keys at the top of an included file.
 const INCLUDED_KEYS: &[&str] = &["job"];
 
@@ -42,7 +44,8 @@ pub(super) fn load(
 
     let context = Context { env, accounts, report: &report, home: &main.dir };
     let mut env_files = EnvFiles::default();
-    let (supervisor, health, jobs) = resolve(&context, &documents, included.complete, &mut env_files);
+    let Resolved { supervisor, health, queues, jobs } =
+        resolve(&context, &documents, included.complete, &mut env_files);
 
     let sources = || std::iter::once(&main).chain(&included.sources);
     let called: Vec<PathBuf> =
@@ -53,7 +56,7 @@ pub(super) fn load(
     let files = texts.into_iter().map(|(path, _)| path).collect();
     let errors = report.finish(&called);
     if errors.is_empty() {
-        Ok(Config { supervisor, health, jobs, files, digest })
+        Ok(Config { supervisor, health, queues, jobs, files, digest })
     } else {
         Err(Errors(errors))
     }
@@ -147,16 +150,26 @@ fn matching(node: &Node<'_>) -> Vec<PathBuf> {
     }
 }
 
+/// What the files say.
+struct Resolved {
+    supervisor: settings::SupervisorSettings,
+    health: HealthSettings,
+    queues: queue::Settings,
+    jobs: Vec<JobSpec>,
+}
+
 /// Reads what the files say.
 fn resolve(
     context: &Context<'_>,
     documents: &[Document<'_>],
     complete: bool,
     env_files: &mut EnvFiles,
-) -> (settings::SupervisorSettings, HealthSettings, Vec<JobSpec>) {
+) -> Resolved {
+    let mut queue_nodes: Vec<(&str, Node<'_>)> = Vec::new();
     let mut supervisor = settings::SupervisorSettings::default();
     let mut health = Health::default();
     let mut defaults: Option<Table<'_>> = None;
+    let mut defaults_node: Option<Node<'_>> = None;
     let mut group_nodes: Vec<(&str, Node<'_>)> = Vec::new();
     let mut job_nodes: Vec<(&str, Node<'_>)> = Vec::new();
     for (i, document) in documents.iter().enumerate() {
@@ -168,7 +181,10 @@ fn resolve(
         if i == 0 {
             supervisor = top.get("supervisor").map(|n| settings::read(context, &n)).unwrap_or_default();
             health = top.get("health").map(|n| job::read_health(context, &n)).unwrap_or_default();
-            defaults = top.get("defaults").and_then(|n| defaults_table(&n));
+            defaults_node = top.get("defaults");
+            defaults = defaults_node.as_ref().and_then(defaults_table);
+            let queues = top.get("queue").and_then(|n| n.entries("tables [queue.NAME]"));
+            queue_nodes = queues.unwrap_or_default();
             let groups = top.get("group").and_then(|n| n.entries("tables [group.NAME]"));
             group_nodes = groups.unwrap_or_default();
         }
@@ -178,6 +194,8 @@ fn resolve(
     if let Some(defaults) = &defaults {
         job::check_defaults(context, defaults);
     }
+    let queues = queues::read(&queue_nodes);
+    queues::check(&queues, job_nodes.iter().map(|(_, node)| node).chain(&defaults_node));
     let mut templates: Vec<Template<'_>> = Vec::new();
     let mut first: BTreeMap<&str, Node<'_>> = BTreeMap::new();
     for (name, node) in &job_nodes {
@@ -208,7 +226,8 @@ fn resolve(
     if complete {
         health.check_jobs(&jobs);
     }
-    (supervisor, health.settings, jobs)
+    let queues = queue::Settings { slots: queues, all: supervisor.slots };
+    Resolved { supervisor, health: health.settings, queues, jobs }
 }
 
 /// `[defaults]`. What cannot be one is said to be so.

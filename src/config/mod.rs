@@ -64,6 +64,16 @@
 //! | `keep_runs` | `20` | ended runs kept for each job, at least 1 |
 //! | `on_unreadable_log` | `"recovery-mode"` | when nothing of the event log can be read: `recovery-mode`, `exit` or `fresh` |
 //! | `recovery_start_rate` | `100` | jobs started again by recovery in a second, 0: as fast as possible |
+//! | `slots` | as many as the queues have | runs of all queues together, at most |
+//!
+//! # `[queue.NAME]`
+//!
+//! Jobs of a queue wait for their turn: the highest `priority` first, and among equals who came first. There is always
+//! the queue `default`, in which `outlive submit` puts its tasks.
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `slots` | `1` | runs there may be at once; `0`: none |
 //!
 //! # `[health]`
 //!
@@ -156,7 +166,9 @@
 //! | `start_grace` | `"0s"` | a run that ends earlier is a failed start |
 //! | `on_fatal` | `"nothing"` | when the job is given up: `stop-all` stops all other jobs, `exit` ends the instance in order and with the job's exit code |
 //! | `retry_fatal` | | a job that was given up is tried again after this time, as if for the first time; not where nobody knows how its run ended, and not in recovery mode |
-//! | `priority` | `0` | who is stopped first by `stop-lowest` in `[health]`: the lowest |
+//! | `priority` | `0` | who is stopped first by `stop-lowest` in `[health]`: the lowest; whose turn is first in a queue: the highest |
+//! | `queue` | none | the queue in which its starts wait for their turn, see `[queue.NAME]` |
+//! | `retries` | as `start_limit` says | how often a run that failed is followed by another, at most; then it stays as it is |
 //!
 //! How its runs are watched; each is off unless set, and tables are merged key by key with those of `[defaults]`:
 //!
@@ -218,6 +230,7 @@ mod groups;
 mod job;
 mod load;
 mod node;
+mod queues;
 mod schema;
 mod settings;
 mod source;
@@ -247,6 +260,9 @@ pub struct Config {
     /// What is checked of the host and of ourselves.
     #[serde(default)]
     pub health: crate::core::host::Settings,
+    /// The queues.
+    #[serde(default)]
+    pub queues: crate::core::queue::Settings,
     /// The jobs in the order of the files; instances are jobs of their own.
     pub jobs: Vec<JobSpec>,
     /// Every file that was read, from the root: the main file, what it includes, environment files.
@@ -269,6 +285,7 @@ pub fn empty() -> Config {
     Config {
         supervisor: SupervisorSettings::default(),
         health: crate::core::host::Settings::default(),
+        queues: crate::core::queue::Settings::default(),
         jobs: Vec::new(),
         files: Vec::new(),
         digest: digest::of(&[]),

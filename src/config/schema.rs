@@ -22,6 +22,7 @@ mod tests {
         PROBE_ROLES, READY_KEYS, RLIMITS, START_LIMIT_KEYS, STOP_KEYS,
     };
     use super::super::load::MAIN_KEYS;
+    use super::super::queues::QUEUE_KEYS;
     use super::super::settings::SUPERVISOR_KEYS;
     use super::super::tests::{EVERY_KEY, examples, good};
     use super::*;
@@ -113,6 +114,7 @@ mod tests {
             ("/$defs/heal_act", ACT_KEYS),
             ("/$defs/defaults", DEFAULTS_KEYS),
             ("/$defs/group", GROUP_KEYS),
+            ("/$defs/queue", QUEUE_KEYS),
             ("/$defs/job/properties/hooks", HOOKS),
             ("/$defs/hook", HOOK_KEYS),
             ("/$defs/job", JOB_KEYS),

@@ -6,6 +6,7 @@ use crate::core::time::Millis;
 
 use super::job::{Context, duration, mode};
 use super::node::Node;
+use super::queues::SLOTS_MAX;
 use super::substitute;
 use super::users::Account;
 
@@ -18,6 +19,7 @@ pub(super) const SUPERVISOR_KEYS: &[&str] = &[
     "keep_runs",
     "recovery_start_rate",
     "on_unreadable_log",
+    "slots",
 ];
 
 /// Settings of the instance.
@@ -39,6 +41,9 @@ pub struct SupervisorSettings {
     /// What a start does when nothing of the event log can be read.
     #[serde(default)]
     pub on_unreadable_log: OnUnreadableLog,
+    /// Runs of all queues together, at most; `None`: as many as the queues have slots.
+    #[serde(default)]
+    pub slots: Option<u32>,
 }
 
 /// What a start does when there was an event log and nothing of it can be read.
@@ -111,6 +116,7 @@ impl Default for SupervisorSettings {
             keep_runs: 20,
             recovery_start_rate: recovery_start_rate(),
             on_unreadable_log: OnUnreadableLog::default(),
+            slots: None,
         }
     }
 }
@@ -134,6 +140,7 @@ pub(super) fn read(context: &Context<'_>, node: &Node<'_>) -> SupervisorSettings
         .map(|policy| (policy.as_str(), policy));
     settings.on_unreadable_log =
         table.get("on_unreadable_log").and_then(|n| n.choice(&policies)).unwrap_or_default();
+    settings.slots = table.get("slots").and_then(|n| n.integer(0..=SLOTS_MAX));
     settings
 }
 

@@ -119,7 +119,9 @@ pub(crate) fn availability(job: &JobStatus, stats: &StatsView, view: &View) -> O
 /// How long it has been wanted without a run by now.
 fn down_now(job: &JobStatus, view: &View) -> Option<u64> {
     let down = match job.state {
-        StateWord::Waiting | StateWord::Backoff | StateWord::Held | StateWord::Fatal => true,
+        StateWord::Waiting | StateWord::Queued | StateWord::Backoff | StateWord::Held | StateWord::Fatal => {
+            true
+        }
         StateWord::Starting | StateWord::Stopped => job.pid.is_none(),
         StateWord::Running | StateWord::Frozen | StateWord::Stopping | StateWord::Exited => false,
     };

@@ -96,6 +96,7 @@ mod params;
 mod patient;
 mod plan;
 mod publish;
+mod queues;
 mod recovery;
 mod render;
 mod routes;

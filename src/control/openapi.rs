@@ -103,6 +103,15 @@ fn describe(path: &str) -> Option<Entry> {
         "/v1/reload" => {
             Entry { query: RELOAD_QUERY, ..entry("Read the configuration again and apply it", "ReloadReply") }
         }
+        "/v1/queues" => Entry {
+            query: &[("queue", "string", "this one alone; may be given several times")],
+            ..entry("Queues, who has a slot, and who waits in which order", "Queues")
+        },
+        "/v1/queues/{name}/pause" => entry("Give no turns in a queue", "PauseReply"),
+        "/v1/queues/{name}/resume" => entry("Give turns again", "PauseReply"),
+        "/v1/jobs/{name}/move" => {
+            Entry { body: Some("MoveRequest"), ..entry("Move jobs that wait for their turn", "ActReply") }
+        }
         "/v1/run" => Entry {
             body: Some("RunRequest"),
             answer: ("201", "RunReply"),
@@ -297,7 +306,7 @@ fn schemas() -> Value {
             ("depends_on", list(text.clone())), ("command", list(text.clone())), ("progress", of("Progress")),
             ("health", of("JobHealth")),
             ("breaker", words(&["closed", "open", "half_open"])),
-            ("patterns", list(text.clone())),
+            ("patterns", list(text.clone())), ("place", of("Place")),
         ]),
         "JobHealth": job_health(),
         "Outcome": outcome(),
@@ -314,12 +323,6 @@ fn schemas() -> Value {
         ]))), ("saga", some_number.clone())]),
         "SignalRequest": object(&[("signal", text.clone()), ("scope", some_text.clone())]),
         "StdinReply": object(&[("bytes", number.clone())]),
-        "RunRequest": object(&[
-            ("name", some_text.clone()), ("command", list(text.clone())), ("cwd", some_text.clone()),
-            ("env", json!({ "type": "object", "additionalProperties": text })),
-            ("kind", some_text.clone()), ("restart", some_text), ("stdin", flag.clone()),
-        ]),
-        "RunReply": object(&[("name", text.clone())]),
         "ReloadReply": object(&[
             ("applied", flag.clone()), ("added", list(text.clone())), ("removed", list(text.clone())),
             ("restarted", list(text.clone())), ("updated", list(text.clone())), ("blocked", list(text.clone())), ("unchanged", number),
@@ -328,14 +331,59 @@ fn schemas() -> Value {
         "ShutdownRequest": object(&[("keep_jobs", flag)]),
         "ErrorReply": object(&[("error", text.clone()), ("code", text.clone()), ("details", list(text))]),
     });
-    for more in
-        [requests, host_schemas(), recovery_schemas(), saga_schemas(), stats_schemas(), insight_schemas()]
-    {
+    let more = [
+        requests,
+        host_schemas(),
+        recovery_schemas(),
+        saga_schemas(),
+        stats_schemas(),
+        insight_schemas(),
+        queue_schemas(),
+    ];
+    for more in more {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
     }
     all
+}
+
+fn queue_schemas() -> Value {
+    let (text, number, flag) =
+        (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
+    let (some_text, some_number) =
+        (json!({ "type": ["string", "null"] }), json!({ "type": ["integer", "null"] }));
+    json!({
+        "RunRequest": object(&[
+            ("name", some_text.clone()), ("command", list(text.clone())), ("cwd", some_text.clone()),
+            ("env", json!({ "type": "object", "additionalProperties": text.clone() })),
+            ("kind", some_text.clone()), ("restart", some_text.clone()), ("stdin", flag.clone()),
+            ("queue", some_text.clone()), ("priority", number.clone()), ("after", list(text.clone())),
+            ("hold", flag.clone()), ("not_before", some_text.clone()), ("key", some_text),
+            ("timeout_ms", some_number.clone()), ("retries", some_number.clone()),
+        ]),
+        "RunReply": object(&[("name", text.clone()), ("existing", flag.clone())]),
+        "Place": object(&[
+            ("queue", text.clone()), ("priority", number.clone()), ("number", number.clone()),
+            ("held", flag.clone()), ("not_before", text.clone()),
+        ]),
+        "Queues": object(&[
+            ("slots", some_number.clone()),
+            ("queues", list(object(&[
+                ("name", text.clone()), ("slots", some_number.clone()), ("running", number.clone()),
+                ("waiting", number.clone()), ("paused", flag.clone()),
+            ]))),
+            ("jobs", list(object(&[
+                ("name", text.clone()), ("state", text.clone()), ("since", text.clone()), ("place", of("Place")),
+                ("position", some_number), ("why", text.clone()),
+            ]))),
+        ]),
+        "PauseReply": object(&[("paused", flag.clone()), ("changed", flag.clone())]),
+        "MoveRequest": object(&[
+            ("queue", text.clone()), ("priority", number), ("hold", flag.clone()), ("not_before", text),
+            ("first", flag.clone()), ("last", flag),
+        ]),
+    })
 }
 
 fn recovery_schemas() -> Value {

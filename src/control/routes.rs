@@ -6,8 +6,8 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::Failure;
 use super::{
-    Shared, act, audit, events, insight, instance, metrics, openapi, output_route, publish, recovery, sagas,
-    stats, status,
+    Shared, act, audit, events, insight, instance, metrics, openapi, output_route, publish, queues, recovery,
+    sagas, stats, status,
 };
 
 /// One route: its method, its path, and who answers.
@@ -55,6 +55,10 @@ pub(crate) fn table() -> Vec<Route> {
         changes("/v1/jobs/{name}/stop", post(act::stop)),
         changes("/v1/jobs/{name}/restart", post(act::restart)),
         changes("/v1/jobs/{name}/signal", post(act::send_signal)),
+        changes("/v1/jobs/{name}/move", post(queues::shift)),
+        reads("/v1/queues", get(queues::queues)),
+        changes("/v1/queues/{name}/pause", post(queues::pause)),
+        changes("/v1/queues/{name}/resume", post(queues::resume)),
         changes("/v1/jobs/{name}/stdin", post(act::stdin)),
         changes("/v1/runs/{run}/progress", post(publish::progress)),
         changes("/v1/reload", post(instance::reload)),

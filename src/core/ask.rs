@@ -10,6 +10,7 @@ use super::ids::JobName;
 use super::job::Phase;
 use super::life::{News, tell};
 use super::outcome::Asked;
+use super::queue;
 use super::spec::{JobSpec, KillScope};
 use super::view::Shown;
 
@@ -51,7 +52,9 @@ pub(super) fn stop(d: &mut Draft<'_>, jobs: &[JobName], by: &Asked) {
         }
         match shown {
             Shown::Stopped | Shown::Exited => d.answer(job, wanted, "not running"),
-            Shown::Waiting | Shown::Backoff | Shown::Held | Shown::Fatal => d.answer(job, true, "stopped"),
+            Shown::Waiting | Shown::Queued | Shown::Backoff | Shown::Held | Shown::Fatal => {
+                d.answer(job, true, "stopped");
+            }
             Shown::Stopping => d.answer(job, wanted, "already stopping"),
             Shown::Starting | Shown::Running | Shown::Frozen => {
                 tell(d, job, &News::Halt { by, then_start: false });
@@ -79,6 +82,7 @@ pub(super) fn signal(d: &mut Draft<'_>, job: &JobName, (signal, scope): (i32, Ki
         }
         Phase::Stopped
         | Phase::Waiting
+        | Phase::Queued
         | Phase::Backoff { .. }
         | Phase::Held { .. }
         | Phase::Exited
@@ -104,7 +108,7 @@ pub(super) fn signal(d: &mut Draft<'_>, job: &JobName, (signal, scope): (i32, Ki
 }
 
 /// A job given at run time. Its name may be that of an earlier submitted job which is over.
-pub(super) fn submit(d: &mut Draft<'_>, spec: &JobSpec, by: &Asked) {
+pub(super) fn submit(d: &mut Draft<'_>, spec: &JobSpec, entry: queue::Entry, by: &Asked) {
     let job = &spec.name;
     if d.ending() {
         d.refuse(job, "the instance is shutting down");
@@ -122,8 +126,10 @@ pub(super) fn submit(d: &mut Draft<'_>, spec: &JobSpec, by: &Asked) {
     }
     d.record(Event::JobSubmitted { spec: Box::new(spec.clone()), by: by.clone() });
     d.bring_spec(spec);
+    queue::enter(d, spec, entry);
     pull_up(d, job, by);
     tell(d, job, &News::Start);
+    queue::give_turns(d);
     say_started(d, job);
 }
 
@@ -149,6 +155,7 @@ fn start_one(d: &mut Draft<'_>, job: &JobName, by: &Asked) {
     match known.shown() {
         Shown::Running | Shown::Frozen => d.answer(job, false, "already running"),
         Shown::Starting => d.answer(job, false, "already starting"),
+        Shown::Queued => d.answer(job, false, "already queued"),
         Shown::Stopping => {
             want(d, job, Want::Up, by);
             d.answer(job, true, "starts again when it has stopped");
@@ -194,7 +201,12 @@ fn want(d: &mut Draft<'_>, job: &JobName, want: Want, by: &Asked) {
 }
 
 fn say_started(d: &mut Draft<'_>, job: &JobName) {
-    let waits = d.job(job).is_some_and(|job| job.phase == Phase::Waiting);
+    let phase = d.job(job).map(|job| &job.phase);
+    if phase == Some(&Phase::Queued) {
+        d.answer(job, true, "queued");
+        return;
+    }
+    let waits = phase == Some(&Phase::Waiting);
     let text = match (waits, d.working()) {
         (false, _) => "starting".to_owned(),
         (true, false) => "starts when it is known what survived".to_owned(),

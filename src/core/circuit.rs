@@ -63,6 +63,7 @@ impl Circuit {
             _ if job.failures < breaker.failures => Self::Closed,
             Phase::Backoff { .. } => Self::Open,
             Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. }

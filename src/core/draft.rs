@@ -12,6 +12,7 @@ use super::event::{Event, Want};
 use super::ids::{JobName, RunId};
 use super::instance::{Instance, Link};
 use super::job::Job;
+use super::queue::{self, Lines, Stands};
 use super::rung::Rung;
 use super::spec::JobSpec;
 use super::state::{Dependents, Specs, State, dependents_of};
@@ -47,6 +48,8 @@ pub(super) struct Draft<'a> {
     pub(super) holding: bool,
     /// Whether starts are left to the end of the decision.
     pub(super) putting_off: bool,
+    /// What has changed in the lines.
+    pub(super) lines: Lines,
     /// Runs that live or may live by now.
     live: usize,
     out: Decision,
@@ -67,6 +70,7 @@ impl<'a> Draft<'a> {
             orphans: base.orphans.clone(),
             holding: false,
             putting_off: false,
+            lines: Lines::default(),
             live: base.live.len(),
             out: Decision::default(),
         }
@@ -90,6 +94,7 @@ impl<'a> Draft<'a> {
             }
             _ => {}
         }
+        self.lines.note(&event);
         match event.job() {
             None => self.instance.apply(&event, self.now),
             Some(name) => self.change(&name.clone(), &event),
@@ -104,9 +109,10 @@ impl<'a> Draft<'a> {
             (None, Event::JobSubmitted { .. }) => Job::new(Want::Up, true, self.now),
             (None, _) => return,
         };
-        let before = job.run().is_some();
+        let (before, stood) = (job.run().is_some(), Stands::of(name, &job));
         job.apply(event, self.now);
         let after = job.run().is_some();
+        self.lines.change((stood, Stands::of(name, &job)));
         match (before, after) {
             (false, true) => self.live += 1,
             (true, false) => self.live = self.live.saturating_sub(1),
@@ -124,6 +130,14 @@ impl<'a> Draft<'a> {
     /// Whether an orphan says that it belongs to this job.
     pub(super) fn has_orphan(&self, name: &JobName) -> bool {
         self.orphans.values().any(|job| job.as_ref() == Some(name))
+    }
+
+    /// The number of the next place in a line.
+    pub(super) const fn next_number(&mut self) -> u64 {
+        self.lines.given += 1;
+        let from =
+            if self.base.queues.numbers > queue::FIRST { self.base.queues.numbers } else { queue::FIRST };
+        from + self.lines.given
     }
 
     pub(super) fn effect(&mut self, effect: Effect) {

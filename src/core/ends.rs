@@ -125,6 +125,7 @@ fn stops_to_start(job: &Job) -> bool {
         Phase::Leftovers { then_start, .. } => *then_start,
         Phase::Stopped
         | Phase::Waiting
+        | Phase::Queued
         | Phase::Starting { .. }
         | Phase::Running { .. }
         | Phase::Backoff { .. }

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::alerts::Alert;
 use super::fault::Fault;
 use super::identity::{Epoch, Identity};
-use super::ids::{Generation, JobName, RunId};
+use super::ids::{Generation, JobName, QueueName, RunId};
 use super::outcome::{Asked, ExitRecord};
 use super::progress::Said;
+use super::queue::Place;
 use super::saga::{Broken, End, Plan};
 use super::spec::JobSpec;
 use super::time::{Millis, Stamp};
@@ -73,6 +74,30 @@ pub enum Event {
         job: JobName,
         /// What is wanted.
         want: Want,
+        /// Who asked.
+        by: Asked,
+    },
+    /// A job stands in line for its turn, or elsewhere in it.
+    #[serde(rename = "job.queued")]
+    Queued {
+        /// The job.
+        job: JobName,
+        /// Where.
+        place: Box<Place>,
+    },
+    /// No turn is given in a queue.
+    #[serde(rename = "queue.paused")]
+    QueuePaused {
+        /// The queue.
+        queue: QueueName,
+        /// Who asked.
+        by: Asked,
+    },
+    /// Turns are given again.
+    #[serde(rename = "queue.resumed")]
+    QueueResumed {
+        /// The queue.
+        queue: QueueName,
         /// Who asked.
         by: Asked,
     },
@@ -453,6 +478,7 @@ impl Event {
             Self::JobAdded { job, .. }
             | Self::JobRemoved { job }
             | Self::WantSet { job, .. }
+            | Self::Queued { job, .. }
             | Self::RunRequested { job, .. }
             | Self::RunStarted { job, .. }
             | Self::RunReady { job, .. }
@@ -492,6 +518,8 @@ impl Event {
             | Self::AlertCleared { .. }
             | Self::StartsHeld { .. }
             | Self::StartsReleased
+            | Self::QueuePaused { .. }
+            | Self::QueueResumed { .. }
             | Self::ShutdownBegun { .. }
             | Self::ShutdownForced => None,
         }

@@ -139,6 +139,7 @@ pub(super) fn was_given_up(d: &Draft<'_>, name: &JobName) -> Option<String> {
         },
         Phase::Stopped
         | Phase::Waiting
+        | Phase::Queued
         | Phase::Starting { .. }
         | Phase::Running { .. }
         | Phase::Leftovers { stop: None, .. }

@@ -106,6 +106,60 @@ impl<'de> Deserialize<'de> for JobName {
     }
 }
 
+/// The name of a queue: one of a job without instances.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct QueueName(JobName);
+
+/// Why a text is no name of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the name of a queue is made of letters, digits, '-', '_', '.' and '@', starts with a letter or digit, and \
+     has at most {} bytes",
+    JobName::MAX_BYTES
+)]
+pub struct BadQueueName;
+
+impl QueueName {
+    /// Checks and wraps a name.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, BadQueueName> {
+        let name = JobName::new(name).map_err(|_| BadQueueName)?;
+        if name.as_str().contains(':') { Err(BadQueueName) } else { Ok(Self(name)) }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+/// The queue of whoever names none.
+impl Default for QueueName {
+    fn default() -> Self {
+        Self(JobName(Arc::from("default")))
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for QueueName {
+    type Err = BadQueueName;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Self::new(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for QueueName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
 /// One incarnation of a job: a UUIDv7, so that ids sort by the time they were asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

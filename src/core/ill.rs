@@ -79,6 +79,7 @@ impl Job {
             }
             Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. }

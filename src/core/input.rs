@@ -7,9 +7,10 @@ use super::fault::Fault;
 use super::freshness::Freshness;
 use super::identity::Epoch;
 use super::identity::Identity;
-use super::ids::{Generation, JobName, RunId};
+use super::ids::{Generation, JobName, QueueName, RunId};
 use super::outcome::{Asked, ExitRecord, Outcome};
 use super::progress::Said;
+use super::queue;
 use super::rung::Rung;
 use super::spec::{JobSpec, KillScope};
 use super::time::{Millis, Stamp};
@@ -60,6 +61,8 @@ pub enum Input {
     Submitted {
         /// Its spec.
         spec: Box<JobSpec>,
+        /// How it enters its queue, if it has one.
+        entry: queue::Entry,
         /// Who asked.
         by: Asked,
     },
@@ -83,6 +86,24 @@ pub enum Input {
     Restart {
         /// Which jobs, resolved.
         jobs: Vec<JobName>,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `move`: jobs that wait for their turn are to stand elsewhere.
+    Move {
+        /// Which jobs, resolved.
+        jobs: Vec<JobName>,
+        /// Where.
+        shift: queue::Shift,
+        /// Who asked.
+        by: Asked,
+    },
+    /// `queue pause` and `queue resume`.
+    PauseQueue {
+        /// Which.
+        queue: QueueName,
+        /// Whether turns are given again.
+        resume: bool,
         /// Who asked.
         by: Asked,
     },

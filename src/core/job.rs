@@ -15,9 +15,11 @@ use super::event::{Event, Want};
 use super::identity::Identity;
 use super::ids::RunId;
 use super::ill::Ill;
-use super::outcome::{Asked, ExitRecord, Outcome, Rusage};
-use super::stats::Cause;
+use super::outcome::{Asked, ExitRecord, Outcome};
+use super::queue::Place;
 use super::time::{Millis, Stamp};
+
+pub use super::past::{PastEnd, PastRun};
 
 /// Start stamps remembered for the start limit. A crash loop at full speed stays within 8 KiB a job;
 /// a configured count above this acts as this.
@@ -37,6 +39,8 @@ pub enum Phase {
     Stopped,
     /// It starts as soon as the jobs it depends on are up and the keeper is there.
     Waiting,
+    /// It stands in line, see [`super::queue`]: where, its place says.
+    Queued,
     /// Asked of the keeper, which has not answered yet.
     Starting {
         /// The run.
@@ -179,41 +183,9 @@ pub struct Job {
     /// Boot clock of its failures that count as restarts of its group, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group_restarts: Vec<u64>,
-}
-
-/// A run as the history shows it.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct PastRun {
-    /// The run.
-    pub run: RunId,
-    /// Which try.
-    pub attempt: u64,
-    /// When it was asked for.
-    pub requested: Stamp,
-    /// When it was started.
-    pub started: Option<Stamp>,
-    /// Main process; only meaningful while it lives.
-    pub pid: Option<i32>,
-    /// Its end, if it has ended.
-    pub end: Option<Box<PastEnd>>,
-}
-
-/// The end of a run as the history shows it.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct PastEnd {
-    /// When.
-    pub at: Stamp,
-    /// How.
-    pub outcome: Outcome,
-    /// Who asked for it.
-    pub asked: Asked,
-    /// Resource use.
-    pub rusage: Option<Rusage>,
-    /// Bytes captured, both streams.
-    pub output_bytes: u64,
-    /// How it counts; absent in records of earlier builds, and if it does not count.
+    /// Where it stands in line, or stood when its turn came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
+    pub place: Option<Box<Place>>,
 }
 
 impl Job {
@@ -232,6 +204,7 @@ impl Job {
             last: None,
             trial: None,
             group_restarts: Vec::new(),
+            place: None,
         }
     }
 
@@ -245,6 +218,7 @@ impl Job {
             | Phase::Leftovers { run, .. } => Some(*run),
             Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Backoff { .. }
             | Phase::Held { .. }
             | Phase::Exited
@@ -264,6 +238,7 @@ impl Job {
                 Some(ladder.until)
             }
             Phase::Backoff { until } | Phase::Fatal { retry_at: Some(until), .. } => Some(*until),
+            Phase::Queued => self.place.as_ref()?.not_before,
             Phase::Stopping { ladder: None, .. }
             | Phase::Leftovers { ladder: None, .. }
             | Phase::Starting { .. }
@@ -315,6 +290,7 @@ impl Job {
             }
             Event::TreeGone { run, .. } | Event::Disowned { run, .. } => self.tree_over(*run),
             Event::WaitBegun { .. }
+            | Event::Queued { .. }
             | Event::BackedOff { .. }
             | Event::Rested { .. }
             | Event::Held { .. }
@@ -338,6 +314,8 @@ impl Job {
             | Event::AlertCleared { .. }
             | Event::StartsHeld { .. }
             | Event::StartsReleased
+            | Event::QueuePaused { .. }
+            | Event::QueueResumed { .. }
             | Event::ShutdownBegun { .. }
             | Event::ShutdownForced => {}
         }
@@ -370,6 +348,10 @@ impl Job {
     fn has_no_run(&mut self, event: &Event, at: Stamp) {
         match event {
             Event::WaitBegun { .. } => self.wanted_in(Phase::Waiting),
+            Event::Queued { place, .. } => {
+                self.place = Some(place.clone());
+                self.wanted_in(Phase::Queued);
+            }
             Event::BackedOff { failures, until, .. } => self.backed_off(*failures, *until),
             Event::Rested { .. } => self.wanted_in(Phase::Stopped),
             Event::Held { why, .. } => self.wanted_in(Phase::Held { why: why.clone() }),
@@ -408,6 +390,10 @@ impl Job {
         self.window.clear();
         self.group_restarts.clear();
         self.trial = None;
+        // Who is asked for again gets in line again.
+        if self.run().is_none() && self.phase != Phase::Queued {
+            self.place = None;
+        }
     }
 
     fn wished(&mut self, want: Want, by: &Asked) {
@@ -434,11 +420,18 @@ impl Job {
                     stop.then_start = up;
                 }
             }
-            Phase::Waiting | Phase::Backoff { .. } | Phase::Held { .. } | Phase::Fatal { .. } if !up => {
+            Phase::Waiting
+            | Phase::Queued
+            | Phase::Backoff { .. }
+            | Phase::Held { .. }
+            | Phase::Fatal { .. }
+                if !up =>
+            {
                 self.phase = Phase::Stopped;
             }
             Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Backoff { .. }
@@ -472,6 +465,7 @@ impl Job {
             Phase::Stopping { run, process: known, .. } if *run == news => *known = Some(process),
             Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. }
@@ -501,6 +495,7 @@ impl Job {
             }
             Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. }

@@ -17,6 +17,7 @@ use super::ids::{JobName, RunId};
 use super::input::Fact;
 use super::job::{Job, Ladder, Phase};
 use super::outcome::{Asked, ExitRecord, Outcome, Source};
+use super::queue;
 use super::restart;
 use super::spec::{JobSpec, Kind};
 use super::stop;
@@ -103,6 +104,7 @@ pub(super) fn tell(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     match phase {
         Phase::Stopped | Phase::Held { .. } | Phase::Exited | Phase::Fatal { .. } => resting(d, name, news),
         Phase::Waiting => waiting(d, name, news),
+        Phase::Queued => queued(d, name, news),
         Phase::Backoff { until } => backoff(d, name, until, news),
         Phase::Starting { run } => starting(d, name, run, news),
         Phase::Running { run, ready_at, .. } => running(d, name, (run, ready_at), news),
@@ -137,6 +139,28 @@ fn resting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
 fn waiting(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
     match news {
         News::Start | News::Due => start(d, name),
+        // A stop is a changed wish, and that alone ends the waiting.
+        News::Halt { .. }
+        | News::Launched { .. }
+        | News::Refused { .. }
+        | News::Ended { .. }
+        | News::TreeGone
+        | News::StopCommandEnded { .. }
+        | News::HookEnded
+        | News::Ready
+        | News::Extended { .. }
+        | News::Unwell { .. }
+        | News::Diagnosed
+        | News::Well
+        | News::Found { .. } => {}
+    }
+}
+
+/// In line. Its turn comes by itself; see [`queue::give_turns`].
+fn queued(d: &mut Draft<'_>, name: &JobName, news: &News<'_>) {
+    match news {
+        News::Start => start(d, name),
+        News::Due => queue::due(d, name),
         // A stop is a changed wish, and that alone ends the waiting.
         News::Halt { .. }
         | News::Launched { .. }
@@ -352,24 +376,38 @@ pub(super) fn start(d: &mut Draft<'_>, name: &JobName) {
     if job.removed || job.run().is_some() {
         return;
     }
-    let attempt = job.attempt + 1;
     let waits = job.phase == Phase::Waiting;
     if d.holding && spec.kind == Kind::Task {
         hold(d, name);
         return;
     }
-    // Beside an orphan of its own it would run twice.
-    let alone = !d.has_orphan(name);
-    let held = d.instance.held.is_some();
-    if held || !alone || d.putting_off || !d.working() || !spec.depends_on.iter().all(|dep| is_up(d, dep)) {
+    // Who stands in line is started from there.
+    let now = spec.queue.is_some() || d.instance.held.is_none() && !d.putting_off && d.working();
+    if !now || !may_start_now(d, name, &spec) {
         if !waits {
             d.record(Event::WaitBegun { job: name.clone() });
         }
         return;
     }
+    match &spec.queue {
+        Some(queue) => queue::line_up(d, name, &spec, queue),
+        None => request(d, name, &spec),
+    }
+}
+
+/// Whether nothing but its turn stands in the way of a start.
+pub(super) fn may_start_now(d: &Draft<'_>, name: &JobName, spec: &JobSpec) -> bool {
+    let free = d.job(name).is_some_and(|job| !job.removed && job.run().is_none());
+    // Beside an orphan of its own it would run twice.
+    free && !d.has_orphan(name) && spec.depends_on.iter().all(|dep| is_up(d, dep))
+}
+
+/// Asks for a run.
+pub(super) fn request(d: &mut Draft<'_>, name: &JobName, spec: &JobSpec) {
+    let attempt = d.job(name).map_or(1, |job| job.attempt + 1);
     let run = d.fresh.run_id();
     d.record(Event::RunRequested { job: name.clone(), run, attempt, at: d.now });
-    d.effect(Effect::Launch { run, attempt, spec: Box::new((*spec).clone()) });
+    d.effect(Effect::Launch { run, attempt, spec: Box::new(spec.clone()) });
 }
 
 /// From here on starts wait.
@@ -415,6 +453,7 @@ pub(super) fn counts_as_up(job: &Job, spec: &JobSpec) -> bool {
         }
         Phase::Stopped
         | Phase::Waiting
+        | Phase::Queued
         | Phase::Starting { .. }
         | Phase::Stopping { .. }
         | Phase::Leftovers { .. }

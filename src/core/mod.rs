@@ -31,6 +31,7 @@ pub mod pace;
 pub mod patterns;
 pub mod phases;
 pub mod progress;
+pub mod queue;
 pub mod quick;
 pub mod reconcile;
 pub mod recoveries;
@@ -131,7 +132,9 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::Configured { specs, by } => reload::configured(&mut d, specs, by),
         Input::ReloadOrRollBack { specs, by, within } => saga::reload(&mut d, specs, by, *within),
         Input::StartOrRollBack { jobs, by, within } => saga::start(&mut d, jobs, by, *within),
-        Input::Submitted { spec, by } => ask::submit(&mut d, spec, by),
+        Input::Submitted { spec, entry, by } => ask::submit(&mut d, spec, *entry, by),
+        Input::Move { jobs, shift, by } => queue::shift(&mut d, jobs, shift, by),
+        Input::PauseQueue { queue, resume, by } => queue::pause(&mut d, queue, *resume, by),
         Input::Start { jobs, force, by } => ask::start(&mut d, jobs, *force, by),
         Input::Stop { jobs, by } => ask::stop(&mut d, jobs, by),
         Input::Restart { jobs, by } => ask::restart(&mut d, jobs, by),
@@ -175,6 +178,7 @@ pub fn decide(state: &State, input: &Input, now: Stamp, fresh: &mut dyn Fresh) -
         Input::Tick => tick(&mut d),
     }
     saga::follow(&mut d);
+    queue::give_turns(&mut d);
     d.finish()
 }
 

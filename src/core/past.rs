@@ -4,8 +4,44 @@ use std::collections::VecDeque;
 
 use super::event::Event;
 use super::ids::RunId;
-use super::job::{PastEnd, PastRun};
+use super::outcome::{Asked, Outcome, Rusage};
 use super::stats::Cause;
+use super::time::Stamp;
+
+/// A run as the history shows it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PastRun {
+    /// The run.
+    pub run: RunId,
+    /// Which try.
+    pub attempt: u64,
+    /// When it was asked for.
+    pub requested: Stamp,
+    /// When it was started.
+    pub started: Option<Stamp>,
+    /// Main process; only meaningful while it lives.
+    pub pid: Option<i32>,
+    /// Its end, if it has ended.
+    pub end: Option<Box<PastEnd>>,
+}
+
+/// The end of a run as the history shows it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PastEnd {
+    /// When.
+    pub at: Stamp,
+    /// How.
+    pub outcome: Outcome,
+    /// Who asked for it.
+    pub asked: Asked,
+    /// Resource use.
+    pub rusage: Option<Rusage>,
+    /// Bytes captured, both streams.
+    pub output_bytes: u64,
+    /// How it counts; absent in records of earlier builds, and if it does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
 
 /// Notes an event in a job's history.
 pub(super) fn note_past(past: &mut VecDeque<PastRun>, event: &Event, keep: usize) {

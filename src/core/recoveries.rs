@@ -303,6 +303,7 @@ impl Before {
             Phase::Running { ill, .. } => Self { asked: false, fault: ill.as_ref().map(|ill| ill.fault) },
             Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
@@ -349,6 +350,7 @@ pub(super) fn note(
             Arc::make_mut(all).wait_for_more(name, at);
         }
         Event::RunRequested { .. }
+        | Event::Queued { .. }
         | Event::WaitBegun { .. }
         | Event::BackedOff { .. }
         | Event::Rested { .. }

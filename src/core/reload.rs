@@ -108,6 +108,9 @@ fn another_process(a: &JobSpec, b: &JobSpec) -> bool {
         in_group: _,
         retry_fatal: _,
         breaker: _,
+        queue: _,
+        retries: _,
+        key: _,
     } = a;
     *command != b.command
         || *env != b.env

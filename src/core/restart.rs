@@ -53,6 +53,9 @@ pub(super) fn after(spec: &JobSpec, end: &After<'_>, chance: impl FnOnce() -> f6
     if !again(spec, success) {
         return Next::Rest;
     }
+    if spec.retries.is_some_and(|retries| end.job.failures > retries) {
+        return Next::Rest;
+    }
     if end.interrupted {
         return accident(spec, end).map_or(Next::Now, Next::GiveUp);
     }

@@ -7,16 +7,17 @@
 //! A line that begins with `{"job":"…","rest":` is that of a job at rest ([`super::rest`]): it is left where
 //! it is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::alerts::Alerts;
-use super::ids::{JobName, RunId};
+use super::ids::{JobName, QueueName, RunId};
 use super::instance::Instance;
 use super::job::{Job, PastRun};
 use super::progress::Published;
+use super::queue::Stands;
 use super::recoveries::{Incident, Totals};
 use super::rest::{Place, Shelf, is_at_rest};
 use super::saga::Sagas;
@@ -60,6 +61,12 @@ struct InstanceOut<'a> {
     recoveries: &'a Totals,
     #[serde(skip_serializing_if = "Alerts::is_empty")]
     alerts: &'a Alerts,
+    /// The highest number of a place in a line.
+    #[serde(skip_serializing_if = "is_nought")]
+    places: u64,
+    /// Queues that are paused.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    paused: &'a BTreeSet<QueueName>,
 }
 
 #[derive(Serialize)]
@@ -94,6 +101,10 @@ struct In {
     sagas: Sagas,
     recoveries: Option<Box<Totals>>,
     alerts: Option<Box<Alerts>>,
+    #[serde(default)]
+    places: u64,
+    #[serde(default)]
+    paused: BTreeSet<QueueName>,
     orphan: Option<RunId>,
     /// The job that an orphan says it belongs to.
     says: Option<JobName>,
@@ -131,6 +142,8 @@ impl State {
             sagas: &self.sagas,
             recoveries: &self.recoveries.totals,
             alerts: &self.alerts,
+            places: self.queues.numbers,
+            paused: &self.queues.paused,
         };
         serde_json::to_writer(&mut bytes, &instance)?;
         put(&mut bytes)?;
@@ -203,6 +216,8 @@ impl State {
             sagas,
             recoveries,
             alerts,
+            places,
+            paused,
             orphan,
             says,
         } = serde_json::from_slice(line)?;
@@ -222,9 +237,7 @@ impl State {
                         self.earlier.insert(run);
                     }
                 }
-                if let Some(at) = job.deadline() {
-                    self.deadlines.insert((at, name.clone()));
-                }
+                self.index(&name, &job);
                 if let Some(incident) = incident {
                     Arc::make_mut(&mut self.recoveries).open.insert(name.clone(), incident);
                 }
@@ -238,6 +251,7 @@ impl State {
                 self.overs = overs.max(finished.len() as u64);
                 self.finished = (1..).zip(finished).collect();
                 self.sagas = sagas;
+                (self.queues.numbers, self.queues.paused) = (places, paused);
                 self.alerts = Arc::new(alerts.map(|alerts| *alerts).unwrap_or_default());
                 Arc::make_mut(&mut self.recoveries).totals =
                     recoveries.map(|totals| *totals).unwrap_or_default();
@@ -250,10 +264,22 @@ impl State {
         Ok(())
     }
 
+    fn index(&mut self, name: &JobName, job: &Job) {
+        self.queues.change((None, Stands::of(name, job)));
+        if let Some(at) = job.deadline() {
+            self.deadlines.insert((at, name.clone()));
+        }
+    }
+
     /// Everything was taken back.
     pub fn restored(&mut self) {
         self.rest.settle();
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_nought(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Most of them will never grow again.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::circuit::Breaker;
 use super::group::GroupSpec;
 use super::hook::Hooks;
-use super::ids::JobName;
+use super::ids::{JobName, QueueName};
 use super::time::Millis;
 use super::watch::{FrozenStep, Ready, Watch, on_frozen};
 
@@ -267,7 +267,8 @@ pub struct JobSpec {
     /// What becomes of everything else when it is given up.
     #[serde(default)]
     pub on_fatal: OnFatal,
-    /// Which jobs are stopped first when the host has too little of something: those of the lowest.
+    /// Which jobs are stopped first when the host has too little of something: those of the lowest. Of those in a
+    /// queue the highest goes first.
     #[serde(default, skip_serializing_if = "is_nought")]
     pub priority: i32,
     /// How its runs are watched; `None`: their end alone. Few jobs have it, and it is large.
@@ -288,6 +289,15 @@ pub struct JobSpec {
     /// When no start is made for a while; `None`: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Box<Breaker>>,
+    /// In which queue its starts wait for their turn; `None`: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueName>,
+    /// How often a run that failed is followed by another, at most; `None`: as the start limit says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Whoever submits with the same key means this very job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Box<str>>,
 }
 
 /// What becomes of everything else when a job is given up.
@@ -372,6 +382,9 @@ impl JobSpec {
             in_group: None,
             retry_fatal: None,
             breaker: None,
+            queue: None,
+            retries: None,
+            key: None,
         }
     }
 }

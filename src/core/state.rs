@@ -21,6 +21,7 @@ use super::instance::{Instance, Life, Link};
 use super::job::{Job, PastRun, Phase};
 use super::past::note_past;
 use super::progress::{self, Published};
+use super::queue::{self, Queues, Stands};
 use super::recoveries::{self, Recoveries};
 use super::rest::Rest;
 use super::saga::{Before, Sagas, Verb};
@@ -80,6 +81,8 @@ pub struct State {
     pub(super) recoveries: Arc<Recoveries>,
     /// Alerts; shared with readers.
     pub(super) alerts: Arc<Alerts>,
+    /// Who stands in which line, and what is said of queues.
+    pub queues: Queues,
 }
 
 impl Default for State {
@@ -102,6 +105,7 @@ impl Default for State {
             orphans: BTreeMap::new(),
             recoveries: Arc::default(),
             alerts: Arc::default(),
+            queues: Queues::default(),
         }
     }
 }
@@ -119,14 +123,12 @@ impl State {
         self.note_incidents(event);
         match event {
             Event::SupervisorStarted { generation, version, epoch, recovery, ending, born_us } => {
-                self.began(*generation, version, (epoch, *born_us), (*recovery, *ending));
+                self.began(*generation, version, (epoch, *born_us), (*recovery, *ending), at);
             }
             Event::OrphanFound { run, job } => {
                 self.orphans.insert(*run, job.clone());
             }
-            Event::OrphanGone { run, .. } => {
-                self.orphans.remove(run);
-            }
+            Event::OrphanGone { run, .. } => drop(self.orphans.remove(run)),
             Event::ShutdownBegun { .. } => {
                 self.instance.apply(event, at);
                 self.rest_all(|phase| matches!(phase, Phase::Waiting | Phase::Backoff { .. }), at);
@@ -156,12 +158,14 @@ impl State {
                 self.wished(job, *want);
                 self.job_event(job, event, at);
             }
+            Event::QueuePaused { .. } | Event::QueueResumed { .. } => self.queues.note(event),
             Event::RunRequested { job, run, .. } => {
                 self.instance.newest = self.instance.newest.max(Some(*run));
                 self.job_event(job, event, at);
             }
             Event::JobAdded { job, .. }
             | Event::JobRemoved { job }
+            | Event::Queued { job, .. }
             | Event::RunStarted { job, .. }
             | Event::RunReady { job, .. }
             | Event::RunAdopted { job, .. }
@@ -314,6 +318,7 @@ impl State {
         version: &str,
         (epoch, born_us): (&Epoch, u64),
         (recovery, ending): (bool, bool),
+        at: Stamp,
     ) {
         let old = &self.instance;
         let same_epoch = old.epoch == *epoch;
@@ -348,7 +353,7 @@ impl State {
         }
         for (name, entry) in &mut self.jobs {
             let before = entry.job.deadline();
-            entry.job.met_supervisor(same_epoch, recovery);
+            entry.job.met_supervisor((same_epoch, recovery), at);
             move_deadline(&mut self.deadlines, name, before, entry.job.deadline());
         }
     }
@@ -388,6 +393,7 @@ impl State {
             Event::JobSubmitted { .. } => Some(Job::new(Want::Up, true, at)),
             _ => None,
         };
+        self.queues.note(event);
         self.wake(name);
         if let Some(job) = new {
             let entry =
@@ -398,7 +404,7 @@ impl State {
         stats::note(&mut entry.stats, &entry.job, entry.past.back(), event, at);
         progress::note(&mut entry.published, &entry.job, entry.past.back(), event, at);
         let job = &mut entry.job;
-        let (run, deadline) = (job.run(), job.deadline());
+        let (run, deadline, stood) = (job.run(), job.deadline(), Stands::of(name, job));
         let finished = job.submitted && job.is_finished();
         let before = recoveries::Before::of(job);
         job.apply(event, at);
@@ -414,6 +420,7 @@ impl State {
                 self.orphans.remove(&run);
             }
         }
+        self.queues.change((stood, Stands::of(name, job)));
         let gone = job.removed && job.run().is_none();
         let deadline_now = if gone { None } else { job.deadline() };
         let finished_now = !gone && job.submitted && job.is_finished();
@@ -489,6 +496,7 @@ impl PartialEq for State {
             && (&self.deadlines, &self.orphans) == (&other.deadlines, &other.orphans)
             && self.sagas == other.sagas
             && (&self.recoveries, &self.alerts) == (&other.recoveries, &other.alerts)
+            && self.queues == other.queues
             && self.finished.values().eq(other.finished.values())
             && self.names().eq(other.names())
             && self.names().all(|name| job(self, name) == job(other, name))
@@ -497,7 +505,7 @@ impl PartialEq for State {
 
 impl Job {
     /// A new supervisor looks at a job it remembers.
-    fn met_supervisor(&mut self, same_epoch: bool, recovery: bool) {
+    fn met_supervisor(&mut self, (same_epoch, recovery): (bool, bool), now: Stamp) {
         if !same_epoch {
             // The boot clock began anew: stamps of the old one mean nothing, so what waited is due.
             self.window.clear();
@@ -519,7 +527,14 @@ impl Job {
             {
                 ladder.until = Stamp::default();
             }
+            Phase::Queued if !same_epoch => {
+                let later = self.place.as_ref().and_then(|place| place.not_before);
+                if let (Some(place), Some(at)) = (&mut self.place, later) {
+                    place.not_before = Some(queue::later(now, at.wall_us).unwrap_or(now));
+                }
+            }
             Phase::Stopped
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Running { .. }
             | Phase::Stopping { .. }

@@ -28,6 +28,8 @@ pub enum Shown {
     Stopped,
     /// Wanted, and waiting for the jobs it depends on, or for the keeper.
     Waiting,
+    /// Standing in line for its turn.
+    Queued,
     /// Asked for, or within its start grace.
     Starting,
     /// Running.
@@ -53,6 +55,7 @@ impl Shown {
         match self {
             Self::Stopped => "stopped",
             Self::Waiting => "waiting",
+            Self::Queued => "queued",
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Frozen => "frozen",
@@ -75,6 +78,7 @@ impl Job {
             }
             Phase::Stopped => Shown::Stopped,
             Phase::Waiting => Shown::Waiting,
+            Phase::Queued => Shown::Queued,
             Phase::Starting { .. } | Phase::Running { ready_at: Some(_), .. } => Shown::Starting,
             Phase::Running { ready_at: None, .. } => Shown::Running,
             Phase::Stopping { .. } | Phase::Leftovers { .. } => Shown::Stopping,
@@ -104,6 +108,7 @@ impl Job {
             Phase::Stopping { process: None, .. }
             | Phase::Stopped
             | Phase::Waiting
+            | Phase::Queued
             | Phase::Starting { .. }
             | Phase::Leftovers { .. }
             | Phase::Backoff { .. }
@@ -325,6 +330,7 @@ impl State {
             },
             Phase::Stopped => String::new(),
             Phase::Waiting => self.waits_for(name),
+            Phase::Queued => self.why_queued(name, job),
             Phase::Stopping { stop, ladder, .. } => match (ladder, stop.then_start) {
                 (Some(ladder), _) if ladder.kill => "killed, waiting for it to go".to_owned(),
                 (Some(ladder), _) if ladder.hook => "its before_stop hook is running".to_owned(),
@@ -349,6 +355,27 @@ impl State {
             }
             Phase::Held { why } => why.clone(),
         }
+    }
+
+    fn why_queued(&self, name: &JobName, job: &Job) -> String {
+        let Some(place) = job.place.as_deref() else { return String::new() };
+        let queue = &place.queue;
+        let settings = &self.queues.settings;
+        let why = if place.held {
+            "held back until it is released".to_owned()
+        } else if let Some(at) = place.not_before {
+            format!("not before {}", at.rfc3339())
+        } else if !settings.slots.contains_key(queue) {
+            "there is no such queue any more".to_owned()
+        } else if self.queues.paused.contains(queue) {
+            "the queue is paused".to_owned()
+        } else if self.instance.recovery {
+            "recovery mode: no turns are given".to_owned()
+        } else {
+            let waits = self.waits_for(name);
+            if waits.is_empty() { "waits for its turn".to_owned() } else { waits }
+        };
+        format!("queue {queue}: {why}")
     }
 
     fn waits_for(&self, name: &JobName) -> String {

@@ -14,12 +14,13 @@ use crate::core::input::Input;
 use crate::core::outcome::Asked;
 use crate::core::reload::ReloadPlan;
 use crate::core::report::RunsReport;
-use crate::core::spec::{JobSpec, KillScope, Kind, Restart, Stdin};
+use crate::core::spec::KillScope;
 use crate::wire::control::{
-    ActReply, ActResult, PublishReply, ReloadReply, RunReply, RunRequest, ScrubReply, StdinReply,
+    ActReply, ActResult, PublishReply, ReloadReply, RunReply, ScrubReply, StdinReply,
 };
 use crate::wire::init::HOLD_CONFIG;
 use crate::wire::keeper::Request;
+use crate::wire::queue::PauseReply;
 
 /// An answer that waits until its decision is durable.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(super) enum Reply {
     Shutdown(Answer<()>),
     Stdin(Answer<StdinReply>, Result<StdinReply, AskError>),
     Publish(Answer<PublishReply>, Result<PublishReply, AskError>),
+    Pause(Answer<PauseReply>, Result<PauseReply, AskError>),
 }
 
 impl Reply {
@@ -46,6 +48,7 @@ impl Reply {
             Self::Shutdown(to) => drop(to.send(Ok(()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
             Self::Publish(to, answer) => drop(to.send(answer)),
+            Self::Pause(to, answer) => drop(to.send(answer)),
         }
     }
 
@@ -61,6 +64,7 @@ impl Reply {
             Self::Shutdown(to) => drop(to.send(Err(error()))),
             Self::Stdin(to, answer) => drop(to.send(answer)),
             Self::Publish(to, _) => drop(to.send(Err(error()))),
+            Self::Pause(to, _) => drop(to.send(Err(error()))),
         }
     }
 }
@@ -84,7 +88,7 @@ pub(super) fn act_reply(decision: Decision) -> ActReply {
 }
 
 impl Supervisor {
-    fn refused_now<T>(&self) -> Option<Result<T, AskError>> {
+    pub(super) fn refused_now<T>(&self) -> Option<Result<T, AskError>> {
         self.read_only.as_ref().map(|read_only| Err(AskError::ReadOnly(read_only.why.clone())))
     }
 
@@ -104,6 +108,10 @@ impl Supervisor {
                 self.signal(&jobs, (signal, scope), &operator(peer, "signal"), reply, turn);
             }
             Ask::Run { request, peer, reply } => self.submit(*request, peer, reply, turn),
+            Ask::PauseQueue { queue, resume, peer, reply } => {
+                self.pause_queue((&queue, resume), peer, reply, turn);
+            }
+            Ask::Move { jobs, request, peer, reply } => self.move_jobs(jobs, &request, peer, reply, turn),
             Ask::Stdin { job, data, close, reply } => self.stdin(&job, data, close, reply),
             Ask::StartOrRollBack { jobs, within, peer, reply } => {
                 let answer =
@@ -176,75 +184,6 @@ impl Supervisor {
         }
     }
 
-    fn submit(&mut self, request: RunRequest, peer: Peer, reply: Answer<RunReply>, turn: &mut Turn) {
-        if let Some(refused) = self.refused_now() {
-            turn.replies.push(Reply::Run(reply, refused));
-            return;
-        }
-        let answer = match self.spec_of(request) {
-            Err(error) => Err(error),
-            Ok(spec) => {
-                let name = spec.name.clone();
-                let decision =
-                    self.decide(&Input::Submitted { spec: Box::new(spec), by: operator(peer, "run") }, turn);
-                match decision.answers.into_iter().find(|answer| !answer.ok) {
-                    Some(refused) => Err(AskError::Conflict(refused.text)),
-                    None => Ok(RunReply { name }),
-                }
-            }
-        };
-        turn.replies.push(Reply::Run(reply, answer));
-    }
-
-    fn spec_of(&self, request: RunRequest) -> Result<JobSpec, AskError> {
-        let bad = |error: &str| AskError::Bad { error: error.to_owned(), details: Vec::new() };
-        if request.command.first().is_none_or(String::is_empty) {
-            return Err(bad("the command is empty"));
-        }
-        let text = request.command.iter().chain(request.cwd.iter()).chain(request.env.values());
-        if text.chain(request.env.keys()).any(|text| text.contains('\0')) {
-            return Err(bad("a NUL byte cannot be passed to a program"));
-        }
-        if request.env.keys().any(|name| name.is_empty() || name.contains('=')) {
-            return Err(bad("the name of a variable is empty or contains `=`"));
-        }
-        if request.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/')) {
-            return Err(bad("cwd must be an absolute path"));
-        }
-        let name = match request.name {
-            Some(name) if name.as_str().contains(':') => {
-                return Err(bad("the name of a submitted job has no `:`"));
-            }
-            Some(name) => name,
-            None => self.free_name(&request.command),
-        };
-        let mut spec = JobSpec::new(name, request.command);
-        spec.kind = request.kind.unwrap_or(Kind::Task);
-        spec.restart = request.restart.unwrap_or(match spec.kind {
-            Kind::Service => Restart::Always,
-            Kind::Task => Restart::Never,
-        });
-        spec.cwd = request.cwd;
-        spec.env = request.env;
-        if request.stdin {
-            spec.stdin = Stdin::Keep;
-        }
-        Ok(spec)
-    }
-
-    /// `sleep-1`, `sleep-2`, …: after the program, with the lowest number nobody has.
-    fn free_name(&self, command: &[String]) -> JobName {
-        let program = command.first().map_or("job", String::as_str).rsplit('/').next().unwrap_or("job");
-        let clean: String =
-            program.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect();
-        let base = clean.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-        let base = if base.is_empty() { "job" } else { base };
-        (1_u64..)
-            .filter_map(|n| JobName::new(format!("{base}-{n}")).ok())
-            .find(|name| self.state.job(name).is_none())
-            .unwrap_or_else(|| unreachable!("there are more numbers than jobs"))
-    }
-
     pub(super) fn reload_by_signal(&mut self, turn: &mut Turn) {
         let (reply, _) = oneshot::channel();
         self.ask(Ask::Reload { plan: false, peer: None, reply }, turn);
@@ -289,6 +228,11 @@ impl Supervisor {
             Err(error) => tracing::error!(%error, "the configuration cannot be kept for the next supervisor"),
         }
         self.state.shutdown_timeout = config.supervisor.shutdown_timeout;
+        if self.state.queues.settings != config.queues {
+            self.state.queues.settings = config.queues.clone();
+            self.slots_changed = true;
+            self.queues_changed();
+        }
         self.state.keep_runs = super::start::keep_runs(&config);
         self.log.keep_runs(self.state.keep_runs);
         self.degraded.remove("configuration");

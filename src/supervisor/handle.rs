@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::live::{JobUsage, Live};
 use crate::core::alerts::{Alerts, Raised};
-use crate::core::ids::{JobName, RunId};
+use crate::core::ids::{JobName, QueueName, RunId};
 use crate::core::progress::Said;
 use crate::core::recoveries::Recoveries;
 use crate::core::report::{RunsReport, StartReport};
@@ -24,6 +24,7 @@ use crate::wire::control::{
     ScrubReply, StdinReply,
 };
 use crate::wire::host::HostView;
+use crate::wire::queue::{MoveRequest, PauseReply, QueueView};
 
 /// Asks that may wait for the main loop; beyond that a client is told to come back (503, `busy`).
 pub const ASKS_MAX: usize = 1024;
@@ -50,6 +51,10 @@ pub struct View {
     pub live: BTreeMap<JobName, Live>,
     /// Operations of several steps: the latest that are over, then the one under way.
     pub sagas: Vec<Arc<SagaView>>,
+    /// The queues.
+    pub queues: Vec<QueueView>,
+    /// Runs of all of them together, at most.
+    pub slots: Option<u32>,
     /// What is counted of the instance as a whole.
     pub insight: Insight,
     /// Sequence number of the last durable event.
@@ -177,6 +182,28 @@ pub enum Ask {
         peer: Peer,
         /// Answer.
         reply: Answer<RunReply>,
+    },
+    /// Give no turns in a queue, or give them again.
+    PauseQueue {
+        /// Which.
+        queue: QueueName,
+        /// Whether they are given again.
+        resume: bool,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<PauseReply>,
+    },
+    /// Move jobs that wait for their turn.
+    Move {
+        /// Resolved names.
+        jobs: Vec<JobName>,
+        /// Where.
+        request: Box<MoveRequest>,
+        /// Who.
+        peer: Peer,
+        /// Answer.
+        reply: Answer<ActReply>,
     },
     /// Write to a job's stdin.
     Stdin {

@@ -143,6 +143,10 @@ pub(super) struct Supervisor {
     pub(super) pace: Pace<Waiting>,
     /// Watching over the runs.
     pub(super) vigils: Vigils,
+    /// There may be other slots in the queues than when turns were given last.
+    pub(super) slots_changed: bool,
+    /// The latest numbers in the names that were made up for submitted jobs.
+    pub(super) names: BTreeMap<String, u64>,
     /// Where the sockets and the locks of helpers are.
     pub(super) runtime: RuntimeDir,
     /// Starts that wait for their hook.
@@ -258,7 +262,7 @@ impl Supervisor {
         loop {
             let mut turn = match first.take() {
                 Some(turn) => turn,
-                None if !self.refused.is_empty() || self.has_late_hooks() => self.turn_of_what_waited(),
+                None if self.has_what_waited() => self.turn_of_what_waited(),
                 None => {
                     let retry = self.read_only.as_ref().map(|read_only| read_only.wait(clock::boot_us()));
                     let (deadline, before_us) = (self.next_deadline(), clock::boot_us());
@@ -300,6 +304,7 @@ impl Supervisor {
         let mut turn = Turn { changed: true, ..Turn::default() };
         self.decide(&self.started(), &mut turn);
         self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
+        self.state.queues.settings = self.config.queues.clone();
         self.state.keep_runs = super::start::keep_runs(&self.config);
         if !self.degraded.contains_key("configuration") {
             let specs = self.config.jobs.clone();
@@ -337,8 +342,17 @@ impl Supervisor {
             .min_by_key(|at| at.boot_us)
     }
 
+    /// Whether there is something to be told or given that came up while something else was decided.
+    fn has_what_waited(&self) -> bool {
+        let turns = self.slots_changed && self.may_judge();
+        !self.refused.is_empty() || self.has_late_hooks() || turns
+    }
+
     fn turn_of_what_waited(&mut self) -> Turn {
         let mut turn = Turn::default();
+        if std::mem::take(&mut self.slots_changed) {
+            self.observe(&Input::Tick, &mut turn);
+        }
         if self.has_late_hooks() {
             self.late_hooks(&mut turn);
         }

@@ -39,6 +39,7 @@ mod stalled;
 mod start;
 mod startup;
 mod strays;
+mod submit;
 mod survey;
 mod view;
 mod vigils;

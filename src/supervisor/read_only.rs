@@ -64,6 +64,7 @@ impl Supervisor {
                     self.state.set_before(before.config.jobs.clone());
                 }
                 self.state.shutdown_timeout = self.config.supervisor.shutdown_timeout;
+                self.state.queues.settings = self.config.queues.clone();
                 let specs: Vec<_> = self.config.jobs.iter().cloned().map(std::sync::Arc::new).collect();
                 self.state.set_specs(&specs);
                 if self.state.instance.generation != self.generation {

@@ -210,12 +210,10 @@ fn assemble(
         state.set_before(before.config.jobs.clone());
     }
     let degraded = put_in_force(&init, &mut state, (&config, before.as_ref()), problem, inherited);
-    let Channels { view, asks, skips } = channels;
-    let from = (
-        super::keeper_link::connect(RuntimeDir(options.runtime_dir.clone()).keeper_socket(), generation),
-        init.listen().map_err(|e| format!("init's socket: {e}"))?,
-    );
-    let (sidelines, sources) = sidelines(RuntimeDir(options.runtime_dir.clone()), from, (asks, skips));
+    let runtime = RuntimeDir(options.runtime_dir.clone());
+    let keeper = super::keeper_link::connect(runtime.keeper_socket(), generation);
+    let from = (keeper, init.listen().map_err(|e| format!("init's socket: {e}"))?);
+    let (sidelines, sources) = sidelines(runtime.clone(), from, (channels.asks, channels.skips));
     let Sidelines { vigils, hooks, host, scrubbing, patterns, tell_stop_command, tell_strays } = sidelines;
     let dirty: BTreeSet<_> = state.awake().map(|(name, _)| name.clone()).collect();
     let known_runs = super::prune::runs_of_the_awake(&state);
@@ -240,10 +238,12 @@ fn assemble(
         config_path: options.config.clone(),
         config_changed: false,
         state_dir: StateDir(options.state_dir.clone()),
-        runtime: RuntimeDir(options.runtime_dir.clone()),
+        slots_changed: false,
+        names: BTreeMap::new(),
+        runtime,
         socket: options.socket.clone(),
         since: now(),
-        view,
+        view: channels.view,
         dirty,
         degraded,
         lost,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::handle::{Insight, Usage, View};
 use super::main_loop::{Supervisor, now};
 use super::publish::progress_view;
+use super::submit::place_view;
 use crate::core::circuit::Circuit;
 use crate::core::event::Want;
 use crate::core::ids::JobName;
@@ -53,6 +54,7 @@ impl Supervisor {
         let (instance, host) = (Arc::new(self.instance()), Arc::new(self.host_view()));
         let ready = self.keeper.is_some() && self.state.is_settled() && self.read_only.is_none();
         let (seq, sagas, insight) = (self.seq, self.saga_views(), self.insight());
+        let (queues, slots) = (self.queue_views(), self.state.queues.settings.all);
         self.view.send_modify(|view| {
             // A reader that still looks at the last view keeps it, and we change a copy.
             let view = Arc::make_mut(view);
@@ -80,6 +82,7 @@ impl Supervisor {
                 }
             }
             (view.instance, view.host) = (instance, host);
+            (view.queues, view.slots) = (queues, slots);
             view.sagas = sagas;
             view.insight = insight;
             view.seq = seq;
@@ -174,6 +177,8 @@ impl Supervisor {
             stats: std::collections::BTreeMap::new(),
             live: std::collections::BTreeMap::new(),
             sagas: Vec::new(),
+            queues: Vec::new(),
+            slots: None,
             insight: Insight::default(),
             seq: 0,
             ready: false,
@@ -270,6 +275,7 @@ fn job_status(name: &JobName, job: &Job, spec: Option<&JobSpec>, reason: String)
         health: None,
         breaker: spec.and_then(|spec| Circuit::of(spec, job)),
         patterns: Vec::new(),
+        place: job.place.as_deref().map(|place| Box::new(place_view(place))),
     }
 }
 
@@ -277,6 +283,7 @@ const fn word(shown: Shown) -> StateWord {
     match shown {
         Shown::Stopped => StateWord::Stopped,
         Shown::Waiting => StateWord::Waiting,
+        Shown::Queued => StateWord::Queued,
         Shown::Starting => StateWord::Starting,
         Shown::Running => StateWord::Running,
         Shown::Frozen => StateWord::Frozen,

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::health::HealthView;
 use super::host::HostView;
 use super::insight::AlertView;
+use super::queue::PlaceView;
 pub use super::words::{StateWord, WantWord};
 use crate::core::circuit::Circuit;
-use crate::core::ids::{JobName, RunId};
+use crate::core::ids::{JobName, QueueName, RunId};
 use crate::core::outcome::{Asked, Rusage};
 use crate::core::spec::Kind;
 use crate::core::stats::{Cause, Exits};
@@ -166,6 +167,9 @@ pub struct JobStatus {
     /// What its failures have in common, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<String>,
+    /// Where it stands in line, or stood when its turn came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Box<PlaceView>>,
 }
 
 /// What a job has published about itself.
@@ -395,7 +399,7 @@ pub struct SignalRequest {
 }
 
 /// `POST /v1/run`: a job submitted at run time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RunRequest {
     /// Wanted name; one is made up if absent.
     #[serde(default)]
@@ -417,6 +421,30 @@ pub struct RunRequest {
     /// Keep stdin open for `send`.
     #[serde(default)]
     pub stdin: bool,
+    /// In which queue it waits for its turn; absent: it does not.
+    #[serde(default)]
+    pub queue: Option<QueueName>,
+    /// The highest goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// Jobs that have to be up before, or to have done their work.
+    #[serde(default)]
+    pub after: Vec<JobName>,
+    /// It stands aside in its queue until it is released.
+    #[serde(default)]
+    pub hold: bool,
+    /// It stands aside in its queue until then (RFC 3339).
+    #[serde(default)]
+    pub not_before: Option<String>,
+    /// Whoever submits with the same key gets the same job.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// How long a run may take, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// How often a run that failed is followed by another, at most.
+    #[serde(default)]
+    pub retries: Option<u32>,
 }
 
 /// Answer to [`RunRequest`].
@@ -424,6 +452,9 @@ pub struct RunRequest {
 pub struct RunReply {
     /// The job's name.
     pub name: JobName,
+    /// It was there already, submitted with the same key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
 }
 
 /// `POST /v1/reload[?plan=true]`: what differs, and what was or would be done about it.

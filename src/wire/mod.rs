@@ -8,4 +8,5 @@ pub mod host;
 pub mod init;
 pub mod insight;
 pub mod keeper;
+pub mod queue;
 pub mod words;

@@ -20,6 +20,8 @@ pub enum StateWord {
     Stopped,
     /// Wanted, and waiting for the jobs it depends on.
     Waiting,
+    /// Standing in line for its turn.
+    Queued,
     /// Asked for, or within its start grace.
     Starting,
     /// Running.
@@ -40,9 +42,10 @@ pub enum StateWord {
 
 impl StateWord {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stopped,
         Self::Waiting,
+        Self::Queued,
         Self::Starting,
         Self::Running,
         Self::Frozen,
@@ -59,6 +62,7 @@ impl StateWord {
         match self {
             Self::Stopped => "stopped",
             Self::Waiting => "waiting",
+            Self::Queued => "queued",
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Frozen => "frozen",

@@ -27,6 +27,7 @@ mod notify;
 mod outcome;
 mod output;
 mod progress;
+mod queue;
 mod recovery;
 mod reload;
 mod repeat;

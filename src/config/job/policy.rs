@@ -3,6 +3,7 @@
 use toml::de::DeValue;
 
 use crate::core::circuit::Breaker;
+use crate::core::ids::QueueName;
 use crate::core::signal;
 use crate::core::spec::{
     JobSpec, KillScope, Kind, Leftovers, OnFatal, OnSupervisorDeath, Recovery, Restart, StartLimit, StopAct,
@@ -61,6 +62,8 @@ impl<'a> Reader<'a, '_> {
         spec.on_fatal = get("on_fatal").and_then(|n| n.choice(&fates)).unwrap_or_default();
         let priority = get("priority").and_then(|n| n.integer(-1_000_000..=1_000_000));
         spec.priority = priority.unwrap_or(spec.priority);
+        spec.queue = get("queue").and_then(|n| queue(&n));
+        spec.retries = get("retries").and_then(|n| n.integer(0..=1_000_000));
         spec.on_supervisor_death =
             get("on_supervisor_death").and_then(|n| on_supervisor_death(&n)).unwrap_or_default();
     }
@@ -232,4 +235,10 @@ pub(in super::super) fn duration(node: &Node<'_>) -> Option<Millis> {
             None
         }
     }
+}
+
+/// Whether there is such a queue is looked at when all are known.
+fn queue(node: &Node<'_>) -> Option<QueueName> {
+    let text = node.string("the name of a queue")?;
+    QueueName::new(text).map_err(|error| node.error(error.to_string(), None)).ok()
 }

@@ -6,7 +6,7 @@ use crate::core::circuit::Breaker;
 use crate::core::group::{GroupSpec, Strategy};
 use crate::core::hook::{Hook, Hooks};
 use crate::core::host::{Act, Custom, Kind as HealthKind};
-use crate::core::ids::JobName;
+use crate::core::ids::{JobName, QueueName};
 use crate::core::spec::{
     Backoff, KillScope, Kind, Leftovers, OnFatal, OnLogStall, OnSupervisorDeath, Output, OutputMode,
     Recovery, Restart, Rlimit, StartLimit, Stdin, StopAct, StopStep,
@@ -28,6 +28,10 @@ log_level = "debug"
 keep_runs = 5
 recovery_start_rate = 7
 on_unreadable_log = "fresh"
+slots = 9
+
+[queue.builds]
+slots = 3
 
 [health]
 enabled = true
@@ -100,6 +104,8 @@ on_fatal = "stop-all"
 retry_fatal = "10m"
 hooks = { before_start = "migrate {n}", after_start = ["true"], before_stop = { command = "drain", timeout = "1m" }, after_exit = "true", on_frozen = "true", on_fatal = { command = ["mail", "{n}"] } }
 priority = -3
+queue = "builds"
+retries = 4
 heartbeat = { notify = "15s", output = "10m", cpu = "5m", file = { path = "beat-{n}", timeout = "1m" } }
 probe.liveness = { http = "http://127.0.0.1:80{n}/live", interval = "5s", timeout = "1s", failures = 2, successes = 3, delay = "4s" }
 probe.readiness = { tcp = "localhost:80{n}" }
@@ -133,6 +139,8 @@ fn policy() -> JobSpec {
     let argv = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let hook = |words: &[&str], secs| Some(Hook { command: argv(words), timeout: Millis::from_secs(secs) });
     JobSpec {
+        queue: Some(QueueName::new("builds").unwrap()),
+        retries: Some(4),
         hooks: Some(Box::new(Hooks {
             before_start: hook(&["migrate", "2"], 30),
             after_start: hook(&["true"], 30),
@@ -226,6 +234,15 @@ fn every_key_arrives() {
     assert_eq!((s.socket_group.as_deref(), s.log_level), (Some("www-data"), LogLevel::Debug));
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+}
+
+#[test]
+fn queues_arrive_and_there_is_always_one() {
+    let (_dir, config) = good(EVERY_KEY);
+    let slots: Vec<(&str, u32)> = config.queues.slots.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    assert_eq!((slots, config.queues.all), (vec![("builds", 3), ("default", 1)], Some(9)));
+    let (_dir, config) = good("");
+    assert_eq!(config.queues, crate::core::queue::Settings::default());
 }
 
 #[test]
@@ -455,7 +472,7 @@ fn the_examples_load_where_nothing_is_installed() {
     assert!(paths.len() >= 3);
     for path in paths {
         let config = crate::config::load(&path, &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}"));
-        assert!(config.jobs.len() >= 3, "{}", path.display());
+        assert!(!config.jobs.is_empty(), "{}", path.display());
         for job in &config.jobs {
             if let [shell, "-c", text] = job.command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
                 let read = std::process::Command::new(shell).args(["-n", "-c", text]).output().unwrap();

@@ -33,6 +33,17 @@ const WRONG: &[(&str, &[&str])] = &[
         "hooks = { befor_start = \"x\" }",
         &["3:11: job.a.hooks.befor_start: unknown key; did you mean `before_start`?"],
     ),
+    ("queue = 3", &["3:9: job.a.queue: expected the name of a queue, found an integer"]),
+    (
+        "queue = \"c\"\n[queue.b]\nslots = -1\nslot = 2\n[queue.\"a b\"]",
+        &[
+            "3:9: job.a.queue: there is no queue `c`; there are: b, default; another is made by `[queue.c]`",
+            "5:9: queue.b.slots: -1 is not in the range 0 to 100000",
+            "6:1: queue.b.slot: unknown key; did you mean `slots`?",
+            "7:8: queue.\"a b\": `a b` is no name of a queue: the name of a queue is made of letters, digits, '-', \
+             '_', '.' and '@', starts with a letter or digit, and has at most 128 bytes",
+        ],
+    ),
     ("[group.g]\njobs = [\"a\", \"other\"]", &["4:14: group.g.jobs[1]: unknown job `other`"]),
     ("[group.g]\njobs = [\"a\", \"a\"]", &["4:14: group.g.jobs[1]: `a` is in the group `g` already"]),
     (

@@ -23,6 +23,7 @@ use crate::wire::control::{
     ActReply, ActResult, EventView, Instance, InstanceState, JobStatus, OutcomeView, PublishReply,
     ReloadReply, Role, Roles, RunReply, RunView, ScrubReply, StateWord, StdinReply, WantWord,
 };
+use crate::wire::queue::PauseReply;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -195,6 +196,8 @@ fn first_view() -> View {
         stats: BTreeMap::new(),
         live: BTreeMap::new(),
         sagas: Vec::new(),
+        queues: Vec::new(),
+        slots: None,
         insight: Insight::default(),
         seq: 0,
         ready: true,
@@ -243,6 +246,7 @@ pub(crate) fn job(text: &str) -> JobStatus {
         health: None,
         breaker: None,
         patterns: Vec::new(),
+        place: None,
     }
 }
 
@@ -286,7 +290,17 @@ async fn main_loop(mut asks: mpsc::Receiver<Ask>, asked: Arc<Mutex<Vec<String>>>
             }
             Ask::Run { request, reply, .. } => {
                 note(format!("run {}", request.command.join(" ")));
-                drop(reply.send(Ok(RunReply { name: request.name.unwrap_or_else(|| name("made-up")) })));
+                drop(reply.send(Ok(RunReply {
+                    name: request.name.unwrap_or_else(|| name("made-up")),
+                    existing: false,
+                })));
+            }
+            Ask::PauseQueue { queue, resume, reply, .. } => {
+                note(format!("pause {queue} {}", !resume));
+                drop(reply.send(Ok(PauseReply { paused: !resume, changed: true })));
+            }
+            Ask::Move { jobs, request, reply, .. } => {
+                drop(reply.send(act(&format!("move {:?}", request.priority), jobs)));
             }
             Ask::Stdin { job, data, close, reply } => {
                 note(format!("stdin {job} {} {close}", data.len()));

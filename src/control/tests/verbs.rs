@@ -21,15 +21,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>) -> (u16, ErrorReply) {
 
 fn request(command: &[&str]) -> RunRequest {
     let command = command.iter().map(|word| (*word).to_owned()).collect();
-    RunRequest {
-        name: None,
-        command,
-        cwd: None,
-        env: Default::default(),
-        kind: None,
-        restart: None,
-        stdin: false,
-    }
+    RunRequest { command, ..RunRequest::default() }
 }
 
 #[tokio::test]

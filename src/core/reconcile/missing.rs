@@ -34,7 +34,8 @@ pub(super) fn is_anything(state: &State, survey: &Survey) -> bool {
 pub(super) fn hold_tasks(d: &mut Draft<'_>) {
     for name in d.names() {
         let (Some(job), Some(spec)) = (d.job(&name), d.spec(&name)) else { continue };
-        let starts = matches!(job.phase, Phase::Stopped | Phase::Waiting | Phase::Backoff { .. });
+        let starts =
+            matches!(job.phase, Phase::Stopped | Phase::Waiting | Phase::Queued | Phase::Backoff { .. });
         if spec.kind == Kind::Task && job.want == Want::Up && !job.removed && starts {
             life::hold(d, &name);
         }

@@ -56,6 +56,7 @@ fn rise(job: Option<&Job>, spec: Option<&JobSpec>, step: &Step) -> Rise {
         Phase::Fatal { why, .. } | Phase::Held { why } => Rise::Broken(why.clone()),
         Phase::Stopped
         | Phase::Waiting
+        | Phase::Queued
         | Phase::Starting { .. }
         | Phase::Running { .. }
         | Phase::Stopping { .. }
@@ -83,7 +84,11 @@ fn how_it_ended(job: &Job) -> String {
 
 fn is_active(job: &Job) -> bool {
     match &job.phase {
-        Phase::Waiting | Phase::Starting { .. } | Phase::Running { .. } | Phase::Backoff { .. } => true,
+        Phase::Waiting
+        | Phase::Queued
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Backoff { .. } => true,
         Phase::Stopping { stop, .. } => stop.then_start,
         Phase::Leftovers { .. } => job.want == Want::Up,
         Phase::Stopped | Phase::Held { .. } | Phase::Exited | Phase::Fatal { .. } => false,

@@ -16,6 +16,7 @@ use super::super::job::Phase;
 use super::super::life::counts_as_up;
 use super::super::outcome::Asked;
 use super::super::progress::Said;
+use super::super::queue::Entry;
 use super::super::rest::{Place, Shelf};
 use super::super::spec::{JobSpec, KillScope, Leftovers};
 use super::super::state::State;
@@ -173,7 +174,9 @@ impl History {
                 self.submitted += 1;
                 let mut spec = random_spec(&mut self.rng, &format!("z{}", self.submitted % 5));
                 spec.depends_on.truncate(1);
-                Input::Submitted { spec: Box::new(spec), by: operator("run") }
+                let held = spec.queue.is_some() && self.rng.one_in(4);
+                let entry = Entry { held, ..Entry::default() };
+                Input::Submitted { spec: Box::new(spec), entry, by: operator("run") }
             }
             _ if self.rng.one_in(4) => {
                 Input::Shutdown { keep_jobs: self.rng.one_in(3), by: operator("shutdown") }
@@ -345,6 +348,7 @@ impl History {
                 assert!(!all, "{job} waits for nothing after\n{}", tails());
                 assert!(state.instance.shutdown.is_none(), "{job} waits in a shutdown");
             }
+            Phase::Queued => super::queues::no_turn_is_missed(state),
             Phase::Stopping { process: Some(_), ladder, .. } => assert!(ladder.is_some(), "{job}"),
             Phase::Leftovers { ladder: None, stop, .. } => {
                 let waited = state.spec(job).is_some_and(|spec| spec.leftovers == Leftovers::Wait);
@@ -459,7 +463,14 @@ impl History {
         for (job, known) in state.jobs() {
             match (&known.phase, known.want) {
                 (Phase::Stopped | Phase::Exited, Want::Down) => {}
-                (Phase::Running { .. } | Phase::Exited | Phase::Fatal { .. } | Phase::Waiting, Want::Up) => {}
+                (
+                    Phase::Running { .. }
+                    | Phase::Exited
+                    | Phase::Fatal { .. }
+                    | Phase::Waiting
+                    | Phase::Queued,
+                    Want::Up,
+                ) => {}
                 other => panic!("{job} came to rest as {other:?} after\n{}", self.tail_of(job)),
             }
         }

@@ -11,6 +11,7 @@ mod laws_of_sagas;
 mod missing;
 mod model;
 mod order;
+mod queues;
 mod random;
 mod recoveries;
 mod reloads;
@@ -207,6 +208,8 @@ impl World {
     /// The supervisor is killed: what it held is gone, what it recorded is not.
     pub(super) fn replayed(&mut self) {
         let mut state = State::new();
+        // Handed in, like the settings of jobs.
+        state.queues.settings = self.state.queues.settings.clone();
         for (at, events) in &self.log {
             for event in events {
                 state.apply(event, *at);

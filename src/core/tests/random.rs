@@ -3,6 +3,7 @@
 use super::super::circuit::Breaker;
 use super::super::group::{GroupSpec, Strategy};
 use super::super::hook::{Hook, Hooks, When};
+use super::super::ids::QueueName;
 use super::super::spec::{JobSpec, KillScope, Kind, Leftovers, Restart, StartLimit, StopAct, StopStep};
 use super::super::time::Millis;
 use super::super::watch::{FrozenStep, Ready, ReadyBy, Watch};
@@ -23,6 +24,8 @@ pub(super) fn random_spec(rng: &mut Rng, job: &str) -> JobSpec {
     s.breaker = rng.one_in(3).then(|| Box::new(breaker));
     s.retry_fatal = rng.one_in(3).then_some(Millis(2500));
     s.backoff.reset_after = Millis([1000, 60_000][rng.below(2) as usize]);
+    s.queue = rng.one_in(3).then(QueueName::default);
+    s.priority = rng.below(3) as i32;
     s.start_grace = Millis([0, 0, 500][rng.below(3) as usize]);
     s.leftovers = [Leftovers::Stop, Leftovers::Wait, Leftovers::Ignore][rng.below(3) as usize];
     s.kill_scope = [KillScope::Mixed, KillScope::Tree, KillScope::Group][rng.below(3) as usize];

@@ -1,6 +1,7 @@
 //! Reloading, as traces.
 
 use super::super::input::Input;
+use super::super::queue::Entry;
 use super::super::reload::plan;
 use super::super::spec::{JobSpec, Restart};
 use super::super::time::Millis;
@@ -113,7 +114,7 @@ fn a_job_given_up_tries_again_with_new_settings() {
 #[test]
 fn submitted_jobs_are_none_of_the_configurations_business() {
     let mut world = World::with(&[]);
-    world.feed(Input::Submitted { spec: Box::new(spec("a")), by: operator("run") });
+    world.feed(Input::Submitted { spec: Box::new(spec("a")), entry: Entry::default(), by: operator("run") });
     world.launched(1);
     expect(&world.reload(&[]), &[]);
     let decision = world.reload(&[JobSpec { nice: Some(1), ..spec("a") }]);

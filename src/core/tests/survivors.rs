@@ -2,6 +2,7 @@
 
 use super::super::input::{Fact, Input};
 use super::super::outcome::Outcome;
+use super::super::queue::Entry;
 use super::super::spec::{JobSpec, Kind, Leftovers, Restart};
 use super::super::time::Millis;
 use super::{World, exited, expect, identity, name, operator, record, run, spec};
@@ -335,7 +336,11 @@ fn after_a_reboot_backoff_is_due_and_services_start_anew_but_finished_tasks_do_n
 fn a_submitted_job_survives_with_its_settings() {
     let mut world = World::with(&[]);
     let submitted = JobSpec { restart: Restart::Always, ..spec("batch") };
-    let input = |spec: &JobSpec| Input::Submitted { spec: Box::new(spec.clone()), by: operator("run") };
+    let input = |spec: &JobSpec| Input::Submitted {
+        spec: Box::new(spec.clone()),
+        entry: Entry::default(),
+        by: operator("run"),
+    };
     let decision = world.feed(input(&submitted));
     expect(&decision, &["job.submitted batch", "run.requested batch 1", "> launch batch 1 1"]);
     world.launched(1);
@@ -352,7 +357,7 @@ fn submitted_jobs_that_are_over_do_not_pile_up() {
     for n in 1..=205u128 {
         let job = format!("t{n}");
         let task = JobSpec { restart: Restart::Never, kind: Kind::Task, ..spec(&job) };
-        world.feed(Input::Submitted { spec: Box::new(task), by: operator("run") });
+        world.feed(Input::Submitted { spec: Box::new(task), entry: Entry::default(), by: operator("run") });
         world.launched(n);
         let decision = world.ended(&job, n, exited(0), false);
         let removed = n > 200;

@@ -120,7 +120,9 @@ impl Supervisor {
             Ask::Start(jobs) => Input::Start { jobs: jobs.clone(), force: false, by: by("start") },
             Ask::Stop(jobs) => Input::Stop { jobs: jobs.clone(), by: by("stop") },
             Ask::Restart(jobs) => Input::Restart { jobs: jobs.clone(), by: by("restart") },
-            Ask::Submit(spec) => Input::Submitted { spec: spec.clone(), by: by("run") },
+            Ask::Submit(spec) => {
+                Input::Submitted { spec: spec.clone(), entry: Default::default(), by: by("run") }
+            }
             Ask::LeaveRecovery => Input::LeaveRecovery { by: by("recover exit") },
             Ask::Shutdown { keep_jobs } => Input::Shutdown { keep_jobs: *keep_jobs, by: by("shutdown") },
             Ask::Reload => Input::Configured { specs: ground.config_file.to_vec(), by: by("reload") },
