@@ -168,6 +168,8 @@ fn start_one(d: &mut Draft<'_>, job: &JobName, by: &Asked) {
             want(d, job, Want::Up, by);
             pull_up(d, job, by);
             tell(d, job, &News::Start);
+            // What is said of it is what becomes of it.
+            queue::give_turns(d);
             say_started(d, job);
         }
     }

@@ -205,6 +205,7 @@ impl Supervisor {
         self.hear_all(&told, turn);
         self.judge_all();
         self.all_fare_differently();
+        self.queues_changed();
         if self.startup.is_pending("settle") {
             self.startup.contradictions(contradictions(&self.state));
             self.startup.found(runs);

@@ -143,6 +143,7 @@ impl Supervisor {
         }
         let decision = self.decide(&Input::LeaveRecovery { by: operator(peer, "recover exit") }, turn);
         self.recovery = false;
+        self.queues_changed();
         let state_dir = self.state_dir.clone();
         // A file that stays makes the next start wait for an operator once more.
         tokio::task::spawn_blocking(move || state_dir.forget_unreadable_log());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, http, procs, until};
+use crate::common::{Daemon, http, job, procs, until};
 
 /// Submits a task, and gives its name.
 #[track_caller]
@@ -46,6 +46,7 @@ fn tasks_start_in_order_as_slots_get_free_also_over_the_deaths_of_everybody() {
         until("the next one", || (lines(&daemon, "order").len() == n + 1).then_some(()));
         let old = daemon.kill_role(role);
         daemon.wait_role_back(role, old);
+        assert_eq!(daemon.job("low")["reason"], "queue default: waits for its turn");
         door.release();
     }
     until("the last one", || (lines(&daemon, "order").len() == 5).then_some(()));
@@ -58,9 +59,14 @@ fn tasks_start_in_order_as_slots_get_free_also_over_the_deaths_of_everybody() {
 
 #[test]
 fn what_waits_can_be_moved_held_and_cancelled_and_a_queue_paused() {
-    let daemon = Daemon::start("[queue.default]\nslots = 1\n[queue.other]\nslots = 0\n");
+    let configured = job("configured", "hang", "autostart = false\nqueue = \"one\"");
+    let queues = "[queue.default]\nslots = 1\n[queue.other]\nslots = 0\n[queue.one]\n";
+    let daemon = Daemon::start(&(queues.to_owned() + &configured));
     let now = submit(&daemon, &[], "sleep 1000");
     assert_eq!(now, "sh-1");
+    let said = |verb: &[&str]| daemon.cli(verb).expect(0).text();
+    assert_eq!(said(&["start", "configured"]), "configured: starting\n");
+    daemon.wait_running("configured");
     daemon.wait_running(&now);
     for name in ["a", "b", "c"] {
         submit(&daemon, &["--name", name], "true");
@@ -93,7 +99,7 @@ fn what_waits_can_be_moved_held_and_cancelled_and_a_queue_paused() {
     assert!(daemon.cli(["move", "a", "--first"]).expect(1).stderr.contains("does not stand in line"));
     daemon.cli(["move", "a"]).expect(2);
     let refused = daemon.cli(["submit", "--queue", "nowhere", "true"]);
-    assert!(refused.stderr.contains("there are: default, other"), "{refused:?}");
+    assert!(refused.stderr.contains("there are: default, one, other"), "{refused:?}");
 }
 
 #[test]

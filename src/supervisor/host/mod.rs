@@ -20,6 +20,7 @@ use crate::core::event::Want;
 use crate::core::host::{Act, Condition, Due, HEAL, Heal, Kind, Monitor, Reading};
 use crate::core::ids::{JobName, RunId};
 use crate::core::input::Input;
+use crate::core::job::Phase;
 use crate::core::outcome::Asked;
 use crate::core::view::Shown;
 use crate::state_dir::layout::RuntimeDir;
@@ -290,7 +291,8 @@ impl Supervisor {
         self.decide(&Input::Noted { verb: HEAL.to_owned(), job: None, detail, by }, turn);
         self.decide(&input, turn);
         // What they say they wait for is another now.
-        let waiting = self.state.awake().filter(|(_, job)| job.phase == crate::core::job::Phase::Waiting);
+        let waits = |phase: &Phase| matches!(phase, Phase::Waiting | Phase::Queued);
+        let waiting = self.state.awake().filter(|(_, job)| waits(&job.phase));
         let waiting: Vec<JobName> = waiting.map(|(name, _)| name.clone()).collect();
         self.dirty.extend(waiting);
         turn.changed = true;
