@@ -173,4 +173,6 @@ pub(super) fn give_up(d: &mut Draft<'_>, name: &JobName, why: &str) {
     d.record(Event::GaveUp { job: name.clone(), why: why.to_owned(), until });
     hook::run(d, name, When::OnFatal, None);
     stop::fatal(d, name);
+    // Who waits for it is told that it waits in vain.
+    release(d, name);
 }

@@ -7,7 +7,7 @@
 use super::circuit;
 use super::draft::Draft;
 use super::effect::Effect;
-use super::ends::{End, ended, tree_gone};
+use super::ends::{End, ended, give_up, tree_gone};
 use super::event::{Event, Want};
 use super::fault::Fault;
 use super::heal;
@@ -384,6 +384,10 @@ pub(super) fn start(d: &mut Draft<'_>, name: &JobName) {
     // Who stands in line is started from there.
     let now = spec.queue.is_some() || d.instance.held.is_none() && !d.putting_off && d.working();
     if !now || !may_start_now(d, name, &spec) {
+        if let Some(why) = hopeless(d, name, &spec) {
+            give_up(d, name, &why);
+            return;
+        }
         if !waits {
             d.record(Event::WaitBegun { job: name.clone() });
         }
@@ -400,6 +404,21 @@ pub(super) fn may_start_now(d: &Draft<'_>, name: &JobName, spec: &JobSpec) -> bo
     let free = d.job(name).is_some_and(|job| !job.removed && job.run().is_none());
     // Beside an orphan of its own it would run twice.
     free && !d.has_orphan(name) && spec.depends_on.iter().all(|dep| is_up(d, dep))
+}
+
+/// Why a submitted task waits for something that will not come by itself. A service, and what is configured, waits all the
+/// same: somebody may bring it.
+fn hopeless(d: &Draft<'_>, name: &JobName, spec: &JobSpec) -> Option<String> {
+    let once = spec.kind == Kind::Task && spec.retry_fatal.is_none();
+    let submitted = d.job(name).is_some_and(|job| job.submitted && once);
+    let mut deps = spec.depends_on.iter().filter(|_| submitted && d.working());
+    deps.find_map(|dep| {
+        let (job, dep_spec) = (d.job(dep)?, d.spec(dep)?);
+        let task_failed =
+            job.phase == Phase::Exited && dep_spec.kind == Kind::Task && !counts_as_up(job, &dep_spec);
+        let given_up = matches!(job.phase, Phase::Fatal { retry_at: None, .. });
+        (task_failed || given_up).then(|| format!("needs {dep}, which has failed: {}", job.why_it_rests()))
+    })
 }
 
 /// Asks for a run.

@@ -249,6 +249,29 @@ fn a_task_that_is_tried_again_keeps_its_place_and_only_so_often() {
 }
 
 #[test]
+fn who_waits_for_what_has_failed_is_given_up_with_the_reason() {
+    let mut world = world(9);
+    world.submit("a", 0);
+    let after = |text: &str, dep: &str| JobSpec { depends_on: vec![name(dep)], ..task(text, "default", 0) };
+    world.submitted(after("b", "a"), Entry::default());
+    world.submitted(after("c", "b"), Entry::default());
+    assert_eq!([world.word("b"), world.word("c")], ["waiting", "waiting"]);
+    world.launched(1);
+    world.ended("a", 1, exited(3), false);
+    assert_eq!([world.word("a"), world.word("b"), world.word("c")], ["exited", "fatal", "fatal"]);
+    assert_eq!(world.reason("b"), "needs a, which has failed: exit 3");
+    assert_eq!(world.reason("c"), "needs b, which has failed: needs a, which has failed: exit 3");
+    // Whoever is submitted now is told at once, and whoever asks again when that has gone well gets his turn.
+    world.submitted(after("d", "a"), Entry::default());
+    assert_eq!(world.word("d"), "fatal");
+    world.start("a");
+    world.launched(2);
+    world.ended("a", 2, exited(0), false);
+    world.start("b");
+    assert_eq!(world.word("b"), "starting");
+}
+
+#[test]
 fn the_line_is_the_same_for_the_next_supervisor_and_after_a_reboot() {
     for epoch_no in [1, 2] {
         let mut world = world(1);
